@@ -1,0 +1,391 @@
+// What the front door asks of every call before a backend sees it: adopts growing structs, fills zero defaults, checks
+// shapes, types and spans. Included by qlora.cpp alone.
+#pragma once
+#include "backends/backend.h"
+
+#include <cmath>
+#include <cstring>
+#include <initializer_list>
+
+namespace qlora {
+namespace {
+
+constexpr uint64_t dimension_limit = uint64_t(1) << 31;
+
+// Copies a caller's growing struct into a zeroed one of ours. Null when its size cannot be understood.
+template <class T> bool adopt(const T *caller, T *own) {
+    if (!caller || caller->struct_size < 8) return false;
+    const size_t given = caller->struct_size, known = sizeof(T) < given ? sizeof(T) : given;
+    const unsigned char *bytes = reinterpret_cast<const unsigned char *>(caller);
+    for (size_t i = known; i < given; i++)
+        if (bytes[i] != 0) return false;
+    std::memset(static_cast<void *>(own), 0, sizeof(T));
+    std::memcpy(static_cast<void *>(own), caller, known);
+    own->struct_size = sizeof(T);
+    return true;
+}
+
+// Writes a filled struct back without passing the end of the caller's.
+template <class T> void hand_back(const T &own, T *caller) {
+    const uint32_t given = caller->struct_size;
+    std::memcpy(static_cast<void *>(caller), &own, given < sizeof(T) ? given : sizeof(T));
+    caller->struct_size = given;
+}
+
+int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, const char **why) {
+    const FormatRow *row = format_row(weight.format);
+    *why = "format is none of QLORA_FORMAT_*";
+    if (!row) return QLORA_ERROR_FORMAT;
+    const uint32_t block = weight.block ? weight.block : row->block;
+    *why = "block must be a power of two inside the format's range (see qlora_format_query)";
+    if (block < row->block_min || block > row->block_max || (block & (block - 1))) return QLORA_ERROR_ARGUMENT;
+    *why = "nested_block must be 0 or 256";
+    if (weight.nested_block != 0 && weight.nested_block != 256) return QLORA_ERROR_ARGUMENT;
+    *why = "rows and cols must be below 2^31";
+    if (weight.rows >= dimension_limit || weight.cols >= dimension_limit) return QLORA_ERROR_SHAPE;
+    *why = "cols must be a multiple of the block in ggml formats";
+    if (row->scale == Scale::INLINE && weight.cols % block) return QLORA_ERROR_SHAPE;
+    const uint64_t count = weight.rows * weight.cols, blocks = (count + block - 1) / block;
+    std::memset(layout->plane_bytes, 0, sizeof layout->plane_bytes);
+    std::memset(layout->plane_offset, 0, sizeof layout->plane_offset);
+    uint64_t *bytes = layout->plane_bytes;
+    if (row->scale == Scale::INLINE) bytes[QLORA_PLANE_CODE] = blocks * row->block_bytes;
+    else if (row->scale == Scale::NONE) bytes[QLORA_PLANE_CODE] = count * row->block_bytes;
+    else bytes[QLORA_PLANE_CODE] = (count * row->bits + 7) / 8;
+    if (row->scale == Scale::F32) bytes[QLORA_PLANE_SCALE] = blocks * 4;
+    if (row->scale == Scale::NESTED) {
+        bytes[QLORA_PLANE_SCALE] = blocks;
+        bytes[QLORA_PLANE_NESTED] = (blocks + 255) / 256 * 4;
+        bytes[QLORA_PLANE_OFFSET] = 4;
+    }
+    layout->total_bytes = 0;
+    for (int i = 0; i < QLORA_PLANE_COUNT; i++)
+        if (bytes[i]) {
+            layout->plane_offset[i] = layout->total_bytes;
+            layout->total_bytes += align_scratch(bytes[i]);
+        }
+    return QLORA_OK;
+}
+
+// ---- checks -----------------------------------------------------------------------------------------------------
+
+// One call under way: its context, the entry's name for messages, and what was adopted from nested pointers.
+struct Call {
+    Context &context;
+    const char *entry;
+    bool sizes_only; // a question about scratch: spans may be absent
+    qlora_weight weight_copy;
+    bool nothing_to_do; // no rows
+
+    int32_t error(int32_t status, const char *what, const char *fix) {
+        return context.fail(status, "%s: %s: %s", entry, what, fix);
+    }
+    int32_t flags(uint32_t given, uint32_t allowed) {
+        if (given & ~allowed) return context.fail(QLORA_ERROR_ARGUMENT, "%s: flags 0x%x: this call takes only 0x%x", entry, given, allowed);
+        return QLORA_OK;
+    }
+    int32_t span(const qlora_span &span, const char *name, uint64_t bytes, uint64_t alignment, bool optional = false) {
+        if (span.handle == 0) {
+            if (optional || sizes_only || bytes == 0) return QLORA_OK;
+            return error(QLORA_ERROR_ARGUMENT, name, "the span is absent (handle 0); give device memory");
+        }
+        if (sizes_only) return QLORA_OK;
+        const bool vulkan = context.backend->kind == QLORA_BACKEND_VULKAN;
+        const uint64_t place = vulkan ? span.offset : span.handle + span.offset;
+        if (place % (vulkan ? 4 : alignment))
+            return context.fail(QLORA_ERROR_ARGUMENT, "%s: %s: misaligned; its place must be a multiple of %llu bytes", entry, name,
+                                (unsigned long long)(vulkan ? 4 : alignment));
+        if (span.size < bytes)
+            return context.fail(QLORA_ERROR_SHAPE, "%s: %s: the span has %llu bytes, needed are %llu", entry, name,
+                                (unsigned long long)span.size, (unsigned long long)bytes);
+        return QLORA_OK;
+    }
+    // type 0 = any of the three.
+    int32_t tensor(qlora_tensor &tensor, const char *name, uint64_t rows, uint64_t cols, int32_t type, bool optional = false) {
+        if (tensor.type == 0) {
+            if (optional) return QLORA_OK;
+            return error(QLORA_ERROR_ARGUMENT, name, "the tensor is absent (type 0); set type, rows, cols and data");
+        }
+        if (tensor.type != QLORA_FORMAT_F32 && tensor.type != QLORA_FORMAT_F16 && tensor.type != QLORA_FORMAT_BF16)
+            return error(QLORA_ERROR_FORMAT, name, "type must be QLORA_FORMAT_F32, F16 or BF16");
+        if (type && tensor.type != type)
+            return error(QLORA_ERROR_FORMAT, name, "type differs from what this call needs; activations share one type");
+        if (tensor.rows != rows || tensor.cols != cols)
+            return context.fail(QLORA_ERROR_SHAPE, "%s: %s is [%llu][%llu], needed is [%llu][%llu]", entry, name,
+                                (unsigned long long)tensor.rows, (unsigned long long)tensor.cols, (unsigned long long)rows,
+                                (unsigned long long)cols);
+        if (rows >= dimension_limit || cols >= dimension_limit) return error(QLORA_ERROR_SHAPE, name, "rows and cols must be below 2^31");
+        if (tensor.stride == 0) tensor.stride = cols;
+        if (tensor.stride < cols || tensor.stride >= dimension_limit)
+            return error(QLORA_ERROR_SHAPE, name, "stride must be 0, or at least cols and below 2^31");
+        const uint64_t elements = rows && cols ? (rows - 1) * tensor.stride + cols : 0;
+        const uint32_t bytes = type_bytes(tensor.type);
+        return span(tensor.data, name, elements * bytes, bytes);
+    }
+    // Adopts *weight, fills its defaults, and points weight at the copy.
+    int32_t weight(const qlora_weight *&weight) {
+        if (!adopt(weight, &weight_copy)) return error(QLORA_ERROR_ARGUMENT, "weight", "null, or struct_size is not understood");
+        qlora_weight_layout_info layout;
+        const char *why;
+        const int32_t status = layout_of(weight_copy, &layout, &why);
+        if (status) return error(status, "weight", why);
+        const FormatRow *row = format_row(weight_copy.format);
+        if (weight_copy.block == 0) weight_copy.block = row->block;
+        if (weight_copy.nested_block == 0) weight_copy.nested_block = 256;
+        static const char *const plane_names[QLORA_PLANE_COUNT] = {"weight code plane", "weight scale plane", "weight nested plane",
+                                                                   "weight offset plane", "plane 4", "plane 5", "plane 6", "plane 7"};
+        for (int i = 0; i < QLORA_PLANE_COUNT; i++) {
+            uint64_t alignment = 4;
+            if (i == QLORA_PLANE_CODE) alignment = row->scale == Scale::INLINE ? 2 : row->scale == Scale::NONE ? row->block_bytes : 1;
+            if (i == QLORA_PLANE_SCALE && row->scale == Scale::NESTED) alignment = 1;
+            if (layout.plane_bytes[i]) QLORA_TRY(span(weight_copy.planes[i], plane_names[i], layout.plane_bytes[i], alignment));
+        }
+        weight = &weight_copy;
+        return QLORA_OK;
+    }
+    int32_t compute(int32_t &compute_type, int32_t type) {
+        if (compute_type == 0) compute_type = type;
+        const bool known = compute_type == QLORA_FORMAT_F32 || compute_type == QLORA_FORMAT_F16 || compute_type == QLORA_FORMAT_BF16;
+        if (!known || (compute_type != QLORA_FORMAT_F32 && type != QLORA_FORMAT_F32 && compute_type != type))
+            return error(QLORA_ERROR_FORMAT, "compute_type", "must be F32, the activations' type, or F16 / BF16 with F32 activations");
+        return QLORA_OK;
+    }
+    int32_t parameters(const qlora_parameter *&list, uint32_t count, bool moments) {
+        if (count == 0) { nothing_to_do = true; return QLORA_OK; }
+        if (!list || list->struct_size < 8) return error(QLORA_ERROR_ARGUMENT, "parameters", "null, or struct_size is not understood");
+        if (count > context.parameter_capacity) {
+            void *memory = context.allocate(size_t(count) * sizeof(qlora_parameter), "parameters");
+            if (!memory) return error(QLORA_ERROR_MEMORY, "parameters", "no host memory for the list");
+            context.release(context.parameters, size_t(context.parameter_capacity) * sizeof(qlora_parameter));
+            context.parameters = static_cast<qlora_parameter *>(memory);
+            context.parameter_capacity = count;
+        }
+        const char *place = reinterpret_cast<const char *>(list);
+        const size_t step = list->struct_size;
+        for (uint32_t i = 0; i < count; i++, place += step) {
+            qlora_parameter &parameter = context.parameters[i];
+            const qlora_parameter *caller = reinterpret_cast<const qlora_parameter *>(place);
+            if (caller->struct_size != step || !adopt(caller, &parameter))
+                return context.fail(QLORA_ERROR_ARGUMENT, "%s: parameters[%u]: struct_size differs from the first's or is not understood", entry, i);
+            for (int32_t *type : {&parameter.value_type, &parameter.gradient_type, &parameter.state_type}) {
+                if (*type == 0) *type = QLORA_FORMAT_F32;
+                if (*type != QLORA_FORMAT_F32)
+                    return context.fail(QLORA_ERROR_FORMAT, "%s: parameters[%u]: types must be F32", entry, i);
+            }
+            if (parameter.learning_rate_scale == 0) parameter.learning_rate_scale = 1;
+            if (parameter.count >= UINT64_MAX / 8) return context.fail(QLORA_ERROR_SHAPE, "%s: parameters[%u]: count overflows", entry, i);
+            const uint64_t bytes = parameter.count * 4;
+            QLORA_TRY(span(parameter.gradient, "parameter gradient", bytes, 4));
+            if (!moments) continue;
+            QLORA_TRY(span(parameter.value, "parameter value", bytes, 4));
+            QLORA_TRY(span(parameter.state1, "parameter state1", bytes, 4));
+            QLORA_TRY(span(parameter.state2, "parameter state2", bytes, 4));
+        }
+        list = context.parameters;
+        return QLORA_OK;
+    }
+};
+
+int32_t check(Call &call, qlora_quantize_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.weight(args.weight));
+    QLORA_TRY(call.tensor(args.src, "src", args.weight->rows, args.weight->cols, 0));
+    call.nothing_to_do = element_count(*args.weight) == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_dequantize_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.weight(args.weight));
+    QLORA_TRY(call.tensor(args.dst, "dst", args.weight->rows, args.weight->cols, 0));
+    call.nothing_to_do = element_count(*args.weight) == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_matmul_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE));
+    QLORA_TRY(call.weight(args.weight));
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.weight->cols, 0));
+    QLORA_TRY(call.tensor(args.y, "y", args.x.rows, args.weight->rows, args.x.type));
+    call.nothing_to_do = args.x.rows == 0;
+    return call.compute(args.compute_type, args.x.type);
+}
+
+int32_t check_adapter(Call &call, qlora_tensor &a, qlora_tensor &b, const qlora_weight &weight, float scale) {
+    if ((a.type == 0) != (b.type == 0)) return call.error(QLORA_ERROR_ARGUMENT, "a, b", "give both halves of the adapter or none");
+    if (a.type == 0) return QLORA_OK;
+    if (a.rows == 0 || a.rows > 1024) return call.error(QLORA_ERROR_SHAPE, "a", "the rank (rows of a) must be 1..1024");
+    if (!(scale - scale == 0)) return call.error(QLORA_ERROR_VALUE, "scale", "must be finite; it is alpha / rank");
+    QLORA_TRY(call.tensor(a, "a", a.rows, weight.cols, 0));
+    return call.tensor(b, "b", weight.rows, a.rows, 0);
+}
+
+int32_t check(Call &call, qlora_linear_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE));
+    QLORA_TRY(call.weight(args.weight));
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.weight->cols, 0));
+    QLORA_TRY(call.tensor(args.y, "y", args.x.rows, args.weight->rows, args.x.type));
+    QLORA_TRY(check_adapter(call, args.a, args.b, *args.weight, args.scale));
+    QLORA_TRY(call.span(args.bias, "bias", args.weight->rows * 4, 4, true));
+    QLORA_TRY(call.span(args.xa, "xa", args.x.rows * args.a.rows * 4, 4));
+    call.nothing_to_do = args.x.rows == 0;
+    return call.compute(args.compute_type, args.x.type);
+}
+
+int32_t check(Call &call, qlora_linear_grad_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE | QLORA_FLAG_ACCUMULATE_GRADIENTS));
+    QLORA_TRY(call.weight(args.weight));
+    const uint64_t tokens = args.dy.rows;
+    const bool adapter = args.a.type != 0;
+    QLORA_TRY(call.tensor(args.dy, "dy", tokens, args.weight->rows, 0));
+    QLORA_TRY(check_adapter(call, args.a, args.b, *args.weight, args.scale));
+    if (!adapter && (args.da.type || args.db.type)) return call.error(QLORA_ERROR_ARGUMENT, "da, db", "there is no adapter (a and b are absent)");
+    const bool needs_x = args.da.type != 0 || (args.db.type != 0 && args.xa.handle == 0);
+    QLORA_TRY(call.tensor(args.x, "x", tokens, args.weight->cols, args.dy.type, !needs_x));
+    QLORA_TRY(call.tensor(args.dx, "dx", tokens, args.weight->cols, args.dy.type, true));
+    QLORA_TRY(call.tensor(args.da, "da", args.a.rows, args.weight->cols, QLORA_FORMAT_F32, true));
+    QLORA_TRY(call.tensor(args.db, "db", args.weight->rows, args.a.rows, QLORA_FORMAT_F32, true));
+    QLORA_TRY(call.span(args.xa, "xa", tokens * args.a.rows * 4, 4, true));
+    QLORA_TRY(call.span(args.dbias, "dbias", args.weight->rows * 4, 4, true));
+    call.nothing_to_do = tokens == 0 && (args.flags & QLORA_FLAG_ACCUMULATE_GRADIENTS);
+    return call.compute(args.compute_type, args.dy.type);
+}
+
+int32_t check(Call &call, qlora_embedding_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.weight(args.weight));
+    QLORA_TRY(call.tensor(args.y, "y", args.y.rows, args.weight->cols, 0));
+    QLORA_TRY(call.span(args.ids, "ids", args.y.rows * 4, 4));
+    call.nothing_to_do = args.y.rows == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_rms_norm_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.x.cols, 0));
+    QLORA_TRY(call.tensor(args.y, "y", args.x.rows, args.x.cols, args.x.type));
+    QLORA_TRY(call.tensor(args.weight, "weight", 1, args.x.cols, 0));
+    QLORA_TRY(call.span(args.rstd, "rstd", args.x.rows * 4, 4, true));
+    if (!(args.epsilon >= 0)) return call.error(QLORA_ERROR_ARGUMENT, "epsilon", "must be at least 0");
+    call.nothing_to_do = args.x.rows == 0 || args.x.cols == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_rms_norm_grad_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE | QLORA_FLAG_ACCUMULATE_GRADIENTS));
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.x.cols, 0));
+    QLORA_TRY(call.tensor(args.dy, "dy", args.x.rows, args.x.cols, args.x.type));
+    QLORA_TRY(call.tensor(args.dx, "dx", args.x.rows, args.x.cols, args.x.type));
+    QLORA_TRY(call.tensor(args.weight, "weight", 1, args.x.cols, 0));
+    QLORA_TRY(call.span(args.rstd, "rstd", args.x.rows * 4, 4));
+    QLORA_TRY(call.span(args.dweight, "dweight", args.x.cols * 4, 4, true));
+    call.nothing_to_do = args.x.cols == 0 || (args.x.rows == 0 && (args.flags & QLORA_FLAG_ACCUMULATE_GRADIENTS));
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_rope_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_INVERSE));
+    if (args.head_dim == 0 || args.x.cols % args.head_dim) return call.error(QLORA_ERROR_SHAPE, "head_dim", "must divide x.cols");
+    if (args.rotary_dim == 0) args.rotary_dim = args.head_dim;
+    if (args.rotary_dim % 2 || args.rotary_dim > args.head_dim) return call.error(QLORA_ERROR_SHAPE, "rotary_dim", "must be even and at most head_dim");
+    if (args.layout != QLORA_ROPE_ADJACENT && args.layout != QLORA_ROPE_HALF) return call.error(QLORA_ERROR_ARGUMENT, "layout", "must be QLORA_ROPE_ADJACENT or QLORA_ROPE_HALF");
+    if (args.freq_base == 0) args.freq_base = 10000;
+    if (args.freq_scale == 0) args.freq_scale = 1;
+    if (args.magnitude == 0) args.magnitude = 1;
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.x.cols, 0));
+    QLORA_TRY(call.span(args.positions, "positions", args.x.rows * 4, 4));
+    QLORA_TRY(call.span(args.freq_factors, "freq_factors", args.rotary_dim / 2 * 4, 4, true));
+    call.nothing_to_do = args.x.rows == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_swiglu_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.tensor(args.gate, "gate", args.gate.rows, args.gate.cols, 0));
+    QLORA_TRY(call.tensor(args.up, "up", args.gate.rows, args.gate.cols, args.gate.type));
+    QLORA_TRY(call.tensor(args.y, "y", args.gate.rows, args.gate.cols, args.gate.type));
+    call.nothing_to_do = args.gate.rows == 0 || args.gate.cols == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_swiglu_grad_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.tensor(args.gate, "gate", args.gate.rows, args.gate.cols, 0));
+    QLORA_TRY(call.tensor(args.up, "up", args.gate.rows, args.gate.cols, args.gate.type));
+    QLORA_TRY(call.tensor(args.dy, "dy", args.gate.rows, args.gate.cols, args.gate.type));
+    QLORA_TRY(call.tensor(args.dgate, "dgate", args.gate.rows, args.gate.cols, args.gate.type));
+    QLORA_TRY(call.tensor(args.dup, "dup", args.gate.rows, args.gate.cols, args.gate.type));
+    call.nothing_to_do = args.gate.rows == 0 || args.gate.cols == 0;
+    return QLORA_OK;
+}
+
+// What attention forward and backward share; rows and types of q, k, v, y, lse and the sequence table.
+template <class Args> int32_t check_attention(Call &call, Args &args, bool lse_optional) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    if (args.head_dim == 0 || args.head_dim > 256) return call.error(QLORA_ERROR_SHAPE, "head_dim", "must be 1..256");
+    if (args.heads == 0 || args.kv_heads == 0 || args.heads % args.kv_heads)
+        return call.error(QLORA_ERROR_SHAPE, "heads", "heads and kv_heads must be positive and kv_heads must divide heads");
+    const uint64_t q_cols = uint64_t(args.heads) * args.head_dim, k_cols = uint64_t(args.kv_heads) * args.head_dim;
+    QLORA_TRY(call.tensor(args.q, "q", args.q.rows, q_cols, 0));
+    QLORA_TRY(call.tensor(args.k, "k", args.k.rows, k_cols, args.q.type));
+    QLORA_TRY(call.tensor(args.v, "v", args.k.rows, k_cols, args.q.type));
+    QLORA_TRY(call.tensor(args.y, "y", args.q.rows, q_cols, args.q.type));
+    QLORA_TRY(call.span(args.lse, "lse", args.q.rows * args.heads * 4, 4, lse_optional));
+    QLORA_TRY(call.span(args.sequences, "sequences", uint64_t(args.sequence_count) * 16, 4));
+    if (args.max_q_rows == 0 || args.max_q_rows > args.q.rows) args.max_q_rows = uint32_t(args.q.rows);
+    if (args.max_k_rows == 0 || args.max_k_rows > args.k.rows) args.max_k_rows = uint32_t(args.k.rows);
+    if (args.scale == 0) args.scale = float(1 / std::sqrt(double(args.head_dim)));
+    call.nothing_to_do = args.q.rows == 0 || args.k.rows == 0 || args.sequence_count == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_attention_args &args) { return check_attention(call, args, true); }
+
+int32_t check(Call &call, qlora_attention_grad_args &args) {
+    QLORA_TRY(check_attention(call, args, false));
+    QLORA_TRY(call.tensor(args.dy, "dy", args.q.rows, args.q.cols, args.q.type));
+    QLORA_TRY(call.tensor(args.dq, "dq", args.q.rows, args.q.cols, args.q.type));
+    QLORA_TRY(call.tensor(args.dk, "dk", args.k.rows, args.k.cols, args.q.type));
+    return call.tensor(args.dv, "dv", args.k.rows, args.k.cols, args.q.type);
+}
+
+int32_t check(Call &call, qlora_cross_entropy_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.weight(args.weight));
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.weight->cols, 0));
+    QLORA_TRY(call.tensor(args.dx, "dx", args.x.rows, args.weight->cols, args.x.type, true));
+    QLORA_TRY(call.span(args.targets, "targets", args.x.rows * 4, 4));
+    QLORA_TRY(call.span(args.losses, "losses", args.x.rows * 4, 4));
+    if (args.weight->rows == 0) return call.error(QLORA_ERROR_SHAPE, "weight", "the vocabulary is empty");
+    call.nothing_to_do = args.x.rows == 0;
+    return call.compute(args.compute_type, args.x.type);
+}
+
+int32_t check(Call &call, qlora_gradient_norm_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, false));
+    QLORA_TRY(call.span(args.norm, "norm", 4, 4));
+    QLORA_TRY(call.span(args.norms, "norms", uint64_t(args.parameter_count) * 4, 4, true));
+    if (args.gradient_scale == 0) args.gradient_scale = 1;
+    call.nothing_to_do = false; // an empty list has norm 0
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_optimizer_args &args) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    if (args.algorithm != QLORA_OPTIMIZER_ADAMW) return call.error(QLORA_ERROR_ARGUMENT, "algorithm", "must be QLORA_OPTIMIZER_ADAMW");
+    if (args.step == 0) return call.error(QLORA_ERROR_ARGUMENT, "step", "counts from 1");
+    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, true));
+    QLORA_TRY(call.span(args.norm, "norm", 4, 4, true));
+    if (args.gradient_scale == 0) args.gradient_scale = 1;
+    if (args.beta1 == 0) args.beta1 = 0.9f;
+    if (args.beta2 == 0) args.beta2 = 0.999f;
+    if (args.epsilon == 0) args.epsilon = 1e-8f;
+    if (!(args.beta1 > 0 && args.beta1 < 1 && args.beta2 > 0 && args.beta2 < 1)) return call.error(QLORA_ERROR_ARGUMENT, "beta1, beta2", "must lie between 0 and 1");
+    for (float value : {args.learning_rate, args.epsilon, args.weight_decay, args.gradient_scale, args.max_norm})
+        if (!(value - value == 0)) return call.error(QLORA_ERROR_VALUE, "hyper-parameters", "must be finite");
+    return QLORA_OK;
+}
+
+} // namespace
+} // namespace qlora

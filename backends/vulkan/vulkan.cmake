@@ -1,0 +1,10 @@
+# Adds the Vulkan backend to target qlora when it is wanted and headers and a GLSL compiler are there.
+if(NOT QLORA_VULKAN STREQUAL "OFF")
+  find_path(QLORA_VULKAN_INCLUDE vulkan/vulkan.h)
+  find_program(QLORA_GLSLANG NAMES glslangValidator glslang)
+  if(QLORA_VULKAN_INCLUDE AND QLORA_GLSLANG)
+    include(backends/vulkan/shaders.cmake OPTIONAL)
+  elseif(QLORA_VULKAN STREQUAL "ON")
+    message(FATAL_ERROR "qlora: QLORA_VULKAN is ON but vulkan/vulkan.h or glslangValidator was not found; install libvulkan-dev and glslang-tools")
+  endif()
+endif()
