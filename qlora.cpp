@@ -37,7 +37,7 @@ void *default_allocate(void *, size_t bytes, size_t alignment) {
     return ::operator new(bytes ? bytes : 1, std::align_val_t(alignment), std::nothrow);
 }
 // operator delete must be told the alignment that operator new was; all our requests use this one.
-constexpr size_t default_alignment = 64;
+constexpr size_t default_alignment = 256;
 void *default_allocate_fixed(void *user, size_t bytes, size_t) { return default_allocate(user, bytes, default_alignment); }
 void default_release(void *, void *memory, size_t) { ::operator delete(memory, std::align_val_t(default_alignment)); }
 

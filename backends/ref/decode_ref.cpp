@@ -1,0 +1,74 @@
+// decode<F>: one stored element as f32. Selected by codec and scale kind, so a format of a known kind needs nothing here.
+#include "backends/ref/codebooks_ref.h"
+
+namespace qlora {
+namespace ref {
+namespace {
+
+// Scale of a block, one f32 operation at a time.
+template <Scale S> float scale_of(const qlora_weight &weight, uint64_t block);
+
+template <> float scale_of<Scale::F32>(const qlora_weight &weight, uint64_t block) {
+    return load(address<const void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F32, block);
+}
+
+template <> float scale_of<Scale::NESTED>(const qlora_weight &weight, uint64_t block) {
+    const uint8_t code = address<const uint8_t>(weight.planes[QLORA_PLANE_SCALE])[block];
+    const float nested = load(address<const void>(weight.planes[QLORA_PLANE_NESTED]), QLORA_FORMAT_F32, block / weight.nested_block);
+    const float offset = load(address<const void>(weight.planes[QLORA_PLANE_OFFSET]), QLORA_FORMAT_F32, 0);
+    const float product = float_of(dyn8_table[code]) * nested;
+    return product + offset;
+}
+
+template <Codec C> struct DecodeCodec; // deleted primary: a new codec must be written here
+
+template <> struct DecodeCodec<Codec::FLOAT> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        return load(address<const void>(weight.planes[QLORA_PLANE_CODE]), F::row.format, index);
+    }
+};
+template <> struct DecodeCodec<Codec::CODEBOOK4> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint8_t byte = address<const uint8_t>(weight.planes[QLORA_PLANE_CODE])[index / 2];
+        const uint32_t code = index % 2 ? byte & 15u : byte >> 4;
+        return float_of(Codebook<F>::table[code]) * scale_of<F::scale>(weight, index / weight.block);
+    }
+};
+template <> struct DecodeCodec<Codec::CODEBOOK8> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint8_t code = address<const uint8_t>(weight.planes[QLORA_PLANE_CODE])[index];
+        return float_of(Codebook<F>::table[code]) * scale_of<F::scale>(weight, index / weight.block);
+    }
+};
+template <> struct DecodeCodec<Codec::OFFSET4> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const BlockQ4_0 &block = address<const BlockQ4_0>(weight.planes[QLORA_PLANE_CODE])[index / 32];
+        const uint32_t j = index % 32, byte = block.codes[j % 16], code = j < 16 ? byte & 15u : byte >> 4;
+        return (float(code) - 8.0f) * float_of(qlora_f32_from_f16(block.scale));
+    }
+};
+template <> struct DecodeCodec<Codec::SIGNED8> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const BlockQ8_0 &block = address<const BlockQ8_0>(weight.planes[QLORA_PLANE_CODE])[index / 32];
+        return float(block.codes[index % 32]) * float_of(qlora_f32_from_f16(block.scale));
+    }
+};
+
+} // namespace
+
+Decode decoder(int32_t format) {
+    return with_format(format, Decode(nullptr), [](auto row) -> Decode {
+        using F = decltype(row);
+        return DecodeCodec<F::codec>::template at<F>;
+    });
+}
+
+void fill(Grid &grid, const qlora_weight &weight, int32_t compute_type, bool transposed) {
+    const Decode decode = decoder(weight.format);
+    for (uint64_t r = 0; r < weight.rows; r++)
+        for (uint64_t c = 0; c < weight.cols; c++)
+            (transposed ? grid[c][r] : grid[r][c]) = round_to(compute_type, decode(weight, r * weight.cols + c));
+}
+
+} // namespace ref
+} // namespace qlora

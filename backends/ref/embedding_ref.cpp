@@ -1,0 +1,22 @@
+// y[i] = W[ids[i]].
+#include "backends/ref/ref.h"
+
+namespace qlora {
+namespace ref {
+
+uint64_t embedding_scratch(Context &, const qlora_embedding_args &) { return 0; }
+
+int32_t embedding(Context &context, const qlora_embedding_args &args) {
+    const Decode decode = decoder(args.weight->format);
+    const int32_t *ids = address<const int32_t>(args.ids);
+    for (uint64_t i = 0; i < args.y.rows; i++)
+        if (ids[i] < 0 || uint64_t(ids[i]) >= args.weight->rows)
+            return context.fail(QLORA_ERROR_ARGUMENT, "qlora_embedding_gather: ids[%llu] is %d; the weight has rows 0..%llu", (unsigned long long)i, ids[i],
+                                (unsigned long long)args.weight->rows - 1);
+    for (uint64_t i = 0; i < args.y.rows; i++)
+        for (uint64_t c = 0; c < args.y.cols; c++) set(args.y, i, c, decode(*args.weight, uint64_t(ids[i]) * args.weight->cols + c));
+    return QLORA_OK;
+}
+
+} // namespace ref
+} // namespace qlora

@@ -1,0 +1,97 @@
+// What the scalar reference shares: element access, rounding, and matrices in double. Slow on purpose and by permission;
+// the oracle must be easy to believe.
+#pragma once
+#include "backends/backend.h"
+
+#include <cstring>
+#include <initializer_list>
+
+namespace qlora {
+namespace ref {
+
+typedef uint32_t uint;
+#define QLORA_FUNCTION inline
+#include "backends/numeric.inc"
+#undef QLORA_FUNCTION
+
+inline uint32_t bits_of(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }
+inline float float_of(uint32_t bits) { float value; std::memcpy(&value, &bits, 4); return value; }
+
+// Element index of a plain array of the given type, as f32 (exact).
+inline float load(const void *data, int32_t type, uint64_t index) {
+    if (type == QLORA_FORMAT_F32) { float value; std::memcpy(&value, static_cast<const char *>(data) + index * 4, 4); return value; }
+    uint16_t half;
+    std::memcpy(&half, static_cast<const char *>(data) + index * 2, 2);
+    return float_of(type == QLORA_FORMAT_F16 ? qlora_f32_from_f16(half) : qlora_f32_from_bf16(half));
+}
+
+// Stores with one rounding to nearest even.
+inline void store(void *data, int32_t type, uint64_t index, float value) {
+    if (type == QLORA_FORMAT_F32) { std::memcpy(static_cast<char *>(data) + index * 4, &value, 4); return; }
+    const uint16_t half = uint16_t(type == QLORA_FORMAT_F16 ? qlora_f16_from_f32(bits_of(value)) : qlora_bf16_from_f32(bits_of(value)));
+    std::memcpy(static_cast<char *>(data) + index * 2, &half, 2);
+}
+
+// A value rounded once to a compute type and back.
+inline float round_to(int32_t type, float value) {
+    if (type == QLORA_FORMAT_F16) return float_of(qlora_f32_from_f16(qlora_f16_from_f32(bits_of(value))));
+    if (type == QLORA_FORMAT_BF16) return float_of(qlora_f32_from_bf16(qlora_bf16_from_f32(bits_of(value))));
+    return value;
+}
+
+inline float get(const qlora_tensor &tensor, uint64_t r, uint64_t c) {
+    return load(address<const void>(tensor.data), tensor.type, r * tensor.stride + c);
+}
+inline void set(const qlora_tensor &tensor, uint64_t r, uint64_t c, double value) {
+    store(address<void>(tensor.data), tensor.type, r * tensor.stride + c, float(value));
+}
+// Overwrites or adds, with one rounding to the tensor's type.
+inline void put(const qlora_tensor &tensor, uint64_t r, uint64_t c, double value, bool accumulate) {
+    set(tensor, r, c, accumulate ? double(get(tensor, r, c)) + value : value);
+}
+
+// A matrix of doubles in host memory, freed at the end of its scope.
+struct Grid {
+    Context &context;
+    uint64_t rows, cols;
+    double *data;
+    Grid(Context &context, uint64_t rows, uint64_t cols)
+        : context(context), rows(rows), cols(cols),
+          data(static_cast<double *>(context.allocate(bytes(), "ref matrix"))) {
+        if (data) std::memset(data, 0, bytes());
+    }
+    ~Grid() { context.release(data, bytes()); }
+    Grid(const Grid &) = delete;
+    size_t bytes() const { return size_t(rows * cols ? rows * cols : 1) * sizeof(double); }
+    double *operator[](uint64_t r) { return data + r * cols; }
+    int32_t status() const {
+        return data ? QLORA_OK : context.fail(QLORA_ERROR_MEMORY, "ref: no host memory for a %llu x %llu matrix", (unsigned long long)rows, (unsigned long long)cols);
+    }
+};
+
+// Fills grid with a tensor, each element rounded to a compute type; transposed if grid is its transpose.
+inline void fill(Grid &grid, const qlora_tensor &tensor, int32_t compute_type, bool transposed = false) {
+    for (uint64_t r = 0; r < tensor.rows; r++)
+        for (uint64_t c = 0; c < tensor.cols; c++)
+            (transposed ? grid[c][r] : grid[r][c]) = round_to(compute_type, get(tensor, r, c));
+}
+
+// y += x w, with w[k][n]: plain products summed in double.
+inline void multiply(Grid &x, Grid &w, Grid &y) {
+    for (uint64_t m = 0; m < x.rows; m++)
+        for (uint64_t k = 0; k < w.rows; k++) {
+            const double value = x[m][k];
+            const double *row = w[k];
+            double *out = y[m];
+            for (uint64_t n = 0; n < w.cols; n++) out[n] += value * row[n];
+        }
+}
+
+// Decoded element index (flattened) of a weight, in f32. Defined in decode_ref.cpp over formats.def.
+typedef float (*Decode)(const qlora_weight &weight, uint64_t index);
+Decode decoder(int32_t format);
+// Fills grid with a weight, rounded to a compute type; transposed if grid is [cols][rows].
+void fill(Grid &grid, const qlora_weight &weight, int32_t compute_type, bool transposed);
+
+} // namespace ref
+} // namespace qlora
