@@ -62,7 +62,7 @@ struct Grid {
     }
     ~Grid() { context.release(data, bytes()); }
     Grid(const Grid &) = delete;
-    size_t bytes() const { return size_t(rows * cols ? rows * cols : 1) * sizeof(double); }
+    size_t bytes() const { return size_t(rows > 0 && cols > 0 ? rows * cols : 1) * sizeof(double); }
     double *operator[](uint64_t r) { return data + r * cols; }
     int32_t status() const {
         return data ? QLORA_OK : context.fail(QLORA_ERROR_MEMORY, "ref: no host memory for a %llu x %llu matrix", (unsigned long long)rows, (unsigned long long)cols);
