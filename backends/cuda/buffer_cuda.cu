@@ -1,0 +1,56 @@
+// Buffers for callers with no device API of their own.
+#include "backends/cuda/cuda.cuh"
+
+namespace qlora {
+namespace cuda {
+
+int32_t buffer_create(Context &context, qlora_buffer_args &args) {
+    DeviceScope scope(context);
+    void *memory = nullptr;
+    QLORA_CUDA(context, "cudaMalloc", cudaMalloc(&memory, args.bytes));
+    args.dst = qlora_span{reinterpret_cast<uint64_t>(memory), 0, args.bytes};
+    return QLORA_OK;
+}
+
+int32_t buffer_destroy(Context &context, const qlora_buffer_args &args) {
+    DeviceScope scope(context);
+    QLORA_CUDA(context, "cudaFree", cudaFree(reinterpret_cast<void *>(args.dst.handle))); // waits for the device
+    return QLORA_OK;
+}
+
+int32_t buffer_write(Context &context, const qlora_buffer_args &args) {
+    DeviceScope scope(context);
+    const cudaStream_t stream = stream_of(context, args);
+    QLORA_CUDA(context, "cudaMemcpyAsync", cudaMemcpyAsync(address<void>(args.dst), args.host, args.bytes, cudaMemcpyHostToDevice, stream));
+    QLORA_CUDA(context, "cudaStreamSynchronize", cudaStreamSynchronize(stream)); // host memory may be pinned, hence read late
+    return QLORA_OK;
+}
+
+int32_t buffer_read(Context &context, const qlora_buffer_args &args) {
+    DeviceScope scope(context);
+    const cudaStream_t stream = stream_of(context, args);
+    QLORA_CUDA(context, "cudaMemcpyAsync", cudaMemcpyAsync(args.host, address<void>(args.src), args.bytes, cudaMemcpyDeviceToHost, stream));
+    QLORA_CUDA(context, "cudaStreamSynchronize", cudaStreamSynchronize(stream));
+    return QLORA_OK;
+}
+
+int32_t buffer_copy(Context &context, const qlora_buffer_args &args) {
+    DeviceScope scope(context);
+    QLORA_CUDA(context, "cudaMemcpyAsync",
+               cudaMemcpyAsync(address<void>(args.dst), address<void>(args.src), args.bytes, cudaMemcpyDeviceToDevice, stream_of(context, args)));
+    return QLORA_OK;
+}
+
+static __global__ void fill_kernel(uint32_t *dst, uint64_t words, uint32_t pattern) {
+    for (uint64_t i = blockIdx.x * uint64_t(blockDim.x) + threadIdx.x; i < words; i += uint64_t(gridDim.x) * blockDim.x) dst[i] = pattern;
+}
+
+int32_t buffer_fill(Context &context, const qlora_buffer_args &args) {
+    DeviceScope scope(context);
+    const uint64_t words = args.bytes / 4, blocks = ceil_divide(words, 1024);
+    const Grid grid = {dim3(unsigned(blocks < 65536 ? blocks : 65536)), 256};
+    return launch(context, stream_of(context, args), grid, fill_kernel, address<uint32_t>(args.dst), words, args.pattern);
+}
+
+} // namespace cuda
+} // namespace qlora

@@ -1,0 +1,102 @@
+// Devices, contexts and the table of the CUDA backend.
+#include "backends/cuda/cuda.cuh"
+#include "backends/cuda/cublaslt.cuh"
+
+#include <cstdio>
+#include <cstring>
+
+namespace qlora {
+namespace cuda {
+
+int32_t driver_failure(Context &context, const char *call, cudaError_t error) {
+    const int32_t status = error == cudaErrorMemoryAllocation ? QLORA_ERROR_MEMORY : QLORA_ERROR_DEVICE;
+    return context.fail(status, "cuda: %s: %s (%s)", call, cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+int32_t device_count(uint32_t *count) {
+    int devices = 0;
+    // No driver, no device and a driver that is too old all mean: nothing here that could be used.
+    *count = cudaGetDeviceCount(&devices) == cudaSuccess ? uint32_t(devices) : 0;
+    return QLORA_OK;
+}
+
+static int32_t open(Context &context, State &state, const qlora_context_args &args) {
+    int devices = 0;
+    const cudaError_t found = context.injected("cudaGetDeviceCount") ? cudaErrorUnknown : cudaGetDeviceCount(&devices);
+    if (found != cudaSuccess)
+        return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: cuda: %s; install an NVIDIA driver for CUDA 12 or later, or choose another backend",
+                            cudaGetErrorString(found));
+    if (args.device < 0 || args.device >= devices)
+        return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: device %d: this machine has %d CUDA devices; use an index below that", args.device, devices);
+    state.device = args.device;
+    int previous = -1, major = 0, minor = 0;
+    cudaGetDevice(&previous);
+    QLORA_CUDA(context, "cudaSetDevice", cudaSetDevice(state.device));
+    struct Restore {
+        int device;
+        ~Restore() { if (device >= 0) cudaSetDevice(device); }
+    } restore = {previous};
+    QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state.device));
+    QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, state.device));
+    QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&state.multiprocessors, cudaDevAttrMultiProcessorCount, state.device));
+    state.capability = major * 10 + minor;
+    if (state.capability < 75)
+        return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: device %d has compute capability %d.%d; 7.5 or later is needed", state.device, major, minor);
+    cudaDeviceProp properties;
+    QLORA_CUDA(context, "cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, state.device));
+    std::snprintf(state.name, sizeof state.name, "%.100s (sm_%d)", properties.name, state.capability);
+    state.stream = reinterpret_cast<cudaStream_t>(args.stream);
+    state.own_stream = args.stream == 0;
+    if (state.own_stream) QLORA_CUDA(context, "cudaStreamCreate", cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking));
+    state.lt = open_lt(context);
+    return QLORA_OK;
+}
+
+int32_t create(Context &context, const qlora_context_args &args) {
+    void *memory = context.allocate(sizeof(State), "cuda state");
+    if (!memory) return context.fail(QLORA_ERROR_MEMORY, "qlora_context_create: cuda: no host memory for the state");
+    std::memset(memory, 0, sizeof(State));
+    const int32_t status = open(context, *static_cast<State *>(memory), args);
+    if (status == QLORA_OK) context.state = memory;
+    else context.release(memory, sizeof(State));
+    return status;
+}
+
+void destroy(Context &context) {
+    State &state = state_of(context);
+    {
+        DeviceScope scope(context);
+        cudaStreamSynchronize(state.stream);
+        if (state.lt) close_lt(context, state.lt);
+        if (state.own_stream) cudaStreamDestroy(state.stream);
+    }
+    context.release(&state, sizeof(State));
+    context.state = nullptr;
+}
+
+int32_t query(Context &context, qlora_context_info &info) {
+    DeviceScope scope(context);
+    size_t free_bytes = 0, total_bytes = 0;
+    QLORA_CUDA(context, "cudaMemGetInfo", cudaMemGetInfo(&free_bytes, &total_bytes));
+    info.device = state_of(context).device;
+    info.memory_bytes = total_bytes;
+    info.memory_free_bytes = free_bytes;
+    std::memcpy(info.name, state_of(context).name, sizeof info.name);
+    return QLORA_OK;
+}
+
+int32_t synchronize(Context &context) {
+    DeviceScope scope(context);
+    QLORA_CUDA(context, "cudaStreamSynchronize", cudaStreamSynchronize(state_of(context).stream));
+    return QLORA_OK;
+}
+
+// Every row of formats.def has a decoder and an encoder here, so every combination has a kernel.
+bool supports(Context &, uint32_t, int32_t, int32_t) { return false; }
+
+#define QLORA_VTABLE_KIND QLORA_BACKEND_CUDA
+#define QLORA_VTABLE_NAME "cuda"
+#include "backends/vtable.inc"
+
+} // namespace cuda
+} // namespace qlora

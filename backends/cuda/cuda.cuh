@@ -1,0 +1,86 @@
+// What every file of the CUDA backend shares on the host side: the state of a context, the current-device guard,
+// launching, and errors. The driver is found at run time by the static cudart; nothing here is global.
+#pragma once
+#include "backends/backend.h"
+
+#include <cuda_runtime_api.h>
+
+namespace qlora {
+namespace cuda {
+
+struct Lt; // cuBLASLt, when it could be loaded (cublaslt_cuda.cu)
+
+struct State {
+    int device;
+    int capability;      // 75, 80, 90, ...
+    int multiprocessors;
+    cudaStream_t stream; // the default one; the caller's or our own
+    bool own_stream;
+    Lt *lt;              // null when there is no cuBLASLt
+    char name[128];
+};
+
+inline State &state_of(Context &context) { return *static_cast<State *>(context.state); }
+
+// Makes the context's device current for one call, and the caller's again afterwards.
+struct DeviceScope {
+    int previous = -1, device;
+    explicit DeviceScope(Context &context) : device(state_of(context).device) {
+        cudaGetDevice(&previous);
+        if (previous != device) cudaSetDevice(device);
+    }
+    ~DeviceScope() {
+        if (previous >= 0 && previous != device) cudaSetDevice(previous);
+    }
+};
+
+int32_t driver_failure(Context &context, const char *call, cudaError_t error);
+
+// Runs one driver call unless a test injects its failure.
+#define QLORA_CUDA(context, name, expression)                                                                 \
+    do {                                                                                                      \
+        const cudaError_t qlora_error = (context).injected(name) ? cudaErrorUnknown : (expression);           \
+        if (qlora_error != cudaSuccess) return driver_failure(context, name, qlora_error);                    \
+    } while (0)
+
+template <class T> struct Same { using type = T; };
+
+struct Grid {
+    dim3 blocks;
+    unsigned threads;
+    size_t shared_bytes = 0;
+};
+
+// Launches a kernel and returns a status; an empty grid is no work. Parameters travel by value.
+template <class... P>
+int32_t launch(Context &context, cudaStream_t stream, const Grid &grid, void (*kernel)(P...), typename Same<P>::type... parameters) {
+    if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return QLORA_OK;
+    void *pointers[] = {const_cast<void *>(static_cast<const void *>(&parameters))...};
+    if (grid.shared_bytes > 48 * 1024)
+        QLORA_CUDA(context, "cudaFuncSetAttribute",
+                   cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)));
+    QLORA_CUDA(context, "cudaLaunchKernel",
+               cudaLaunchKernel(reinterpret_cast<const void *>(kernel), grid.blocks, dim3(grid.threads), pointers, grid.shared_bytes, stream));
+    return QLORA_OK;
+}
+
+template <class Args> cudaStream_t stream_of(Context &context, const Args &args) {
+    return args.stream ? reinterpret_cast<cudaStream_t>(args.stream) : state_of(context).stream;
+}
+
+constexpr uint64_t ceil_divide(uint64_t count, uint64_t step) { return (count + step - 1) / step; }
+
+// Hands out aligned pieces of a scratch span; with base 0 it only adds up.
+struct Carver {
+    uint64_t base, bytes = 0;
+    explicit Carver(const qlora_span &span) : base(span.handle + span.offset) {}
+    Carver() : base(0) {}
+    template <class T> T *take(uint64_t count) {
+        T *piece = reinterpret_cast<T *>(base + bytes);
+        bytes += align_scratch(count * sizeof(T));
+        return piece;
+    }
+};
+
+} // namespace cuda
+} // namespace qlora
