@@ -20,8 +20,8 @@ using namespace finetune;
 #ifndef QLORA_SHARED_DIR
 #define QLORA_SHARED_DIR "../shared"
 #endif
-#ifndef QLORA_EXAMPLES_DIR
-#define QLORA_EXAMPLES_DIR "examples"
+#ifndef QLORA_SOURCE_DIR
+#define QLORA_SOURCE_DIR "."
 #endif
 
 namespace {
@@ -34,7 +34,7 @@ std::string shared(const std::string& name) {
   return "";
 }
 
-std::string bundled_model() { return std::string(QLORA_EXAMPLES_DIR) + "/data/demo-base-f16.gguf"; }
+std::string bundled_model() { return std::string(QLORA_SOURCE_DIR) + "/examples/data/demo-base-f16.gguf"; }
 
 // A file in the temporary folder that is gone with the object.
 struct Scratch {
