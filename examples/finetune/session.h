@@ -6,6 +6,6 @@
 namespace finetune {
 
 // Checks every input before it takes device memory, and writes files only after everything succeeded.
-void run_session(const Options& options);
+void run_session(const Options &options);
 
-}  // namespace finetune
+} // namespace finetune
