@@ -168,6 +168,7 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
 bool parse_options(int argc, char **argv, Options *options) {
     CLI::App app(description);
     std::string schedule = "cosine", order = "shuffled", too_long = "error";
+    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast); // scripts set, users override
     describe(app, *options, schedule, order, too_long);
     try {
         app.parse(argc, argv);
