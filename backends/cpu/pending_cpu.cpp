@@ -1,6 +1,6 @@
 // Operations still to be written.
 #include "backends/cpu/cpu.h"
-#define QLORA_OPERATION(ID, name, entry, args_type, ...)                                                      \
-    int32_t qlora::cpu::name(Context &context, const args_type &) { return context.fail(QLORA_ERROR_UNSUPPORTED, #entry ": not written yet"); } \
-    uint64_t qlora::cpu::name##_scratch(Context &, const args_type &) { return 0; }
-#include "backends/ops.def"
+int32_t qlora::cpu::attention(Context &context, const qlora_attention_args &) { return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_attention_forward: not written yet"); }
+uint64_t qlora::cpu::attention_scratch(Context &, const qlora_attention_args &) { return 0; }
+int32_t qlora::cpu::attention_grad(Context &context, const qlora_attention_grad_args &) { return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_attention_grad: not written yet"); }
+uint64_t qlora::cpu::attention_grad_scratch(Context &, const qlora_attention_grad_args &) { return 0; }
