@@ -66,7 +66,7 @@ void run_operation(const Operation &operation) {
     for (const Case &one : operation.cases) {
         const Result expected = perform(one, shared_context(reference()));
         const bool told_wrong = expected.status != QLORA_OK;
-        if (told_wrong) FAIL_CHECK(operation.name, " on ref: ", one.name, ": ", expected.message);
+        if (told_wrong) FAIL_CHECK(text(operation.name, " on ref: ", one.name, ": ", expected.message));
         for (const Target &target : targets()) {
             if (told_wrong) break;
             Tally &tally = tallies[target.name];
@@ -76,7 +76,7 @@ void run_operation(const Operation &operation) {
             const Result first = perform(one, context);
             if (!supported) {
                 tally.unsupported++;
-                if (first.status != QLORA_ERROR_UNSUPPORTED) FAIL_CHECK(where, "supports says no, the call says ", qlora_status_name(first.status));
+                if (first.status != QLORA_ERROR_UNSUPPORTED) FAIL_CHECK(text(where, "supports says no, the call says ", qlora_status_name(first.status)));
                 continue;
             }
             tally.run++;
@@ -94,7 +94,7 @@ void run_operation(const Operation &operation) {
             }
             if (!complaint.empty()) {
                 tally.failed++;
-                FAIL_CHECK(where, complaint);
+                FAIL_CHECK(text(where, complaint));
             }
         }
     }
@@ -105,7 +105,7 @@ void run_operation(const Operation &operation) {
         if (entry.second.unsupported) std::printf("  UNSUPPORTED %llu", (unsigned long long)entry.second.unsupported);
         std::printf("\n");
         // Everything of formats.def x types x ops.def is wanted of every backend.
-        CHECK_MESSAGE(entry.second.unsupported == 0, operation.name, " on ", entry.first, " is unsupported for some cases");
+        CHECK_MESSAGE(entry.second.unsupported == 0, text(operation.name, " on ", entry.first, " is unsupported for some cases"));
     }
     std::fflush(stdout);
 }
@@ -126,7 +126,7 @@ TEST_CASE("every weight operation has a case for every format and type") {
                 if (operation.number == QLORA_OP_GRADIENT_NORM || operation.number == QLORA_OP_OPTIMIZER_STEP) continue;
                 const int32_t format = operation.takes_weight ? row.format : 0;
                 const bool found = std::any_of(operation.cases.begin(), operation.cases.end(), [&](const Case &one) { return one.format == format && one.type == type; });
-                CHECK_MESSAGE(found, operation.name, " has no case for ", format_name(format), " ", format_name(type));
+                CHECK_MESSAGE(found, text(operation.name, " has no case for ", format_name(format), " ", format_name(type)));
             }
 }
 

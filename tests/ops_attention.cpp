@@ -13,7 +13,7 @@ struct Layout {
 
 const std::vector<Layout> &layouts() {
     static const std::vector<Layout> list = {
-        {"one token", 1, 1, {0, 1, 0, 1}, false},
+        {"one token", 1, 2, {0, 1, 0, 2}, false}, // with one key, dq and dk are zero but for rounding
         {"one sequence", 37, 37, {0, 37, 0, 37}, true},
         {"over a tile", 129, 129, {0, 129, 0, 129}, false},
         {"packed with gaps", 90, 90, {3, 17, 3, 17, 20, 1, 20, 1, 24, 64, 24, 64}, true},

@@ -67,6 +67,7 @@ template <> std::vector<Case> cases<QLORA_OP_RMS_NORM_GRAD>() {
         for (const Rows &shape : row_shapes)
             for (uint32_t flags : {0u, 1u, 2u, 3u}) {
                 variant++;
+                if (shape.cols == 1 && !(flags & QLORA_FLAG_ACCUMULATE)) continue; // dx is zero but for rounding
                 list.push_back({name_of(type, shape) + " flags " + std::to_string(flags), 0, type, 0, [=](Stage &stage) {
                                     qlora_rms_norm_grad_args args = {};
                                     const uint64_t count = shape.rows * shape.cols, stride = variant % 3 ? 0 : shape.cols + 3;
@@ -137,7 +138,7 @@ template <> std::vector<Case> cases<QLORA_OP_SWIGLU>() {
                                 qlora_swiglu_args args = {};
                                 const uint64_t count = shape.rows * shape.cols, stride = variant % 3 ? 0 : shape.cols + 3;
                                 std::vector<float> gate = random_values(count, 2, 3);
-                                for (uint64_t i = 0; i < count; i += 29) gate[i] = i % 2 ? 95.0f : -95.0f; // exp overflows near 88
+                                for (uint64_t i = 5; i < count; i += 29) gate[i] = i % 2 ? 95.0f : -95.0f; // exp overflows near 88
                                 const uint64_t gate_stride = stride, up_stride = variant % 2 ? stride : 0;
                                 args.gate = variant % 4 == 1 ? stage.output("y", type, shape.rows, shape.cols, gate_stride, gate) : stage.tensor(type, shape.rows, shape.cols, gate, gate_stride);
                                 args.up = variant % 4 == 2 ? stage.output("y", type, shape.rows, shape.cols, up_stride, random_values(count, 3))
@@ -159,7 +160,7 @@ template <> std::vector<Case> cases<QLORA_OP_SWIGLU_GRAD>() {
                                 qlora_swiglu_grad_args args = {};
                                 const uint64_t count = shape.rows * shape.cols, stride = variant % 3 ? 0 : shape.cols + 3;
                                 std::vector<float> gate = random_values(count, 2, 3);
-                                for (uint64_t i = 0; i < count; i += 29) gate[i] = i % 2 ? 95.0f : -95.0f;
+                                for (uint64_t i = 5; i < count; i += 29) gate[i] = i % 2 ? 95.0f : -95.0f;
                                 args.dy = stage.tensor(type, shape.rows, shape.cols, random_values(count, 4), stride);
                                 args.dgate = stage.output("dgate", type, shape.rows, shape.cols, stride, variant % 2 ? gate : std::vector<float>());
                                 args.dup = stage.output("dup", type, shape.rows, shape.cols, stride, variant % 2 ? random_values(count, 3) : std::vector<float>());

@@ -69,8 +69,8 @@ template <> std::vector<Case> cases<QLORA_OP_OPTIMIZER_STEP>() {
                                 args.parameter_count = uint32_t(parameters.size());
                                 args.algorithm = QLORA_OPTIMIZER_ADAMW;
                                 args.step = variant == 0 ? 1 : variant == 1 ? 7 : 100000;
-                                args.learning_rate = 5e-4f;
-                                if (variant == 1) args.weight_decay = 0.1f;
+                                args.learning_rate = 5e-3f;
+                                if (variant == 1) args.weight_decay = 0.5f;
                                 if (variant == 2) { args.beta1 = 0.8f; args.beta2 = 0.95f; args.epsilon = 1e-6f; args.gradient_scale = 0.5f; }
                                 if (variant) { // one clips, one does not
                                     args.norm = stage.floats({variant == 1 ? 3.5f : 0.5f});

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -70,6 +71,13 @@ inline std::string format_name(int32_t format) {
     qlora_format_info info = {};
     info.struct_size = sizeof info;
     return qlora_format_query(format, &info) == QLORA_OK ? info.name : "none";
+}
+
+// One sentence from parts, for messages of tests.
+template <class... Parts> std::string text(const Parts &...parts) {
+    std::ostringstream stream;
+    (stream << ... << parts);
+    return stream.str();
 }
 
 constexpr int32_t types[] = {QLORA_FORMAT_F32, QLORA_FORMAT_F16, QLORA_FORMAT_BF16};
