@@ -19,8 +19,8 @@ TEST_CASE("tokenizer: texts of the golden files, id for id") {
     const Gguf file(model);
     const Tokenizer tokenizer(file);
     const SafeTensors expected(golden);
-    for (const char *name : {"wikitext2_test", "tinyshakespeare"}) {
-        const std::string path = shared("data/" + std::string(name) + ".txt");
+    for (const std::string name : {"wikitext2_test", "tinyshakespeare"}) {
+        const std::string path = shared("data/" + name + ".txt");
         if (path.empty()) return;
         const MappedFile text(path);
         std::vector<int32_t> ids = tokenizer.encode(text.text());
