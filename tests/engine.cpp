@@ -1,5 +1,5 @@
-// The parts of examples/finetune that need no device: tokenizer, data, numbers, adapters; engine_files.cpp has the rest.
-// Golden files are looked for in $QLORA_SHARED, then in QLORA_SHARED_DIR; without them those cases say SKIPPED.
+// The parts of examples/finetune that need no device: tokenizer, data, numbers, adapters; engine_files.cpp has the
+// rest. Golden files are looked for in $QLORA_SHARED, then in QLORA_SHARED_DIR; without them those cases say SKIPPED.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "engine_support.h"
 

@@ -68,7 +68,8 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
         ->group("Computation");
 
     app.add_option("--rank", o.rank, "LoRA rank, 1 to 1024")->capture_default_str()->group("Training");
-    app.add_option("--alpha", o.alpha, "LoRA alpha; updates are scaled by alpha / rank")
+    app.add_option("--alpha", o.alpha,
+                   "LoRA alpha; updates are scaled by alpha / rank. An initial GGUF adapter brings its own")
         ->capture_default_str()
         ->group("Training");
     app.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")
@@ -181,6 +182,7 @@ bool parse_options(int argc, char **argv, Options *options) {
             if (c == '\n' || c == '\r') c = ' ';
         fail(message, "; see --help");
     }
+    options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
     check(*options, schedule, order, too_long);
     return true;
