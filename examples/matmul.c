@@ -24,8 +24,9 @@ int main(int count, char **arguments) {
     qlora_context_args create = {.struct_size = sizeof create, .backend = count > 1 ? atoi(arguments[1]) : QLORA_BACKEND_CPU};
     if (qlora_context_create(&create, &context) != QLORA_OK) return 77; /* no such device here */
     static float w[ROWS][COLS], x[TOKENS][COLS], y[TOKENS][ROWS];
-    for (int i = 0; i < ROWS * COLS; i++) w[0][i] = i % 64 == i / 64 % 64 ? 1.0f : 0.0f; /* ones on the diagonal, twice */
-    for (int i = 0; i < TOKENS * COLS; i++) x[0][i] = (float)(i % 13);
+    for (int i = 0; i < ROWS; i++) w[i][i % COLS] = 1; /* the identity, one and a half times */
+    for (int i = 0; i < TOKENS; i++)
+        for (int j = 0; j < COLS; j++) x[i][j] = (float)((i * COLS + j) % 13);
 
     qlora_weight weight = {.struct_size = sizeof weight, .format = QLORA_FORMAT_NF4, .rows = ROWS, .cols = COLS};
     qlora_weight_layout_info layout = {.struct_size = sizeof layout};
