@@ -82,6 +82,28 @@ TEST_CASE("gguf: every byte changed to hostile values ends in success or Error")
         }
 }
 
+// A whole model, its first bytes in memory of exactly that size, so that a sanitizer sees any read beyond them.
+TEST_CASE("gguf: the bundled model truncated anywhere is an error") {
+    static std::vector<uint8_t> part;
+    const FileFunctions real = file_functions;
+    const MappedFile whole(bundled_model());
+    const uint64_t header = 60000; // keys, tokens and tensor names end before
+    file_functions.map = [](const char *, const uint8_t **data, uint64_t *size) {
+        *data = part.data();
+        *size = part.size();
+        return 0;
+    };
+    file_functions.unmap = [](const uint8_t *, uint64_t) {};
+    for (uint64_t size = 0; size < whole.size(); size += size < header ? 7 : 97003) {
+        part = std::vector<uint8_t>(whole.data(), whole.data() + size);
+        CAPTURE(size);
+        CHECK(error_of([] { Gguf opened("part"); }) != "");
+    }
+    part = std::vector<uint8_t>(whole.data(), whole.data() + whole.size() - 1);
+    CHECK(error_of([] { Gguf opened("part"); }) != "");
+    file_functions = real;
+}
+
 TEST_CASE("gguf: hostile headers") {
     CHECK(contains(gguf_error(Bytes{"GGML0000000000000000000000000000"}), "magic"));
     CHECK(contains(gguf_error(Bytes().head(1, 0, 0)), "version 1"));
