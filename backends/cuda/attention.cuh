@@ -16,7 +16,7 @@ struct AttentionView {
     const int32_t *sequences;
     int32_t heads, kv_heads, head_dim;
     float scale;
-    bool vector; // eight neighbours from a multiple of eight in a head are aligned to 16 bytes
+    bool vector; // eight neighbours from a multiple of eight in a head are aligned to 16 bytes, in every tensor
 };
 
 template <class Args> AttentionView attention_view(const Args &args) {

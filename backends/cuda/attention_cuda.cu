@@ -1,5 +1,5 @@
 // y = softmax(scale * q k^T) v with a running maximum and sum (FlashAttention): a block owns 32 queries of one head.
-#include "backends/cuda/attention.cuh"
+#include "backends/cuda/attention_mma.cuh"
 
 namespace qlora {
 namespace cuda {
@@ -68,6 +68,7 @@ uint64_t attention_scratch(Context &, const qlora_attention_args &) { return 0; 
 int32_t attention(Context &context, const qlora_attention_args &args) {
     DeviceScope scope(context);
     const AttentionView view = attention_view(args);
+    if (takes_attention_mma(context, args)) return attention_mma(context, stream_of(context, args), view, args);
     return with_head_dim(args.head_dim, [&](auto dim) {
         using T = Forward<decltype(dim)::value>;
         const Grid grid = {dim3(unsigned(ceil_divide(args.max_q_rows, T::own)), args.heads, args.sequence_count), attention_threads, T::shared_bytes};

@@ -1,6 +1,6 @@
 // p = exp(score - lse); ds = p * (dy . v - dy . y) * scale; dq = ds k; dk = ds^T q; dv = p^T dy. Two passes, each of
 // which owns what it writes, so that no sum depends on the order of blocks: queries own dq, keys own dk and dv.
-#include "backends/cuda/attention.cuh"
+#include "backends/cuda/attention_mma.cuh"
 
 namespace qlora {
 namespace cuda {
@@ -128,8 +128,9 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
     view.dk = view_of(args.dk);
     view.dv = view_of(args.dv);
     view.delta = address<float>(args.scratch);
-    view.vector = view.vector && view.dy.vector;
+    view.vector = view.vector && view.dy.vector && view.dq.vector && view.dk.vector && view.dv.vector;
     QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(ceil_divide(args.q.rows * args.heads, attention_threads / 32))), attention_threads}, delta_kernel, view));
+    if (takes_attention_mma(context, args)) return attention_grad_mma(context, stream, view, args);
     return with_head_dim(args.head_dim, [&](auto dim) -> int32_t {
         constexpr int size = decltype(dim)::value;
         const Grid queries = {dim3(unsigned(ceil_divide(args.max_q_rows, Queries<size>::own)), args.heads, args.sequence_count), attention_threads, Queries<size>::shared_bytes};

@@ -5,8 +5,8 @@
 namespace qlora {
 namespace cuda {
 
-// Null when the library is not on this machine.
-Lt *open_lt(Context &context);
+// *lt is null when the library is not on this machine, which is no error.
+int32_t open_lt(Context &context, Lt **lt);
 void close_lt(Context &context, Lt *lt);
 
 // y[m][n] = a b^T + beta y with 16-bit operands and f32 sums. a[m][k]; b[n][k], or b[k][n] when b_turned; pointers are

@@ -1,7 +1,6 @@
 // cuBLASLt is column-major: a row-major y = a b^T is the column-major y^T = b a^T, so the operands change places.
 #include "backends/cuda/cublaslt.cuh"
 
-#include <cstdio>
 #include <cstring>
 
 #ifndef _WIN32
@@ -72,44 +71,64 @@ struct Lt {
     uint32_t count, next;
 };
 
+#if defined(_WIN32) || defined(QLORA_NO_CUBLASLT)
+
+int32_t open_lt(Context &, Lt **) { return QLORA_OK; }
+void close_lt(Context &, Lt *) {}
+
+#else
+
 void close_lt(Context &context, Lt *lt) {
-#ifndef _WIN32
     if (lt->handle) lt->calls.Destroy(lt->handle);
-    if (lt->library) dlclose(lt->library);
-#endif
+    dlclose(lt->library);
     context.release(lt, sizeof(Lt));
 }
 
-Lt *open_lt(Context &context) {
-#ifdef _WIN32
-    (void)context;
-    return nullptr;
-#else
-    Lt *lt = static_cast<Lt *>(context.allocate(sizeof(Lt), "cublaslt state"));
-    if (!lt) return nullptr;
-    std::memset(lt, 0, sizeof(Lt));
-    for (const char *name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11", "libcublasLt.so"})
-        if (!lt->library && !context.injected("dlopen")) lt->library = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
-    bool complete = lt->library != nullptr;
+static bool find_calls(void *library, Calls &calls) {
+    bool complete = true;
     const auto find = [&](auto &function, const char *name) {
-        char symbol[64];
-        std::snprintf(symbol, sizeof symbol, "cublasLt%s", name);
-        void *found = complete ? dlsym(lt->library, symbol) : nullptr;
+        void *found = dlsym(library, name);
         std::memcpy(&function, &found, sizeof found);
         complete = complete && found;
     };
-#define QLORA_FIND(name) find(lt->calls.name, #name)
+#define QLORA_FIND(name) find(calls.name, "cublasLt" #name)
     QLORA_FIND(Create); QLORA_FIND(Destroy); QLORA_FIND(MatmulDescCreate); QLORA_FIND(MatmulDescDestroy); QLORA_FIND(MatmulDescSetAttribute);
     QLORA_FIND(MatrixLayoutCreate); QLORA_FIND(MatrixLayoutDestroy); QLORA_FIND(MatmulPreferenceCreate); QLORA_FIND(MatmulPreferenceDestroy);
     QLORA_FIND(MatmulPreferenceSetAttribute); QLORA_FIND(MatmulAlgoGetHeuristic); QLORA_FIND(Matmul);
 #undef QLORA_FIND
-    if (complete && !context.injected("cublasLtCreate") && lt->calls.Create(&lt->handle) == 0) return lt;
+    return complete;
+}
+
+int32_t open_lt(Context &context, Lt **result) {
+    void *library = nullptr;
+    for (const char *name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11", "libcublasLt.so"})
+        if (!library) library = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
+    if (!library) {
+        context.log("cuda: libcublasLt was not found; matrix products use the library's own kernels");
+        return QLORA_OK;
+    }
+    Lt *lt = static_cast<Lt *>(context.allocate(sizeof(Lt), "cublaslt state"));
+    if (!lt) {
+        dlclose(library);
+        return context.fail(QLORA_ERROR_MEMORY, "qlora_context_create: cuda: no host memory for the state of cuBLASLt");
+    }
+    std::memset(lt, 0, sizeof(Lt));
+    lt->library = library;
+    if (context.injected("cublasLtCreate")) {
+        close_lt(context, lt);
+        return context.fail(QLORA_ERROR_DEVICE, "qlora_context_create: cuda: cublasLtCreate failed");
+    }
+    if (find_calls(library, lt->calls) && lt->calls.Create(&lt->handle) == 0) {
+        *result = lt;
+        return QLORA_OK;
+    }
     lt->handle = nullptr;
     close_lt(context, lt);
-    context.log("cuda: cuBLASLt was not found; matrix products use the library's own kernels");
-    return nullptr;
-#endif
+    context.log("cuda: libcublasLt does not fit this driver; matrix products use the library's own kernels");
+    return QLORA_OK;
 }
+
+#endif
 
 // The algorithm for a product, asked once per shape. Null when there is none.
 static const Known *find_algorithm(Lt &lt, const LtProduct &p, const Description &description, uint64_t workspace_bytes) {

@@ -43,7 +43,7 @@ template <int type> __device__ __forceinline__ void multiply_add(float (&sum)[4]
 }
 
 inline bool has_mma(Context &context, int32_t type) {
-    return type == QLORA_FORMAT_F16 || (type == QLORA_FORMAT_BF16 && state_of(context).capability >= 80);
+    return type == QLORA_FORMAT_F16 || (type == QLORA_FORMAT_BF16 && state_of(context).compiled >= 80);
 }
 
 // Element (i, k) of an operand tile in shared memory, i below 16-multiples, k below WIDTH: rows padded by 16 bytes so

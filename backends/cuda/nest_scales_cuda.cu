@@ -45,7 +45,9 @@ static __global__ void __launch_bounds__(256) nest_kernel(WeightView w, const fl
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             const int64_t place = b * nested_block + i * 32 + threadIdx.x % 32;
-            if (place < blocks) static_cast<uint8_t *>(w.scale)[place] = uint8_t(largest > 0 ? encoder.code(__fmul_rn(d[i], inverse)) : 0);
+            const float y = __fmul_rn(d[i], inverse);
+            // NaN, where the mean overflowed, compares as smaller than every value of the table.
+            if (place < blocks) static_cast<uint8_t *>(w.scale)[place] = uint8_t(largest > 0 && y == y ? encoder.code(y) : 0);
         }
     }
 }
