@@ -59,7 +59,8 @@ struct Chunk {
         const uint64_t vocabulary = args.weight->rows;
         separate = args.compute_type != QLORA_FORMAT_F32 && args.dx.type;
         stride = int64_t(ceil_divide(vocabulary, 8) * 8);
-        const uint64_t fitting = chunk_bytes / (uint64_t(stride) * (separate ? 6 : 4));
+        // The same chunk with and without dx, so that an evaluation fits into the scratch of a step.
+        const uint64_t fitting = chunk_bytes / (uint64_t(stride) * (args.compute_type != QLORA_FORMAT_F32 ? 6 : 4));
         const uint64_t chosen = args.chunk_rows ? args.chunk_rows : std::max<uint64_t>(128, fitting / 128 * 128);
         tokens = int64_t(std::min<uint64_t>(chosen, args.x.rows));
         logits = carver.take<float>(uint64_t(tokens * stride));
