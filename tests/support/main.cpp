@@ -25,5 +25,7 @@ int main(int count, char **arguments) {
         return test::skip_code;
     }
     doctest::Context context(count, arguments);
-    return context.run();
+    const int result = context.run();
+    test::close_shared_contexts();
+    return result;
 }
