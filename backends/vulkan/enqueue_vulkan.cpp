@@ -88,8 +88,8 @@ int32_t recycle(Context &context, Batch &batch) {
     State &state = state_of(context);
     if (!batch.submitted) return QLORA_OK;
     QLORA_VULKAN_TRY(context, state.vk, WaitForFences, state.device, 1, &batch.fence, VK_TRUE, UINT64_MAX);
-    QLORA_VULKAN_TRY(context, state.vk, ResetFences, state.device, 1, &batch.fence);
     QLORA_VULKAN_TRY(context, state.vk, ResetDescriptorPool, state.device, batch.descriptors, 0);
+    QLORA_VULKAN_TRY(context, state.vk, ResetFences, state.device, 1, &batch.fence); // last: a wait after a failure here returns
     batch.submitted = false;
     batch.dispatches = 0;
     batch.staged = 0;
@@ -261,17 +261,29 @@ int32_t begin(Context &context, uint64_t stream, uint64_t bytes, VkCommandBuffer
     return QLORA_OK;
 }
 
-int32_t submit(Context &context) {
-    State &state = state_of(context);
-    Batch &batch = state.batches[state.current];
-    if (!batch.recording) return QLORA_OK;
+static int32_t end_and_submit(Context &context, State &state, Batch &batch) {
     QLORA_VULKAN_TRY(context, state.vk, EndCommandBuffer, batch.commands);
     VkSubmitInfo info = {};
     info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
     info.commandBufferCount = 1;
     info.pCommandBuffers = &batch.commands;
     QLORA_VULKAN_TRY(context, state.vk, QueueSubmit, state.queue, 1, &info, batch.fence);
+    return QLORA_OK;
+}
+
+int32_t submit(Context &context) {
+    State &state = state_of(context);
+    Batch &batch = state.batches[state.current];
+    if (!batch.recording) return QLORA_OK;
+    const int32_t status = end_and_submit(context, state, batch);
     batch.recording = false;
+    if (status != QLORA_OK) { // what was recorded is lost; the next batch begins clean
+        state.vk.ResetCommandBuffer(batch.commands, 0);
+        state.vk.ResetDescriptorPool(state.device, batch.descriptors, 0);
+        batch.dispatches = 0;
+        batch.staged = 0;
+        return status;
+    }
     batch.submitted = true;
     state.current = (state.current + 1) % batch_count;
     return QLORA_OK;
