@@ -175,7 +175,8 @@ int32_t bind_spans(Context &context, VkDescriptorSet set, const Spans &spans, Pu
     VkDescriptorBufferInfo infos[binding_limit];
     VkWriteDescriptorSet writes[binding_limit] = {};
     header = PushHeader{};
-    for (uint32_t i = 0; i <= spans.count; i++) { // the last one more: the codebooks
+    // Every binding is written, since a shader may name more of them than a variant of it uses; the last is the codebooks.
+    for (uint32_t i = 0; i < binding_limit; i++) {
         const qlora_span span = i < spans.count ? spans.data[i] : qlora_span{};
         if (span.handle == 0 || span.size == 0) {
             infos[i] = {state.tables.buffer, 0, VK_WHOLE_SIZE};
@@ -189,12 +190,12 @@ int32_t bind_spans(Context &context, VkDescriptorSet set, const Spans &spans, Pu
         }
         writes[i].sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET;
         writes[i].dstSet = set;
-        writes[i].dstBinding = i < spans.count ? i : binding_limit - 1;
+        writes[i].dstBinding = i;
         writes[i].descriptorCount = 1;
         writes[i].descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
         writes[i].pBufferInfo = &infos[i];
     }
-    state.vk.UpdateDescriptorSets(state.device, spans.count + 1, writes, 0, nullptr);
+    state.vk.UpdateDescriptorSets(state.device, binding_limit, writes, 0, nullptr);
     return QLORA_OK;
 }
 
