@@ -1,12 +1,14 @@
 // Compares a fine-tune with the same one as PyTorch, PEFT and bitsandbytes made it (golden/reference_runs.json).
 //
-//   reference_run [--device cpu] [--run ft_nf4dq] [--compute f32] [--steps 2] [--eval] [--perplexity]
+//   reference_run [--device cpu] [--run ft_nf4dq] [--compute f32] [--steps 2] [--eval] [--perplexity] [--software-steps N]
 //   reference_run --check METRICS.json [--run ft_nf4dq]     judges a file that qlora-finetune --metrics wrote
 //
-// The long form is --steps 128 --eval --perplexity. Exit code 0: agrees; 1: does not; 77: golden files absent
-// (SKIPPED).
+// The long form is --steps 128 --eval --perplexity. A Vulkan device that is software takes minutes a step: there
+// --software-steps takes the place of --steps, unless QLORA_TEST_ALL is set. Exit code 0: agrees; 1: does not;
+// 77 (SKIPPED): golden files or the device are absent, or no step is left.
 #include "json.h"
 #include "session.h"
+#include "tests/support/targets.h"
 
 #include <cmath>
 #include <cstdio>
@@ -24,7 +26,7 @@ namespace {
 
 struct Request {
     std::string device = "cpu", run = "ft_nf4dq", compute = "f32", check;
-    uint64_t steps = 2;
+    uint64_t steps = 2, software_steps = UINT64_MAX;
     bool eval = false, perplexity = false;
 };
 
@@ -121,6 +123,23 @@ int judge_metrics(const Json &ours, const Json &all, const Request &request) {
     return judge.failures == 0 ? 0 : 1;
 }
 
+// False when this machine has no such device.
+bool find_device(Request &request) {
+    const int32_t backend = test::backend_by_name(request.device.substr(0, request.device.find(':')));
+    if (backend == 0) return true; // "auto", or nothing that the run itself would not refuse
+    try {
+        const qlora::Context context(backend);
+        const bool software = std::string(context.query().name).find("llvmpipe") != std::string::npos;
+        if (software && getenv("QLORA_TEST_ALL") == nullptr) request.steps = std::min(request.steps, request.software_steps);
+    } catch (const qlora::Error &error) {
+        if (error.status() != QLORA_ERROR_UNAVAILABLE) throw;
+        printf("SKIPPED: %s\n", error.what());
+        return false;
+    }
+    if (request.steps == 0) printf("SKIPPED: %s is software here; QLORA_TEST_ALL=1 runs it\n", request.device.c_str());
+    return request.steps != 0;
+}
+
 Request parse(int argc, char **argv) {
     Request request;
     for (int i = 1; i < argc; ++i) {
@@ -132,6 +151,7 @@ Request parse(int argc, char **argv) {
         else if (option == "--run") request.run = argv[++i];
         else if (option == "--compute") request.compute = argv[++i];
         else if (option == "--check") request.check = argv[++i];
+        else if (option == "--software-steps") request.software_steps = strtoull(argv[++i], nullptr, 10);
         else if (option == "--steps") request.steps = strtoull(argv[++i], nullptr, 10);
         else fail(option, ": unknown option");
     }
@@ -144,12 +164,13 @@ Request parse(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     try {
-        const Request request = parse(argc, argv);
+        Request request = parse(argc, argv);
         const std::string shared = shared_folder(), reference = shared + "/golden/reference_runs.json";
         if (access(reference.c_str(), R_OK) != 0) {
             printf("SKIPPED: %s is not here; set QLORA_SHARED to the folder of golden files\n", reference.c_str());
             return 77;
         }
+        if (request.check.empty() && !find_device(request)) return 77;
         const std::string metrics = request.check.empty() ? run(request, shared) : request.check;
         const Json ours = load(metrics);
         if (request.check.empty()) unlink(metrics.c_str());

@@ -18,13 +18,16 @@ struct Tile {
 constexpr uint32_t tile_k = 16;
 constexpr uint64_t vector_tokens = 8;
 
-// The largest tile that leaves work for many workgroups and fits the shared memory next to the tables.
+// The largest tile that leaves work for many workgroups and fits the shared memory next to the tables. A processor needs one
+// workgroup only, and there reading shared memory is what takes the time.
 Tile tile_for(const State &state, uint64_t m, uint64_t n) {
-    constexpr Tile large = {128, 128, 8, 8}, medium = {64, 64, 4, 4}, flat = {32, 128, 4, 4}, tall = {128, 32, 4, 4};
+    constexpr Tile huge = {256, 128, 16, 8}, large = {128, 128, 8, 8}, medium = {64, 64, 4, 4}, flat = {32, 128, 4, 4}, tall = {128, 32, 4, 4};
+    const bool processor = state.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    const auto fits = [&](const Tile &tile) { return (tile.m + tile.n) * tile_k * 4 + 2048 <= state.properties.limits.maxComputeSharedMemorySize; };
     if (n <= 32) return tall;
     if (m <= 32) return flat;
-    const uint64_t large_bytes = (large.m + large.n) * tile_k * 4 + 2048;
-    if (m > 64 && n > 64 && groups_of(m, large.m) * groups_of(n, large.n) >= 96 && state.properties.limits.maxComputeSharedMemorySize >= large_bytes) return large;
+    if (processor && m > 128 && n > 64 && fits(huge)) return huge;
+    if (m > 64 && n > 64 && (processor || groups_of(m, large.m) * groups_of(n, large.n) >= 96) && fits(large)) return large;
     return medium;
 }
 
