@@ -93,6 +93,28 @@ QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 #define QLORA_FORMAT_FP4_DQ     4 /* FP4 with double-quantized absmax */
 #define QLORA_FORMAT_DYN8       5 /* bitsandbytes dynamic 8-bit, signed, f32 absmax per block (2110.02861) */
 #define QLORA_FORMAT_UDYN8      6 /* bitsandbytes dynamic 8-bit, unsigned */
+/* Eight-bit floats (2209.05433) with an f32 scale per block, absmax / largest value; block 2^30 = per tensor. */
+#define QLORA_FORMAT_FP8_E4M3  16
+#define QLORA_FORMAT_FP8_E5M2  17
+/* Microscaling (OCP MX 1.0): blocks of 32 along a row, a power of two per block as one byte (E8M0, 255 = NaN).
+ * MXFP6 codes are a little-endian stream of 6 bits. */
+#define QLORA_FORMAT_MXFP8_E4M3 18
+#define QLORA_FORMAT_MXFP8_E5M2 19
+#define QLORA_FORMAT_MXFP6_E2M3 20
+#define QLORA_FORMAT_MXFP6_E3M2 21
+/* More ggml types. K types are super-blocks of 256 with scales of 16 or 32 values that are themselves quantized. */
+#define QLORA_FORMAT_Q4_1    0x103
+#define QLORA_FORMAT_Q5_0    0x106
+#define QLORA_FORMAT_Q5_1    0x107
+#define QLORA_FORMAT_Q2_K    0x10a
+#define QLORA_FORMAT_Q3_K    0x10b
+#define QLORA_FORMAT_Q4_K    0x10c
+#define QLORA_FORMAT_Q5_K    0x10d
+#define QLORA_FORMAT_Q6_K    0x10e
+#define QLORA_FORMAT_IQ4_NL  0x114
+#define QLORA_FORMAT_IQ4_XS  0x117
+#define QLORA_FORMAT_MXFP4   0x127
+#define QLORA_FORMAT_NVFP4   0x128 /* 64 values, an E4M3 scale per 16; a scale per tensor is the caller's */
 
 typedef struct qlora_format_info {
     uint32_t struct_size, flags;
@@ -129,13 +151,13 @@ typedef struct qlora_tensor {
 
 /* Planes of a weight; which of them a format has is in qlora_weight_layout(). */
 #define QLORA_PLANE_CODE    0 /* codes; or whole interleaved blocks; or plain floats */
-#define QLORA_PLANE_SCALE   1 /* absmax per block: f32, or u8 codes when double-quantized */
+#define QLORA_PLANE_SCALE   1 /* scale per block: f32; u8 codes when double-quantized; E8M0 bytes in MX formats */
 #define QLORA_PLANE_NESTED  2 /* f32 absmax per nested block of scale codes */
 #define QLORA_PLANE_OFFSET  3 /* f32[1]: mean absmax, added back after decoding a scale */
 #define QLORA_PLANE_COUNT   8
 
 /* A weight W[rows][cols] at rest. Blocks run over the flattened matrix and may straddle rows, except in ggml
- * formats, whose cols are a multiple of the block. In 4-bit codes of bitsandbytes formats element 2j is the
+ * and MX formats, whose cols are a multiple of the block. In 4-bit codes of bitsandbytes formats element 2j is the
  * high nibble of byte j. */
 typedef struct qlora_weight {
     uint32_t struct_size, flags;
@@ -305,19 +327,36 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_FLAG_ACCUMULATE           1u /* add to y or dx instead of overwriting it */
 #define QLORA_FLAG_ACCUMULATE_GRADIENTS 2u /* add to parameter gradients (da, db, dbias, dweight) */
 #define QLORA_FLAG_INVERSE              4u /* rope: rotate back */
+#define QLORA_FLAG_STOCHASTIC           8u /* quantize: round up or down at random, with the nearer more likely */
 
 /* ---- weights ------------------------------------------------------------------------------------------ */
+
+/* How a block's power of two follows from its absmax in MXFP8 and MXFP6. FLOOR is the OCP rule and may saturate
+ * the largest values of a block; RCEIL is the smallest power that saturates none. */
+#define QLORA_POWER_FLOOR 0
+#define QLORA_POWER_CEIL  1 /* absmax rounded up to a power of two, then as FLOOR */
+#define QLORA_POWER_EVEN  2 /* absmax first rounded to the element's mantissa, then as FLOOR */
+#define QLORA_POWER_RCEIL 3
 
 /* Quantizes src[rows][cols] (F32, F16 or BF16) into the planes of weight, the only writer of planes.
  * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit. Plain float
  * formats are rounded to nearest even. ERROR_VALUE names the first NaN or infinity on ref and cpu; cuda and
- * vulkan do not look. */
+ * vulkan do not look. Finite values beyond a format's range saturate in FP8, MX and NVFP4 formats; in ggml formats
+ * with f16 scales a scale above 65504 is kept as infinity, as ggml does.
+ * importance is f32[cols] or absent: how much the error of a column matters, finite and not negative (ggml's
+ * importance matrix). Q4_0, Q4_1, Q5_0, Q5_1, the K types and IQ4 search with it, other formats do not look at it.
+ * STOCHASTIC (FP8, MX and NVFP4 formats; else ERROR_ARGUMENT): element i rounds by the random word of (seed, i), so
+ * the same seed gives the same bits everywhere. */
 typedef struct qlora_quantize_args {
     uint32_t struct_size, flags;
     uint64_t stream;
     qlora_span scratch;
     const qlora_weight *weight;
     qlora_tensor src;
+    qlora_span importance;
+    uint64_t seed;
+    int32_t power; /* QLORA_POWER_* */
+    uint32_t reserved;
 } qlora_quantize_args;
 QLORA_API int32_t qlora_weight_quantize(qlora_context *context, const qlora_quantize_args *args);
 

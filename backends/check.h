@@ -43,8 +43,8 @@ int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, 
     if (weight.nested_block != 0 && weight.nested_block != 256) return QLORA_ERROR_ARGUMENT;
     *why = "rows and cols must be below 2^31";
     if (weight.rows >= dimension_limit || weight.cols >= dimension_limit) return QLORA_ERROR_SHAPE;
-    *why = "cols must be a multiple of the block in ggml formats";
-    if (row->scale == Scale::INLINE && weight.cols % block) return QLORA_ERROR_SHAPE;
+    *why = "cols must be a multiple of the block in ggml and MX formats";
+    if (whole_blocks(*row) && weight.cols % block) return QLORA_ERROR_SHAPE;
     const uint64_t count = weight.rows * weight.cols, blocks = (count + block - 1) / block;
     std::memset(layout->plane_bytes, 0, sizeof layout->plane_bytes);
     std::memset(layout->plane_offset, 0, sizeof layout->plane_offset);
@@ -53,6 +53,7 @@ int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, 
     else if (row->scale == Scale::NONE) bytes[QLORA_PLANE_CODE] = count * row->block_bytes;
     else bytes[QLORA_PLANE_CODE] = (count * row->bits + 7) / 8;
     if (row->scale == Scale::F32) bytes[QLORA_PLANE_SCALE] = blocks * 4;
+    if (row->scale == Scale::E8M0) bytes[QLORA_PLANE_SCALE] = blocks;
     if (row->scale == Scale::NESTED) {
         bytes[QLORA_PLANE_SCALE] = blocks;
         bytes[QLORA_PLANE_NESTED] = (blocks + 255) / 256 * 4;
@@ -137,7 +138,7 @@ struct Call {
         for (int i = 0; i < QLORA_PLANE_COUNT; i++) {
             uint64_t alignment = 4;
             if (i == QLORA_PLANE_CODE) alignment = row->scale == Scale::INLINE ? 2 : row->scale == Scale::NONE ? row->block_bytes : 1;
-            if (i == QLORA_PLANE_SCALE && row->scale == Scale::NESTED) alignment = 1;
+            if (i == QLORA_PLANE_SCALE && row->scale != Scale::F32) alignment = 1;
             if (layout.plane_bytes[i]) QLORA_TRY(span(weight_copy.planes[i], plane_names[i], layout.plane_bytes[i], alignment));
         }
         weight = &weight_copy;
@@ -187,9 +188,11 @@ struct Call {
 };
 
 int32_t check(Call &call, qlora_quantize_args &args) {
-    QLORA_TRY(call.flags(args.flags, 0));
     QLORA_TRY(call.weight(args.weight));
+    QLORA_TRY(call.flags(args.flags, format_row(args.weight->format)->stochastic ? QLORA_FLAG_STOCHASTIC : 0));
     QLORA_TRY(call.tensor(args.src, "src", args.weight->rows, args.weight->cols, 0));
+    QLORA_TRY(call.span(args.importance, "importance", args.weight->cols * 4, 4, true));
+    if (args.power < QLORA_POWER_FLOOR || args.power > QLORA_POWER_RCEIL) return call.error(QLORA_ERROR_ARGUMENT, "power", "must be one of QLORA_POWER_*");
     call.nothing_to_do = element_count(*args.weight) == 0;
     return QLORA_OK;
 }

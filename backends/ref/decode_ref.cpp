@@ -1,4 +1,5 @@
 // decode<F>: one stored element as f32. Selected by codec and scale kind, so a format of a known kind needs nothing here.
+#include "backends/ref/blocks_ref.h"
 #include "backends/ref/codebooks_ref.h"
 
 namespace qlora {
@@ -51,6 +52,24 @@ template <> struct DecodeCodec<Codec::SIGNED8> {
     template <class F> static float at(const qlora_weight &weight, uint64_t index) {
         const BlockQ8_0 &block = address<const BlockQ8_0>(weight.planes[QLORA_PLANE_CODE])[index / 32];
         return float(block.codes[index % 32]) * float_of(qlora_f32_from_f16(block.scale));
+    }
+};
+template <> struct DecodeCodec<Codec::BLOCK> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint8_t *block = address<const uint8_t>(weight.planes[QLORA_PLANE_CODE]) + index / F::block * F::block_bytes;
+        return block_value<F>(block, uint(index % F::block));
+    }
+};
+template <> struct DecodeCodec<Codec::NARROW> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint8_t *codes = address<const uint8_t>(weight.planes[QLORA_PLANE_CODE]);
+        const uint32_t code = F::bits == 8 ? codes[index] : qlora_packed6(codes + index / 4 * 3, uint(index % 4));
+        if (F::scale == Scale::F32) {
+            const float level = float_of(qlora_f32_from_narrow(code, F::bits, F::mantissa, F::bias, 0));
+            return level * scale_of<Scale::F32>(weight, index / weight.block);
+        }
+        const uint8_t power = address<const uint8_t>(weight.planes[QLORA_PLANE_SCALE])[index / weight.block];
+        return float_of(power == 255 ? 0x7fc00000u : qlora_f32_from_narrow(code, F::bits, F::mantissa, F::bias, int(power) - 127));
     }
 };
 
