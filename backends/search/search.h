@@ -197,6 +197,9 @@ inline Affine affine_grid(const float *x, const float *w, int count, int levels,
 }
 
 // ---- not negative: x ~ scale * q, q in [0, levels]: scales and minima of groups, with importance ----------------------
+//
+// A group with one important element can have a negative least-squares scale. It counts as 0 here; ggml lets the code wrap
+// into the bits of its neighbours, the one case with importance where files differ.
 
 inline float positive_descent(const float *x, const float *w, int count, int levels, uint8_t *codes) {
     float high = 0;
@@ -206,14 +209,13 @@ inline float positive_descent(const float *x, const float *w, int count, int lev
         std::memset(codes, 0, size_t(count));
         return 0;
     }
-    auto top = [&](int q) { return q < levels ? q : levels; };
     float inverse = float(levels) / high, best = 0;
-    for (int step = -5; step <= 4; step++) { // -5 stands for the grid itself, whose codes need no clamp
+    for (int step = -5; step <= 4; step++) { // -5 stands for the grid itself
         if (step == 0) continue;
-        const float trial = step == -5 ? float(levels) / high : (0.1f * float(step) + float(levels)) / high, scale = 1 / trial;
+        const float trial = step == -5 ? inverse : (0.1f * float(step) + float(levels)) / high, scale = 1 / trial;
         float error = 0;
         for (int i = 0; i < count; i++) {
-            const float difference = x[i] - scale * float(top(nearest(trial * x[i])));
+            const float difference = x[i] - scale * float(nearest(trial * x[i], 0, levels));
             error += w[i] * difference * difference;
         }
         if (step == -5 || error < best) {
@@ -223,7 +225,7 @@ inline float positive_descent(const float *x, const float *w, int count, int lev
     }
     Moments sum = {0, 0};
     for (int i = 0; i < count; i++) {
-        codes[i] = uint8_t(top(nearest(inverse * x[i])));
+        codes[i] = uint8_t(nearest(inverse * x[i], 0, levels));
         sum.xq += w[i] * x[i] * float(codes[i]);
         sum.qq += w[i] * float(codes[i]) * float(codes[i]);
     }
@@ -233,7 +235,7 @@ inline float positive_descent(const float *x, const float *w, int count, int lev
             const float q = float(codes[i]);
             Moments rest = {sum.xq - w[i] * x[i] * q, sum.qq - w[i] * q * q};
             if (!(rest.xq > 0 && rest.qq > 0)) continue;
-            const int code = top(nearest(x[i] * rest.qq / rest.xq));
+            const int code = nearest(x[i] * rest.qq / rest.xq, 0, levels);
             if (code == codes[i]) continue;
             rest.xq += w[i] * x[i] * float(code);
             rest.qq += w[i] * float(code) * float(code);
