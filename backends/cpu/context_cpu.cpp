@@ -160,7 +160,7 @@ int32_t buffer_fill(Context &, const qlora_buffer_args &args) {
 }
 
 // Every operation takes every format and type.
-bool supports(Context &, uint32_t, int32_t, int32_t) { return false; }
+bool supports(Context &, uint32_t, int32_t, int32_t) { return true; }
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_CPU
 #define QLORA_VTABLE_NAME "cpu"

@@ -18,6 +18,27 @@ struct State {
 inline State &state_of(Context &context) { return *static_cast<State *>(context.state); }
 inline const Kernels &kernels_of(Context &context) { return *state_of(context).kernels; }
 
+// The address of a span that may be absent.
+template <class T> inline T *optional(const qlora_span &span) { return span.handle ? address<T>(span) : nullptr; }
+
+// The place of element (r, c).
+inline char *element(const qlora_tensor &tensor, uint64_t r, uint64_t c) {
+    return address<char>(tensor.data) + (r * tensor.stride + c) * type_bytes(tensor.type);
+}
+
+// Planes and geometry of a weight for decode.
+Planes planes_of(const qlora_weight &weight);
+// dst[count] = elements first.. of a flattened weight, rounded once to type.
+void decode_row(const Kernels &kernels, const Planes &planes, const qlora_weight &weight, uint64_t first, uint64_t count, int32_t type, void *dst);
+
+inline uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+inline uint64_t most(uint64_t a, uint64_t b) { return a > b ? a : b; }
+inline uint64_t divide_up(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
+
+// A list of parameters cut into chunks: first[i] = chunks before parameter i, first[count] = all; and the way back.
+void chunk_parameters(const qlora_parameter *parameters, uint32_t count, uint64_t chunk, uint64_t *first);
+uint32_t parameter_of_chunk(const uint64_t *first, uint32_t count, uint64_t unit);
+
 // Starts threads - 1 threads; null and a message in context when it cannot.
 Pool *pool_create(Context &context, uint32_t threads);
 void pool_destroy(Context &context, Pool *pool);

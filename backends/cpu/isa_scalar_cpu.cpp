@@ -1,9 +1,16 @@
 // No vector instructions: what runs anywhere.
-#include "backends/cpu/kernels_cpu.h"
-namespace qlora { namespace cpu {
-namespace { const Kernels table = {"scalar"}; }
+#include "backends/cpu/simd_cpu.h"
+
+#define QLORA_ISA_NAME "scalar"
+
+namespace qlora {
+namespace cpu {
+namespace {
+#include "backends/cpu/simd_scalar.inc"
+#include "backends/cpu/simd_kernels.inc"
+} // namespace
+
 const Kernels *scalar_kernels() { return &table; }
-const Kernels *avx2_kernels() { return &table; }
-const Kernels *avx512_kernels() { return nullptr; }
-const Kernels *neon_kernels() { return nullptr; }
-} }
+
+} // namespace cpu
+} // namespace qlora

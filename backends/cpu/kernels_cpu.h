@@ -1,12 +1,91 @@
-// The table of inner loops that each instruction set fills once (isa_*_cpu.cpp).
+// The table of inner loops that each instruction set fills once (isa_*_cpu.cpp). Every pointer is set. Arrays run over
+// formats (in the order of formats.def) or over the element types of activations.
 #pragma once
-#include <cstdint>
+#include "backends/formats.h"
 
 namespace qlora {
 namespace cpu {
 
+// Element types by index.
+constexpr int type_count = 3;
+constexpr int type_index(int32_t type) { return type == QLORA_FORMAT_F32 ? 0 : type == QLORA_FORMAT_F16 ? 1 : 2; }
+constexpr int format_index(int32_t format) {
+    int i = 0;
+    while (i < format_count - 1 && format_rows[i].format != format) i++;
+    return i;
+}
+
+// Where a weight's planes lie.
+struct Planes {
+    const uint8_t *code;
+    const void *scale;
+    const float *nested;
+    float offset;
+    uint32_t block_bits, nested_bits; // log2 of the block sizes
+};
+
+// One (sequence, head) of attention, packed; see simd_attention.inc.
+struct AttentionTile {
+    uint32_t head_dim;
+    uint64_t rows, others;   // rows of this side in the tile; rows of the other side
+    int64_t first, shift;    // row i of the tile is row first + i; query i sees keys 0 .. i + shift
+    float scale;
+    const float *left[4];    // packed panels of the other side
+    const float *x, *dy;     // rows of this side, turned: [head_dim][tile_cols]
+    const float *lse, *delta;
+    float *out[2];           // [head_dim][tile_cols]
+    float *work;
+};
+
+struct AdamW {
+    float gradient_factor, decay, beta1, beta2, rate, correction2, epsilon;
+};
+
 struct Kernels {
     const char *name;
+    uint32_t tile_rows, tile_cols; // of multiply
+
+    // dst[count] = elements first.. of a flattened weight
+    void (*decode[format_count])(const Planes &planes, uint64_t first, uint64_t count, float *dst);
+    // Elements first.. (first a multiple of the block) into the code plane; absmax of each block into scales, by block.
+    void (*encode[format_count])(const float *x, uint64_t first, uint64_t count, uint32_t block, uint8_t *code, float *scales);
+    // Index of the first NaN or infinity, or count.
+    uint64_t (*find_not_finite)(const float *x, uint64_t count);
+
+    void (*load[type_count])(const void *src, uint64_t count, float *dst);
+    void (*store[type_count])(const float *src, uint64_t count, void *dst);
+    void (*round[type_count])(float *x, uint64_t count); // to the type and back
+    // y = factor * sum + bias (unless null) + (accumulate ? y : 0), rounded once
+    void (*finish[type_count])(const float *sum, float factor, const float *bias, bool accumulate, uint64_t count, void *y);
+
+    // c[rows][cols] = (accumulate ? c : 0) + x w over packed panels x[depth][tile_rows], w[depth][tile_cols]
+    void (*multiply)(uint64_t depth, const float *x, const float *w, float *c, uint64_t stride, uint32_t rows, uint32_t cols, bool accumulate);
+    // panel[depth][width] from width rows src[width][stride]
+    void (*pack_turned)(const float *src, uint64_t stride, uint64_t depth, uint32_t width, float *panel);
+    // One row of panels, width floats to each, panel_stride apart; zeros behind count.
+    void (*pack_straight)(const float *src, uint64_t count, uint32_t width, uint64_t panel_stride, float *panel);
+    // sums[i] += w . x[i] for i < rows
+    void (*dots)(const float *w, const float *x, uint64_t stride, uint32_t rows, uint64_t count, float *sums);
+
+    float (*rms_norm[type_count])(const void *x, const float *weight, void *y, uint64_t cols, float epsilon);
+    void (*rms_norm_grad[type_count])(const void *x, const float *weight, const void *dy, void *dx, uint64_t cols, float rstd, bool accumulate);
+    // sum[c] += dy[c] * x[c] * rstd
+    void (*rms_norm_dweight[type_count])(const void *x, const void *dy, float rstd, uint64_t cols, float *sum);
+    void (*swiglu[type_count])(const void *gate, const void *up, void *y, uint64_t count);
+    void (*swiglu_grad[type_count])(const void *gate, const void *up, const void *dy, void *dgate, void *dup, uint64_t count);
+    // x is one head; cosine and sine hold rotary_dim / 2 values
+    void (*rotate)(float *x, const float *cosine, const float *sine, uint64_t pairs, bool adjacent);
+
+    void (*attention)(const AttentionTile &tile, float *lse); // out[0] = y, turned
+    void (*attention_dq)(const AttentionTile &tile);
+    void (*attention_dkv)(const AttentionTile &tile);
+
+    // maximum of logits and sum of exp(logit - maximum)
+    void (*softmax_sum)(const float *logits, uint64_t count, float *maximum, float *sum);
+    // logits = scale * exp(logit - lse)
+    void (*softmax_grad)(float *logits, uint64_t count, float lse, float scale);
+    double (*sum_squares)(const float *x, uint64_t count);
+    void (*adamw)(const AdamW &step, uint64_t count, const float *gradient, float *value, float *state1, float *state2);
 };
 
 // Null where the compiler's target has no such instruction set.

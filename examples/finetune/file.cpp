@@ -13,108 +13,107 @@
 namespace finetune {
 namespace {
 
-int map_file(const char* path, const uint8_t** data, uint64_t* size) {
-  *data = nullptr;
-  *size = 0;
-  const int file = open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) return errno;
-  struct stat status;
-  int error = fstat(file, &status) != 0 ? errno : 0;
-  if (error == 0 && S_ISDIR(status.st_mode)) error = EISDIR;
-  if (error == 0 && !S_ISREG(status.st_mode)) error = EINVAL;
-  if (error == 0 && status.st_size > 0) {
-    void* address = mmap(nullptr, static_cast<size_t>(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);
-    if (address == MAP_FAILED) {
-      error = errno;
-    } else {
-      *data = static_cast<const uint8_t*>(address);
-      *size = static_cast<uint64_t>(status.st_size);
+int map_file(const char *path, const uint8_t **data, uint64_t *size) {
+    *data = nullptr;
+    *size = 0;
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return errno;
+    struct stat status;
+    int error = fstat(file, &status) != 0 ? errno : 0;
+    if (error == 0 && S_ISDIR(status.st_mode)) error = EISDIR;
+    if (error == 0 && !S_ISREG(status.st_mode)) error = EINVAL;
+    if (error == 0 && status.st_size > 0) {
+        void *address = mmap(nullptr, static_cast<size_t>(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);
+        if (address == MAP_FAILED) {
+            error = errno;
+        } else {
+            *data = static_cast<const uint8_t *>(address);
+            *size = static_cast<uint64_t>(status.st_size);
+        }
     }
-  }
-  close(file);
-  return error;
+    close(file);
+    return error;
 }
 
-void unmap_file(const uint8_t* data, uint64_t size) {
-  munmap(const_cast<uint8_t*>(data), static_cast<size_t>(size));
+void unmap_file(const uint8_t *data, uint64_t size) { munmap(const_cast<uint8_t *>(data), static_cast<size_t>(size)); }
+
+int create_file(const char *path, int *file) {
+    *file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    return *file < 0 ? errno : 0;
 }
 
-int create_file(const char* path, int* file) {
-  *file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  return *file < 0 ? errno : 0;
-}
-
-int write_file(int file, const void* data, size_t size) {
-  const char* next = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t written = write(file, next, size);
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return written < 0 ? errno : EIO;
-    next += written;
-    size -= static_cast<size_t>(written);
-  }
-  return 0;
+int write_file(int file, const void *data, size_t size) {
+    const char *next = static_cast<const char *>(data);
+    while (size > 0) {
+        const ssize_t written = write(file, next, size);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return written < 0 ? errno : EIO;
+        next += written;
+        size -= static_cast<size_t>(written);
+    }
+    return 0;
 }
 
 int finish_file(int file) {
-  // A pipe or a terminal has no disk to flush to and says EINVAL.
-  int error = fsync(file) != 0 && errno != EINVAL ? errno : 0;
-  if (close(file) != 0 && error == 0) error = errno;
-  return error;
+    // A pipe or a terminal has no disk to flush to and says EINVAL.
+    int error = fsync(file) != 0 && errno != EINVAL ? errno : 0;
+    if (close(file) != 0 && error == 0) error = errno;
+    return error;
 }
 
-int rename_file(const char* from, const char* to) { return rename(from, to) != 0 ? errno : 0; }
+int rename_file(const char *from, const char *to) { return rename(from, to) != 0 ? errno : 0; }
 
-void remove_file(const char* path) { unlink(path); }
+void remove_file(const char *path) { unlink(path); }
 
-}  // namespace
+} // namespace
 
 FileFunctions file_functions = {map_file, unmap_file, create_file, write_file, finish_file, rename_file, remove_file};
 
-MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const int error = file_functions.map(path.c_str(), &data_, &size_);
-  if (error == EINVAL) fail(path, ": not a regular file; give the path of a file that can be mapped into memory");
-  if (error != 0) fail(path, ": cannot be read: ", strerror(error));
+MappedFile::MappedFile(const std::string &path) : path_(path) {
+    const int error = file_functions.map(path.c_str(), &data_, &size_);
+    if (error == EINVAL) fail(path, ": not a regular file; give the path of a file that can be mapped into memory");
+    if (error != 0) fail(path, ": cannot be read: ", strerror(error));
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(static_cast<std::string&&>(other.path_)), data_(other.data_), size_(other.size_) {
-  other.data_ = nullptr;
-  other.size_ = 0;
+MappedFile::MappedFile(MappedFile &&other) noexcept
+    : path_(static_cast<std::string &&>(other.path_)), data_(other.data_), size_(other.size_) {
+    other.data_ = nullptr;
+    other.size_ = 0;
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) file_functions.unmap(data_, size_);
+    if (data_ != nullptr) file_functions.unmap(data_, size_);
 }
 
-NewFile::NewFile(const std::string& path) : path_(path), partial_(path + ".partial-" + std::to_string(getpid())) {
-  const int error = file_functions.create(partial_.c_str(), &file_);
-  if (error != 0) fail(path_, ": cannot be created: ", strerror(error));
+NewFile::NewFile(const std::string &path) : path_(path), partial_(path + ".partial-" + std::to_string(getpid())) {
+    const int error = file_functions.create(partial_.c_str(), &file_);
+    if (error != 0) fail(path_, ": cannot be created: ", strerror(error));
 }
 
 NewFile::~NewFile() {
-  if (file_ < 0 && partial_.empty()) return;
-  if (file_ >= 0) file_functions.finish(file_);
-  file_functions.remove(partial_.c_str());
+    if (file_ < 0 && partial_.empty()) return;
+    if (file_ >= 0) file_functions.finish(file_);
+    file_functions.remove(partial_.c_str());
 }
 
-void NewFile::write(const void* data, size_t size) {
-  const int error = file_functions.write(file_, data, size);
-  if (error != 0) fail(path_, ": cannot be written: ", strerror(error), "; no file was left behind");
+void NewFile::write(const void *data, size_t size) {
+    const int error = file_functions.write(file_, data, size);
+    if (error != 0) fail(path_, ": cannot be written: ", strerror(error), "; no file was left behind");
 }
 
 void NewFile::commit() {
-  int error = file_functions.finish(file_);
-  file_ = -1;
-  if (error == 0) error = file_functions.rename(partial_.c_str(), path_.c_str());
-  if (error != 0) fail(path_, ": cannot be completed: ", strerror(error), "; no file was left behind");
-  partial_.clear();
+    int error = file_functions.finish(file_);
+    file_ = -1;
+    if (error == 0) error = file_functions.rename(partial_.c_str(), path_.c_str());
+    if (error != 0) fail(path_, ": cannot be completed: ", strerror(error), "; no file was left behind");
+    partial_.clear();
 }
 
-void check_writable(const std::string& path) {
-  struct stat status;
-  if (stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) fail(path, ": is a folder; give the name of a file");
-  NewFile probe(path);  // removed again by its destructor
+void check_writable(const std::string &path) {
+    struct stat status;
+    if (stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode))
+        fail(path, ": is a folder; give the name of a file");
+    NewFile probe(path); // removed again by its destructor
 }
 
-}  // namespace finetune
+} // namespace finetune

@@ -11,53 +11,53 @@ namespace finetune {
 
 // Each returns 0 or an errno value.
 struct FileFunctions {
-  int (*map)(const char* path, const uint8_t** data, uint64_t* size);
-  void (*unmap)(const uint8_t* data, uint64_t size);
-  int (*create)(const char* path, int* file);
-  int (*write)(int file, const void* data, size_t size);
-  int (*finish)(int file);  // flush to the disk and close
-  int (*rename)(const char* from, const char* to);
-  void (*remove)(const char* path);
+    int (*map)(const char *path, const uint8_t **data, uint64_t *size);
+    void (*unmap)(const uint8_t *data, uint64_t size);
+    int (*create)(const char *path, int *file);
+    int (*write)(int file, const void *data, size_t size);
+    int (*finish)(int file); // flush to the disk and close
+    int (*rename)(const char *from, const char *to);
+    void (*remove)(const char *path);
 };
 
 extern FileFunctions file_functions;
 
 // A file as a span of bytes for as long as the object lives. Throws Error when it cannot be read.
 class MappedFile {
- public:
-  explicit MappedFile(const std::string& path);
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&&) = delete;
-  ~MappedFile();
+public:
+    explicit MappedFile(const std::string &path);
+    MappedFile(MappedFile &&other) noexcept;
+    MappedFile &operator=(MappedFile &&) = delete;
+    ~MappedFile();
 
-  const uint8_t* data() const { return data_; }
-  uint64_t size() const { return size_; }
-  const std::string& path() const { return path_; }
-  std::string_view text() const { return {reinterpret_cast<const char*>(data_), static_cast<size_t>(size_)}; }
+    const uint8_t *data() const { return data_; }
+    uint64_t size() const { return size_; }
+    const std::string &path() const { return path_; }
+    std::string_view text() const { return {reinterpret_cast<const char *>(data_), static_cast<size_t>(size_)}; }
 
- private:
-  std::string path_;
-  const uint8_t* data_ = nullptr;
-  uint64_t size_ = 0;
+private:
+    std::string path_;
+    const uint8_t *data_ = nullptr;
+    uint64_t size_ = 0;
 };
 
 // A file under construction. Without commit() nothing remains.
 class NewFile {
- public:
-  explicit NewFile(const std::string& path);
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-  ~NewFile();
+public:
+    explicit NewFile(const std::string &path);
+    NewFile(const NewFile &) = delete;
+    NewFile &operator=(const NewFile &) = delete;
+    ~NewFile();
 
-  void write(const void* data, size_t size);
-  void commit();
+    void write(const void *data, size_t size);
+    void commit();
 
- private:
-  std::string path_, partial_;
-  int file_ = -1;
+private:
+    std::string path_, partial_;
+    int file_ = -1;
 };
 
 // Fails now, before hours of work, when a file could not be created at `path` later.
-void check_writable(const std::string& path);
+void check_writable(const std::string &path);
 
-}  // namespace finetune
+} // namespace finetune

@@ -11,178 +11,186 @@ namespace {
 const uint64_t most_header_bytes = 100000000;
 
 struct Dtype {
-  const char* name;
-  uint64_t bytes;
+    const char *name;
+    uint64_t bytes;
 };
-const Dtype dtypes[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4},  {"I16", 2},    {"I8", 1},
-                        {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1},   {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+const Dtype dtypes[] = {{"F64", 8}, {"F32", 4}, {"F16", 2},  {"BF16", 2},    {"I64", 8},
+                        {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U64", 8},     {"U32", 4},
+                        {"U16", 2}, {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
-uint64_t dtype_bytes(const std::string& name) {
-  for (const Dtype& dtype : dtypes)
-    if (name == dtype.name) return dtype.bytes;
-  return 0;
+uint64_t dtype_bytes(const std::string &name) {
+    for (const Dtype &dtype : dtypes)
+        if (name == dtype.name) return dtype.bytes;
+    return 0;
 }
 
-}  // namespace
+} // namespace
 
 float half_to_float(uint16_t half) {
-  const uint32_t sign = uint32_t(half & 0x8000) << 16;
-  uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
-  uint32_t bits;
-  if (exponent == 31) {
-    bits = sign | 0x7f800000 | fraction << 13;
-  } else if (exponent != 0) {
-    bits = sign | (exponent + 112) << 23 | fraction << 13;
-  } else if (fraction == 0) {
-    bits = sign;
-  } else {  // subnormal: shift until the leading one is implicit
-    exponent = 113;
-    while ((fraction & 1024) == 0) {
-      fraction <<= 1;
-      --exponent;
+    const uint32_t sign = uint32_t(half & 0x8000) << 16;
+    uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
+    uint32_t bits;
+    if (exponent == 31) {
+        bits = sign | 0x7f800000 | fraction << 13;
+    } else if (exponent != 0) {
+        bits = sign | (exponent + 112) << 23 | fraction << 13;
+    } else if (fraction == 0) {
+        bits = sign;
+    } else { // subnormal: shift until the leading one is implicit
+        exponent = 113;
+        while ((fraction & 1024) == 0) {
+            fraction <<= 1;
+            --exponent;
+        }
+        bits = sign | exponent << 23 | (fraction & 1023) << 13;
     }
-    bits = sign | exponent << 23 | (fraction & 1023) << 13;
-  }
-  float value;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
 }
 
 float bfloat_to_float(uint16_t bfloat) {
-  const uint32_t bits = uint32_t(bfloat) << 16;
-  float value;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
+    const uint32_t bits = uint32_t(bfloat) << 16;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
 }
 
-SafeTensors::SafeTensors(const std::string& path) : file_(path) { parse(); }
+SafeTensors::SafeTensors(const std::string &path) : file_(path) { parse(); }
 
 void SafeTensors::parse() {
-  Cursor in(file_.data(), file_.size(), path());
-  const uint64_t header_bytes = in.read<uint64_t>("header length");
-  if (header_bytes > most_header_bytes || header_bytes > in.remaining())
-    in.reject("header length ", header_bytes, ": more than the ", in.remaining(), " bytes that remain or than ",
-              most_header_bytes, "; not a safetensors file, or truncated");
-  const std::string_view text(reinterpret_cast<const char*>(file_.data()) + 8, header_bytes);
-  const Json header = parse_json(text, path() + ": header", 4);
-  if (!header.is_object()) reject("expected the header to be a JSON object");
-  in.skip(header_bytes, "header");
+    Cursor in(file_.data(), file_.size(), path());
+    const uint64_t header_bytes = in.read<uint64_t>("header length");
+    if (header_bytes > most_header_bytes || header_bytes > in.remaining())
+        in.reject("header length ", header_bytes, ": more than the ", in.remaining(), " bytes that remain or than ",
+                  most_header_bytes, "; not a safetensors file, or truncated");
+    const std::string_view text(reinterpret_cast<const char *>(file_.data()) + 8, header_bytes);
+    const Json header = parse_json(text, path() + ": header", 4);
+    if (!header.is_object()) reject("expected the header to be a JSON object");
+    in.skip(header_bytes, "header");
 
-  for (const auto& [name, entry] : header.items()) {
-    if (name == "__metadata__") continue;
-    const std::string who = "tensor " + shown(name);
-    SafeTensor tensor = {};
-    tensor.name = name;
-    if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") || !entry.contains("data_offsets") ||
-        !entry["dtype"].is_string() || !entry["shape"].is_array() || !entry["data_offsets"].is_array() ||
-        entry["data_offsets"].size() != 2)
-      reject(who, ": expected {dtype, shape, data_offsets: [begin, end]}");
-    tensor.dtype = entry["dtype"].get<std::string>();
-    const uint64_t element_bytes = dtype_bytes(tensor.dtype);
-    if (element_bytes == 0) reject(who, ": dtype ", shown(tensor.dtype), " is unknown");
-    tensor.elements = 1;
-    for (const Json& size : entry["shape"]) {
-      if (!size.is_number_unsigned()) reject(who, ": its shape holds something other than sizes");
-      tensor.shape.push_back(size.get<uint64_t>());
-      if (!multiply(tensor.elements, tensor.shape.back(), &tensor.elements)) reject(who, ": its shape overflows 64 bits");
+    for (const auto &[name, entry] : header.items()) {
+        if (name == "__metadata__") continue;
+        const std::string who = "tensor " + shown(name);
+        SafeTensor tensor = {};
+        tensor.name = name;
+        if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") ||
+            !entry.contains("data_offsets") || !entry["dtype"].is_string() || !entry["shape"].is_array() ||
+            !entry["data_offsets"].is_array() || entry["data_offsets"].size() != 2)
+            reject(who, ": expected {dtype, shape, data_offsets: [begin, end]}");
+        tensor.dtype = entry["dtype"].get<std::string>();
+        const uint64_t element_bytes = dtype_bytes(tensor.dtype);
+        if (element_bytes == 0) reject(who, ": dtype ", shown(tensor.dtype), " is unknown");
+        tensor.elements = 1;
+        for (const Json &size : entry["shape"]) {
+            if (!size.is_number_unsigned()) reject(who, ": its shape holds something other than sizes");
+            tensor.shape.push_back(size.get<uint64_t>());
+            if (!multiply(tensor.elements, tensor.shape.back(), &tensor.elements))
+                reject(who, ": its shape overflows 64 bits");
+        }
+        if (!multiply(tensor.elements, element_bytes, &tensor.bytes)) reject(who, ": its size overflows 64 bits");
+        const Json &offsets = entry["data_offsets"];
+        if (!offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
+            reject(who, ": its data_offsets are not two sizes");
+        const uint64_t begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
+        if (begin > end || end > in.remaining())
+            reject(who, ": data_offsets ", begin, " to ", end, " reach beyond the ", in.remaining(),
+                   " bytes of data; truncated?");
+        if (end - begin != tensor.bytes)
+            reject(who, ": data_offsets span ", end - begin, " bytes, its shape needs ", tensor.bytes);
+        tensor.data = file_.data() + in.offset() + begin;
+        index_.emplace(name, tensors_.size());
+        tensors_.push_back(std::move(tensor));
     }
-    if (!multiply(tensor.elements, element_bytes, &tensor.bytes)) reject(who, ": its size overflows 64 bits");
-    const Json& offsets = entry["data_offsets"];
-    if (!offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
-      reject(who, ": its data_offsets are not two sizes");
-    const uint64_t begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
-    if (begin > end || end > in.remaining())
-      reject(who, ": data_offsets ", begin, " to ", end, " reach beyond the ", in.remaining(), " bytes of data; truncated?");
-    if (end - begin != tensor.bytes)
-      reject(who, ": data_offsets span ", end - begin, " bytes, its shape needs ", tensor.bytes);
-    tensor.data = file_.data() + in.offset() + begin;
-    index_.emplace(name, tensors_.size());
+
+    std::vector<const SafeTensor *> order;
+    for (const SafeTensor &tensor : tensors_) order.push_back(&tensor);
+    std::sort(order.begin(), order.end(), [](const SafeTensor *a, const SafeTensor *b) {
+        return a->data != b->data ? a->data < b->data : a->bytes < b->bytes;
+    });
+    const uint8_t *next = file_.data() + in.offset();
+    for (const SafeTensor *tensor : order) {
+        if (tensor->data != next)
+            reject("tensor ", shown(tensor->name), ": its data leaves a hole or overlaps another tensor");
+        next += tensor->bytes;
+    }
+    if (next != file_.data() + file_.size())
+        reject("the file is longer than its tensors; expected no bytes after the last");
+}
+
+const SafeTensor *SafeTensors::find(const std::string &name) const {
+    const auto found = index_.find(name);
+    return found == index_.end() ? nullptr : &tensors_[found->second];
+}
+
+const SafeTensor &SafeTensors::get(const std::string &name) const {
+    const SafeTensor *found = find(name);
+    if (found == nullptr) reject("tensor ", shown(name), " is missing");
+    return *found;
+}
+
+std::vector<float> SafeTensors::floats(const SafeTensor &tensor) const {
+    std::vector<float> values(tensor.elements);
+    if (values.empty()) return values;
+    if (tensor.dtype == "F32") {
+        memcpy(values.data(), tensor.data, tensor.bytes);
+    } else if (tensor.dtype == "F16" || tensor.dtype == "BF16") {
+        const bool half = tensor.dtype == "F16";
+        for (uint64_t i = 0; i < tensor.elements; ++i) {
+            uint16_t bits;
+            memcpy(&bits, tensor.data + 2 * i, 2);
+            values[i] = half ? half_to_float(bits) : bfloat_to_float(bits);
+        }
+    } else {
+        reject("tensor ", shown(tensor.name), " is ", tensor.dtype, ", expected F32, F16 or BF16");
+    }
+    return values;
+}
+
+std::vector<int32_t> SafeTensors::integers(const SafeTensor &tensor) const {
+    std::vector<int32_t> values(tensor.elements);
+    if (values.empty()) return values;
+    if (tensor.dtype == "I32") {
+        memcpy(values.data(), tensor.data, tensor.bytes);
+    } else if (tensor.dtype == "I64") {
+        for (uint64_t i = 0; i < tensor.elements; ++i) {
+            int64_t wide;
+            memcpy(&wide, tensor.data + 8 * i, 8);
+            if (wide < INT32_MIN || wide > INT32_MAX)
+                reject("tensor ", shown(tensor.name), ": element ", i, " does not fit in 32 bits");
+            values[i] = static_cast<int32_t>(wide);
+        }
+    } else {
+        reject("tensor ", shown(tensor.name), " is ", tensor.dtype, ", expected I32 or I64");
+    }
+    return values;
+}
+
+void SafeTensorsWriter::add_f32(const std::string &name, std::vector<uint64_t> shape, const float *data) {
+    SafeTensor tensor = {name, "F32", std::move(shape), 1, 0, reinterpret_cast<const uint8_t *>(data)};
+    for (uint64_t size : tensor.shape)
+        if (!multiply(tensor.elements, size, &tensor.elements))
+            fail("tensor ", shown(name), ": its shape overflows 64 bits");
+    tensor.bytes = tensor.elements * 4;
     tensors_.push_back(std::move(tensor));
-  }
-
-  std::vector<const SafeTensor*> order;
-  for (const SafeTensor& tensor : tensors_) order.push_back(&tensor);
-  std::sort(order.begin(), order.end(), [](const SafeTensor* a, const SafeTensor* b) {
-    return a->data != b->data ? a->data < b->data : a->bytes < b->bytes;
-  });
-  const uint8_t* next = file_.data() + in.offset();
-  for (const SafeTensor* tensor : order) {
-    if (tensor->data != next) reject("tensor ", shown(tensor->name), ": its data leaves a hole or overlaps another tensor");
-    next += tensor->bytes;
-  }
-  if (next != file_.data() + file_.size()) reject("the file is longer than its tensors; expected no bytes after the last");
 }
 
-const SafeTensor* SafeTensors::find(const std::string& name) const {
-  const auto found = index_.find(name);
-  return found == index_.end() ? nullptr : &tensors_[found->second];
-}
-
-const SafeTensor& SafeTensors::get(const std::string& name) const {
-  const SafeTensor* found = find(name);
-  if (found == nullptr) reject("tensor ", shown(name), " is missing");
-  return *found;
-}
-
-std::vector<float> SafeTensors::floats(const SafeTensor& tensor) const {
-  std::vector<float> values(tensor.elements);
-  if (values.empty()) return values;
-  if (tensor.dtype == "F32") {
-    memcpy(values.data(), tensor.data, tensor.bytes);
-  } else if (tensor.dtype == "F16" || tensor.dtype == "BF16") {
-    const bool half = tensor.dtype == "F16";
-    for (uint64_t i = 0; i < tensor.elements; ++i) {
-      uint16_t bits;
-      memcpy(&bits, tensor.data + 2 * i, 2);
-      values[i] = half ? half_to_float(bits) : bfloat_to_float(bits);
+void SafeTensorsWriter::save(const std::string &path) const {
+    Json header = Json::object();
+    uint64_t offset = 0;
+    for (const SafeTensor &tensor : tensors_) {
+        header[tensor.name] = {
+            {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes}}};
+        offset += tensor.bytes;
     }
-  } else {
-    reject("tensor ", shown(tensor.name), " is ", tensor.dtype, ", expected F32, F16 or BF16");
-  }
-  return values;
+    std::string text = header.dump();
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    const uint64_t length = text.size();
+    NewFile file(path);
+    file.write(&length, sizeof(length));
+    file.write(text.data(), text.size());
+    for (const SafeTensor &tensor : tensors_) file.write(tensor.data, tensor.bytes);
+    file.commit();
 }
 
-std::vector<int32_t> SafeTensors::integers(const SafeTensor& tensor) const {
-  std::vector<int32_t> values(tensor.elements);
-  if (values.empty()) return values;
-  if (tensor.dtype == "I32") {
-    memcpy(values.data(), tensor.data, tensor.bytes);
-  } else if (tensor.dtype == "I64") {
-    for (uint64_t i = 0; i < tensor.elements; ++i) {
-      int64_t wide;
-      memcpy(&wide, tensor.data + 8 * i, 8);
-      if (wide < INT32_MIN || wide > INT32_MAX) reject("tensor ", shown(tensor.name), ": element ", i, " does not fit in 32 bits");
-      values[i] = static_cast<int32_t>(wide);
-    }
-  } else {
-    reject("tensor ", shown(tensor.name), " is ", tensor.dtype, ", expected I32 or I64");
-  }
-  return values;
-}
-
-void SafeTensorsWriter::add_f32(const std::string& name, std::vector<uint64_t> shape, const float* data) {
-  SafeTensor tensor = {name, "F32", std::move(shape), 1, 0, reinterpret_cast<const uint8_t*>(data)};
-  for (uint64_t size : tensor.shape)
-    if (!multiply(tensor.elements, size, &tensor.elements)) fail("tensor ", shown(name), ": its shape overflows 64 bits");
-  tensor.bytes = tensor.elements * 4;
-  tensors_.push_back(std::move(tensor));
-}
-
-void SafeTensorsWriter::save(const std::string& path) const {
-  Json header = Json::object();
-  uint64_t offset = 0;
-  for (const SafeTensor& tensor : tensors_) {
-    header[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes}}};
-    offset += tensor.bytes;
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t length = text.size();
-  NewFile file(path);
-  file.write(&length, sizeof(length));
-  file.write(text.data(), text.size());
-  for (const SafeTensor& tensor : tensors_) file.write(tensor.data, tensor.bytes);
-  file.commit();
-}
-
-}  // namespace finetune
+} // namespace finetune

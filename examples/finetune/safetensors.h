@@ -12,52 +12,49 @@
 namespace finetune {
 
 struct SafeTensor {
-  std::string name;
-  std::string dtype;  // "F32", "F16", "BF16", "I32", ...
-  std::vector<uint64_t> shape;
-  uint64_t elements;
-  uint64_t bytes;
-  const uint8_t* data;
+    std::string name;
+    std::string dtype; // "F32", "F16", "BF16", "I32", ...
+    std::vector<uint64_t> shape;
+    uint64_t elements;
+    uint64_t bytes;
+    const uint8_t *data;
 };
 
 class SafeTensors {
- public:
-  explicit SafeTensors(const std::string& path);
+public:
+    explicit SafeTensors(const std::string &path);
 
-  const std::string& path() const { return file_.path(); }
-  const std::vector<SafeTensor>& tensors() const { return tensors_; }  // in order of name
-  const SafeTensor* find(const std::string& name) const;
-  const SafeTensor& get(const std::string& name) const;  // throws when absent
+    const std::string &path() const { return file_.path(); }
+    const std::vector<SafeTensor> &tensors() const { return tensors_; } // in order of name
+    const SafeTensor *find(const std::string &name) const;
+    const SafeTensor &get(const std::string &name) const; // throws when absent
 
-  template <class... Parts>
-  [[noreturn]] void reject(const Parts&... parts) const {
-    fail(path(), ": ", parts...);
-  }
+    template <class... Parts> [[noreturn]] void reject(const Parts &...parts) const { fail(path(), ": ", parts...); }
 
-  // A tensor's values: F32, F16 or BF16 as f32; I32 or I64 as i32.
-  std::vector<float> floats(const SafeTensor& tensor) const;
-  std::vector<int32_t> integers(const SafeTensor& tensor) const;
+    // A tensor's values: F32, F16 or BF16 as f32; I32 or I64 as i32.
+    std::vector<float> floats(const SafeTensor &tensor) const;
+    std::vector<int32_t> integers(const SafeTensor &tensor) const;
 
- private:
-  void parse();
+private:
+    void parse();
 
-  MappedFile file_;
-  std::vector<SafeTensor> tensors_;
-  std::unordered_map<std::string, size_t> index_;
+    MappedFile file_;
+    std::vector<SafeTensor> tensors_;
+    std::unordered_map<std::string, size_t> index_;
 };
 
 class SafeTensorsWriter {
- public:
-  // Data must stay valid until save().
-  void add_f32(const std::string& name, std::vector<uint64_t> shape, const float* data);
-  void save(const std::string& path) const;
+public:
+    // Data must stay valid until save().
+    void add_f32(const std::string &name, std::vector<uint64_t> shape, const float *data);
+    void save(const std::string &path) const;
 
- private:
-  std::vector<SafeTensor> tensors_;
+private:
+    std::vector<SafeTensor> tensors_;
 };
 
 // One f16 or bf16 value as f32.
 float half_to_float(uint16_t half);
 float bfloat_to_float(uint16_t bfloat);
 
-}  // namespace finetune
+} // namespace finetune

@@ -7,35 +7,36 @@
 namespace finetune {
 
 class Tokenizer {
- public:
-  // `model` must outlive the tokenizer: the pieces are views of the file.
-  explicit Tokenizer(const Gguf& model);
+public:
+    // `model` must outlive the tokenizer: the pieces are views of the file.
+    explicit Tokenizer(const Gguf &model);
 
-  // With add_prefix the text gets the leading space that begins a sentence (when the model wants one at all). Control
-  // tokens spelled in the text, such as "</s>", are ordinary text here: data cannot forge them. User-defined ones match.
-  std::vector<int32_t> encode(std::string_view text, bool add_prefix = true) const;
-  // Control tokens are left out; the space that begins a sentence is removed when `trim` is set.
-  std::string decode(const std::vector<int32_t>& ids, bool trim = false) const;
+    // With add_prefix the text gets the leading space that begins a sentence (when the model wants one at all). Control
+    // tokens spelled in the text, such as "</s>", are ordinary text here: data cannot forge them. User-defined ones
+    // match.
+    std::vector<int32_t> encode(std::string_view text, bool add_prefix = true) const;
+    // Control tokens are left out; the space that begins a sentence is removed when `trim` is set.
+    std::string decode(const std::vector<int32_t> &ids, bool trim = false) const;
 
-  int32_t size() const { return static_cast<int32_t>(pieces_.size()); }
-  int32_t begin_token() const { return begin_; }
-  int32_t end_token() const { return end_; }
-  bool adds_begin() const { return adds_begin_; }
+    int32_t size() const { return static_cast<int32_t>(pieces_.size()); }
+    int32_t begin_token() const { return begin_; }
+    int32_t end_token() const { return end_; }
+    bool adds_begin() const { return adds_begin_; }
 
- private:
-  void encode_plain(std::string_view text, bool prefix, std::vector<int32_t>& out) const;
-  void index_pieces(const Gguf& model, const std::vector<int64_t>& types);
+private:
+    void encode_plain(std::string_view text, bool prefix, std::vector<int32_t> &out) const;
+    void index_pieces(const Gguf &model, const std::vector<int64_t> &types);
 
-  std::vector<std::string_view> pieces_;
-  std::vector<float> scores_;
-  std::vector<uint8_t> types_;
-  std::unordered_map<std::string_view, int32_t> ids_;          // pieces that merges may produce
-  std::vector<std::string_view> user_defined_;                 // longest first
-  std::unordered_map<std::string_view, int32_t> user_defined_ids_;
-  bool user_defined_first_[256] = {};
-  int32_t bytes_[256];
-  int32_t begin_ = -1, end_ = -1, unknown_ = -1;
-  bool adds_begin_ = true, adds_prefix_ = true;
+    std::vector<std::string_view> pieces_;
+    std::vector<float> scores_;
+    std::vector<uint8_t> types_;
+    std::unordered_map<std::string_view, int32_t> ids_; // pieces that merges may produce
+    std::vector<std::string_view> user_defined_;        // longest first
+    std::unordered_map<std::string_view, int32_t> user_defined_ids_;
+    bool user_defined_first_[256] = {};
+    int32_t bytes_[256];
+    int32_t begin_ = -1, end_ = -1, unknown_ = -1;
+    bool adds_begin_ = true, adds_prefix_ = true;
 };
 
-}  // namespace finetune
+} // namespace finetune

@@ -1,0 +1,171 @@
+// p = exp(score - lse); ds = p * (dy . v - delta) * scale with delta = dy . y; dq = ds k; dk = ds^T q; dv = p^T dy.
+// MODE 0 makes delta, one query and head per invocation. MODE 1 makes dq: queries are the own rows, keys the others.
+// MODE 2 makes dk and dv: keys are the own rows, the queries of every head of the group the others.
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : enable
+layout(local_size_x = 64) in;
+
+#include "backends/vulkan/common.glsl"
+#include "backends/vulkan/math.glsl"
+#include "backends/vulkan/attention_access.glsl"
+
+layout(constant_id = 0) const uint TYPE = 0x100u;
+layout(constant_id = 1) const uint CHUNKS = 1u;
+layout(constant_id = 2) const uint VECTORS = 0u;
+layout(constant_id = 3) const uint MODE = 1u;
+layout(constant_id = 4) const uint WANT_FIRST = 1u;  // dq or dk
+layout(constant_id = 5) const uint WANT_SECOND = 0u; // dv
+
+layout(binding = 0, std430) readonly buffer Q { uint q_words[]; };
+layout(binding = 0, std430) readonly buffer Q4 { uvec4 q_vectors[]; };
+layout(binding = 0, std430) readonly buffer Q2 { uvec2 q_halves[]; };
+layout(binding = 1, std430) readonly buffer K { uint k_words[]; };
+layout(binding = 1, std430) readonly buffer K4 { uvec4 k_vectors[]; };
+layout(binding = 1, std430) readonly buffer K2 { uvec2 k_halves[]; };
+layout(binding = 2, std430) readonly buffer V { uint v_words[]; };
+layout(binding = 2, std430) readonly buffer V4 { uvec4 v_vectors[]; };
+layout(binding = 2, std430) readonly buffer V2 { uvec2 v_halves[]; };
+layout(binding = 3, std430) readonly buffer Dy { uint dy_words[]; };
+layout(binding = 3, std430) readonly buffer Dy4 { uvec4 dy_vectors[]; };
+layout(binding = 3, std430) readonly buffer Dy2 { uvec2 dy_halves[]; };
+layout(binding = 4, std430) buffer First { uint first_words[]; };   // dq or dk; y in MODE 0
+layout(binding = 5, std430) buffer Second { uint second_words[]; }; // dv
+layout(binding = 6, std430) readonly buffer Lse { float lse[]; };
+layout(binding = 7, std430) buffer Delta { float delta[]; };
+layout(binding = 8, std430) readonly buffer Sequences { int sequences[]; };
+const uint SEQUENCES = 8u;
+
+QLORA_PUSH
+    uint heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count;
+    uint q_stride, k_stride, v_stride, dy_stride, first_stride, second_stride;
+    float scale;
+};
+QLORA_READ(read_q, q_words, 0u, TYPE)
+QLORA_READ(read_k, k_words, 1u, TYPE)
+QLORA_READ(read_v, v_words, 2u, TYPE)
+QLORA_READ(read_dy, dy_words, 3u, TYPE)
+QLORA_READ(read_y, first_words, 4u, TYPE)
+QLORA_WRITE(write_first, first_words, 4u, TYPE)
+QLORA_WRITE(write_second, second_words, 5u, TYPE)
+QLORA_READ4(read_q4, read_q, q_vectors, q_halves, 0u, TYPE)
+QLORA_READ4(read_k4, read_k, k_vectors, k_halves, 1u, TYPE)
+QLORA_READ4(read_v4, read_v, v_vectors, v_halves, 2u, TYPE)
+QLORA_READ4(read_dy4, read_dy, dy_vectors, dy_halves, 3u, TYPE)
+QLORA_WRITE4(write_first4, write_first)
+QLORA_WRITE4(write_second4, write_second)
+
+const uint SOURCE_Q = 0u, SOURCE_K = 1u, SOURCE_V = 2u, SOURCE_DY = 3u;
+vec4 read4(uint source, uint i, uint left) {
+    return source == SOURCE_Q ? read_q4(i, left) : source == SOURCE_K ? read_k4(i, left) : source == SOURCE_V ? read_v4(i, left) : read_dy4(i, left);
+}
+
+#include "backends/vulkan/attention.glsl"
+
+const uint SECOND_CHUNKS = WANT_SECOND != 0u ? CHUNKS : 1u;
+vec4 first_sums[CHUNKS][4], second_sums[SECOND_CHUNKS][4];
+
+void make_delta() {
+    uint item = group_index() * 64u + gl_LocalInvocationIndex, r = item / heads, head = item % heads;
+    if (r >= q_rows) return;
+    float sum = 0.0;
+    for (uint d = 0u; d < head_dim; d++) sum += read_dy(r * dy_stride + head * head_dim + d) * read_y(r * first_stride + head * head_dim + d);
+    delta[QLORA_BASE(7u) + item] = sum;
+}
+
+// Meets the own rows with one tile of other rows. Rows are counted in the tensors; keys_own says which of them are keys.
+void meet(bool keys_own, uint own_first, uint own_end, uint other_first, uint other_end, uint head, uint kv, uvec4 sequence) {
+    uint a = gl_LocalInvocationIndex / 8u, b = gl_LocalInvocationIndex % 8u;
+    float scores[4][4] = float[4][4](float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0));
+    float slopes[4][4] = scores; // dy . v
+    [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
+        if (keys_own) {
+            load_own(SOURCE_K, own_first, own_end, k_stride, kv, c);
+            load_other(SOURCE_Q, other_first, other_end, q_stride, head, c);
+        } else {
+            load_own(SOURCE_Q, own_first, own_end, q_stride, head, c);
+            load_other(SOURCE_K, other_first, other_end, k_stride, kv, c);
+        }
+        barrier();
+        add_dots(scores);
+        barrier();
+    }
+    if (WANT_FIRST != 0u)
+        [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
+            if (keys_own) {
+                load_own(SOURCE_V, own_first, own_end, v_stride, kv, c);
+                load_other(SOURCE_DY, other_first, other_end, dy_stride, head, c);
+            } else {
+                load_own(SOURCE_DY, own_first, own_end, dy_stride, head, c);
+                load_other(SOURCE_V, other_first, other_end, v_stride, kv, c);
+            }
+            barrier();
+            add_dots(slopes);
+            barrier();
+        }
+    [[unroll]] for (uint i = 0u; i < 4u; i++)
+        [[unroll]] for (uint j = 0u; j < 4u; j++) {
+            uint own = own_first + a * 4u + i, other = other_first + b + j * 8u;
+            uint q = keys_own ? other : own, k = keys_own ? own : other;
+            bool seen = own < own_end && other < other_end && k - sequence.z <= q - sequence.x + (sequence.w - sequence.y);
+            uint place = q * heads + head;
+            float p = seen ? exponential(scale * scores[i][j] - lse[QLORA_BASE(6u) + place]) : 0.0;
+            slopes[i][j] = seen && WANT_FIRST != 0u ? p * (slopes[i][j] - delta[QLORA_BASE(7u) + place]) * scale : 0.0;
+            scores[i][j] = p;
+        }
+    if (WANT_FIRST != 0u) {
+        share_pairs(slopes);
+        [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
+            if (keys_own) load_other(SOURCE_Q, other_first, other_end, q_stride, head, c);
+            else load_other(SOURCE_K, other_first, other_end, k_stride, kv, c);
+            barrier();
+            add_weighted(first_sums[c]);
+            barrier();
+        }
+    }
+    if (WANT_SECOND != 0u) {
+        share_pairs(scores);
+        [[unroll]] for (uint c = 0u; c < SECOND_CHUNKS; c++) {
+            load_other(SOURCE_DY, other_first, other_end, dy_stride, head, c);
+            barrier();
+            add_weighted(second_sums[c]);
+            barrier();
+        }
+    }
+}
+
+void main() {
+    if (MODE == 0u) { make_delta(); return; }
+    const bool keys_own = MODE == 2u;
+    uint owners = keys_own ? kv_heads : heads, shared_by = heads / kv_heads;
+    uint group = group_index(), owner = group / tiles % owners, s = group / tiles / owners;
+    uint first = (keys_own ? group % tiles : tiles - 1u - group % tiles) * TILE; // the longest walks first
+    if (s >= sequence_count) return;
+    uvec4 sequence = sequence_at(s);
+    uint ahead = sequence.w - sequence.y;
+    if (first >= (keys_own ? sequence.w : sequence.y)) return;
+    [[unroll]] for (uint i = 0u; i < 4u; i++) {
+        [[unroll]] for (uint c = 0u; c < CHUNKS; c++) first_sums[c][i] = vec4(0.0);
+        [[unroll]] for (uint c = 0u; c < SECOND_CHUNKS; c++) second_sums[c][i] = vec4(0.0);
+    }
+    uint own_first = first + (keys_own ? sequence.z : sequence.x), own_end = keys_own ? sequence.z + sequence.w : sequence.x + sequence.y;
+    if (keys_own) {
+        uint begin = first > ahead ? (first - ahead) / TILE * TILE : 0u; // the first query that sees this tile
+        for (uint h = 0u; h < shared_by; h++)
+            for (uint q = begin; q < sequence.y; q += TILE)
+                meet(true, own_first, own_end, sequence.x + q, sequence.x + sequence.y, owner * shared_by + h, owner, sequence);
+    } else {
+        uint k_end = min(first + TILE, sequence.y) + ahead;
+        for (uint k = 0u; k < k_end; k += TILE) meet(false, own_first, own_end, sequence.z + k, sequence.z + k_end, owner, owner / shared_by, sequence);
+    }
+    uint a = gl_LocalInvocationIndex / 8u, b = gl_LocalInvocationIndex % 8u;
+    [[unroll]] for (uint i = 0u; i < 4u; i++) {
+        uint r = own_first + a * 4u + i;
+        if (r >= own_end) continue;
+        [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
+            uint d = c * 32u + b * 4u;
+            if (d < head_dim && WANT_FIRST != 0u) write_first4(r * first_stride + owner * head_dim + d, head_dim - d, first_sums[c][i]);
+            if (d < head_dim && WANT_SECOND != 0u) write_second4(r * second_stride + owner * head_dim + d, head_dim - d, second_sums[c < SECOND_CHUNKS ? c : 0u][i]);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+// Causal attention over packed sequences, and its gradients.
+#include "backends/vulkan/device_vulkan.h"
+
+namespace qlora {
+namespace vulkan {
+namespace {
+
+constexpr uint32_t tile_rows = 32, chunk_dimensions = 32;
+
+// Four dimensions of every head lie in one aligned load.
+bool fits_vectors(uint32_t head_dim, std::initializer_list<const qlora_tensor *> tensors) {
+    bool fits = head_dim % 4 == 0;
+    for (const qlora_tensor *tensor : tensors) fits = fits && tensor->stride % 4 == 0 && tensor->data.offset % 16 == 0;
+    return fits;
+}
+
+int32_t check_sizes(Context &context, const char *entry, std::initializer_list<const qlora_tensor *> tensors) {
+    for (const qlora_tensor *tensor : tensors) QLORA_TRY(check_elements(context, entry, tensor->rows * tensor->stride));
+    return QLORA_OK;
+}
+
+} // namespace
+
+uint64_t attention_scratch(Context &, const qlora_attention_args &) { return 0; }
+// delta: dy . y per query and head.
+uint64_t attention_grad_scratch(Context &, const qlora_attention_grad_args &args) { return align_scratch(args.q.rows * args.heads * 4); }
+
+int32_t attention(Context &context, const qlora_attention_args &args) {
+    struct Push {
+        PushHeader header;
+        uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, q_stride, k_stride, v_stride, y_stride;
+        float scale;
+    };
+    QLORA_TRY(check_sizes(context, "qlora_attention_forward", {&args.q, &args.k, &args.v, &args.y}));
+    const uint64_t tiles = groups_of(args.max_q_rows, tile_rows);
+    const Push push = {{},
+                       args.heads,
+                       args.kv_heads,
+                       args.head_dim,
+                       uint32_t(args.q.rows),
+                       uint32_t(args.k.rows),
+                       uint32_t(tiles),
+                       args.sequence_count,
+                       uint32_t(args.q.stride),
+                       uint32_t(args.k.stride),
+                       uint32_t(args.v.stride),
+                       uint32_t(args.y.stride),
+                       args.scale};
+    return enqueue(context, args.stream, Shader::attention,
+                   {uint32_t(args.q.type), uint32_t(groups_of(args.head_dim, chunk_dimensions)), fits_vectors(args.head_dim, {&args.q, &args.k, &args.v}), args.lse.handle != 0},
+                   {exact(args.q), exact(args.k), exact(args.v), exact(args.y), part(args.lse, 0, args.q.rows * args.heads * 4), part(args.sequences, 0, args.sequence_count * uint64_t(16))},
+                   push, tiles * args.heads * args.sequence_count);
+}
+
+int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) {
+    struct Push {
+        PushHeader header;
+        uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, q_stride, k_stride, v_stride, dy_stride, first_stride, second_stride;
+        float scale;
+    };
+    QLORA_TRY(check_sizes(context, "qlora_attention_grad", {&args.q, &args.k, &args.v, &args.y, &args.dy, &args.dq, &args.dk, &args.dv}));
+    const uint32_t chunks = uint32_t(groups_of(args.head_dim, chunk_dimensions)), type = uint32_t(args.q.type);
+    const bool vector = fits_vectors(args.head_dim, {&args.q, &args.k, &args.v, &args.dy});
+    const qlora_span q = exact(args.q), k = exact(args.k), v = exact(args.v), dy = exact(args.dy), dv = exact(args.dv);
+    const qlora_span lse = part(args.lse, 0, args.q.rows * args.heads * 4), delta = part(args.scratch, 0, args.q.rows * args.heads * 4);
+    const qlora_span sequences = part(args.sequences, 0, args.sequence_count * uint64_t(16));
+    // mode 0: delta, 1: dq, 2: dk and dv; first and second are the tensors that the shader calls so.
+    const auto run = [&](uint32_t mode, bool want_first, bool want_second, const qlora_tensor &first, uint64_t max_rows, uint64_t owners, Order order) {
+        const uint64_t tiles = groups_of(max_rows, tile_rows);
+        const Push push = {{},
+                           args.heads,
+                           args.kv_heads,
+                           args.head_dim,
+                           uint32_t(args.q.rows),
+                           uint32_t(args.k.rows),
+                           uint32_t(tiles),
+                           args.sequence_count,
+                           uint32_t(args.q.stride),
+                           uint32_t(args.k.stride),
+                           uint32_t(args.v.stride),
+                           uint32_t(args.dy.stride),
+                           uint32_t(first.stride),
+                           uint32_t(args.dv.stride),
+                           args.scale};
+        const uint64_t groups = mode == 0 ? groups_of(args.q.rows * args.heads, 64) : tiles * owners * args.sequence_count;
+        return enqueue(context, args.stream, Shader::attention_grad, {type, chunks, vector, mode, want_first, want_second}, {q, k, v, dy, exact(first), dv, lse, delta, sequences}, push,
+                       groups, order);
+    };
+    QLORA_TRY(run(0, false, false, args.y, 0, 0, Order::AFTER_PREVIOUS));
+    QLORA_TRY(run(1, true, false, args.dq, args.max_q_rows, args.heads, Order::AFTER_PREVIOUS));
+    // Sums of dk and dv together would not fit the registers of a wide head.
+    const bool together = chunks <= 4;
+    QLORA_TRY(run(2, true, together, args.dk, args.max_k_rows, args.kv_heads, Order::WITH_PREVIOUS));
+    return together ? QLORA_OK : run(2, false, true, args.dk, args.max_k_rows, args.kv_heads, Order::WITH_PREVIOUS);
+}
+
+} // namespace vulkan
+} // namespace qlora

@@ -1,0 +1,208 @@
+// What the Vulkan files share: the driver's functions, the state of a context, and how an operation is enqueued.
+//
+// Work is recorded into batches, each a command buffer with its own descriptor pool, staging memory and fence. A batch is
+// submitted when it is full or somebody waits, and recycled when its fence is done. With a caller's command buffer
+// (args.stream) work is only recorded; its descriptor sets live as long as the context, since the caller may submit the
+// recording any number of times.
+#pragma once
+#include "backends/backend.h"
+
+#define VK_NO_PROTOTYPES
+#include <vulkan/vulkan.h>
+
+#include <initializer_list>
+
+namespace qlora {
+namespace vulkan {
+
+enum class Shader : uint32_t {
+#define QLORA_SHADER(name) name,
+#include "backends/vulkan/shaders.def"
+#undef QLORA_SHADER
+};
+
+struct Functions {
+    PFN_vkGetInstanceProcAddr GetInstanceProcAddr;
+#define QLORA_VULKAN_FUNCTION(level, name) PFN_vk##name name;
+#include "backends/vulkan/functions.def"
+#undef QLORA_VULKAN_FUNCTION
+};
+
+constexpr uint32_t binding_limit = 12;     // storage buffers of one dispatch
+constexpr uint32_t constant_limit = 24;    // specialisation constants of one pipeline
+constexpr uint32_t push_limit = 128;       // bytes
+constexpr uint32_t batch_dispatches = 256; // a longer recording is submitted
+constexpr uint32_t batch_count = 4;
+constexpr uint64_t staging_bytes = uint64_t(8) << 20; // of one batch
+
+struct Batch {
+    VkCommandBuffer commands;
+    VkFence fence;
+    VkDescriptorPool descriptors;
+    bool recording, submitted;
+    uint32_t dispatches;
+    uint64_t staged; // bytes of its staging memory in use
+};
+
+struct Pipeline {
+    uint64_t hash;
+    Shader shader;
+    uint32_t constants[constant_limit];
+    VkPipeline handle;
+};
+
+// A buffer that buffer_create made.
+struct Allocation {
+    VkBuffer buffer;
+    VkDeviceMemory memory;
+};
+
+// An array in the host's memory that grows; elements are plain data.
+template <class T> struct Array {
+    T *data;
+    uint32_t count, capacity;
+    bool push(Context &context, const T &element, const char *name) {
+        if (count == capacity) {
+            const uint32_t larger = capacity ? capacity * 2 : 64;
+            T *grown = static_cast<T *>(context.allocate(sizeof(T) * larger, name));
+            if (!grown) return false;
+            for (uint32_t i = 0; i < count; i++) grown[i] = data[i];
+            release(context);
+            data = grown;
+            capacity = larger;
+        }
+        data[count++] = element;
+        return true;
+    }
+    void release(Context &context) {
+        context.release(data, sizeof(T) * capacity);
+        data = nullptr;
+    }
+};
+
+struct State {
+    void *library; // null when the caller lent its device
+    Functions vk;
+    VkInstance instance;
+    VkPhysicalDevice physical;
+    VkDevice device;
+    VkQueue queue;
+    uint32_t family;
+    bool owned; // instance and device are ours
+    int32_t index;
+    VkPhysicalDeviceProperties properties;
+    VkPhysicalDeviceMemoryProperties memory;
+    VkDescriptorSetLayout set_layout;
+    VkPipelineLayout layout;
+    VkCommandPool commands;
+    Batch batches[batch_count];
+    uint32_t current;
+    Allocation staging, nothing; // nothing: bound where a span is absent
+    char *staging_memory;
+    Array<Pipeline> pipelines;
+    Array<Allocation> buffers;
+    Array<VkDescriptorPool> caller_pools; // for callers' command buffers
+    uint32_t caller_sets;                 // left in the last of them
+};
+
+inline State &state_of(Context &context) { return *static_cast<State *>(context.state); }
+
+// ---- driver (driver_vulkan.cpp) ---------------------------------------------------------------------------------
+
+// Loads the Vulkan loader; null when the machine has none.
+void *open_library();
+void close_library(void *library);
+PFN_vkGetInstanceProcAddr library_entry(void *library);
+// Fills the functions that need no instance, those of an instance, those of a device; false when one is missing.
+bool load_global(Functions &vk);
+bool load_instance(Functions &vk, VkInstance instance);
+bool load_device(Functions &vk, VkDevice device);
+// The family of a device's queues that compute, or UINT32_MAX when the device is none that this backend can use.
+uint32_t compute_family(const Functions &vk, VkPhysicalDevice device);
+// Turns a driver's result into a status with its name in the message.
+int32_t driver_status(Context &context, VkResult result, const char *call);
+
+#define QLORA_VULKAN_TRY(context, vk, name, ...)                                                              \
+    QLORA_TRY(driver_status(context, (context).injected("vk" #name) ? VK_ERROR_UNKNOWN : (vk).name(__VA_ARGS__), "vk" #name))
+
+// ---- buffers (buffer_vulkan.cpp) --------------------------------------------------------------------------------
+
+int32_t allocate_buffer(Context &context, uint64_t bytes, bool host, Allocation *allocation);
+void free_buffer(State &state, const Allocation &allocation);
+
+// ---- recording (enqueue_vulkan.cpp) -----------------------------------------------------------------------------
+
+int32_t create_recording(Context &context);
+void destroy_recording(Context &context);
+// The command buffer to record into: the caller's, or that of a batch with room for one more dispatch and the given
+// bytes of staging memory.
+int32_t begin(Context &context, uint64_t stream, uint64_t bytes, VkCommandBuffer *commands);
+int32_t submit(Context &context);
+// Submits and waits for everything.
+int32_t finish(Context &context);
+// Orders all work before against all work after.
+void barrier(State &state, VkCommandBuffer commands);
+
+// A push constant block begins with where the spans begin inside their bindings, a byte of 32-bit words for each.
+struct PushHeader {
+    uint32_t base[3];
+};
+
+// The spans of bindings 0, 1, 2, ...
+struct Spans {
+    qlora_span data[binding_limit];
+    uint32_t count = 0;
+    Spans(std::initializer_list<qlora_span> list) {
+        for (const qlora_span &span : list) data[count++] = span;
+    }
+};
+
+// The specialisation constants of a pipeline, ids 0, 1, 2, ...
+struct Constants {
+    uint32_t values[constant_limit] = {};
+    uint32_t count = 0;
+    Constants(std::initializer_list<uint32_t> list) { add(list); }
+    Constants &add(std::initializer_list<uint32_t> list) {
+        for (uint32_t value : list) values[count++] = value;
+        return *this;
+    }
+};
+
+enum class Order { AFTER_PREVIOUS, WITH_PREVIOUS }; // WITH_PREVIOUS: independent of the dispatch before
+
+int32_t enqueue_bytes(Context &context, uint64_t stream, Shader shader, const Constants &constants, const Spans &spans, void *push, uint32_t push_bytes,
+                      uint64_t groups, Order order);
+// Records one dispatch of groups workgroups (shaders count them with group_index()). push begins with a PushHeader.
+template <class Push>
+int32_t enqueue(Context &context, uint64_t stream, Shader shader, const Constants &constants, const Spans &spans, Push push, uint64_t groups,
+                Order order = Order::AFTER_PREVIOUS) {
+    static_assert(sizeof(Push) <= push_limit, "the portable limit of push constants");
+    return enqueue_bytes(context, stream, shader, constants, spans, &push, sizeof(Push), groups, order);
+}
+// Records an update of at most a few KiB of device memory from the host's; bytes is a multiple of 4.
+int32_t enqueue_update(Context &context, uint64_t stream, const qlora_span &span, const void *data, uint64_t bytes);
+
+// ---- what operations say of their operands ----------------------------------------------------------------------
+
+constexpr uint64_t groups_of(uint64_t items, uint64_t each) { return (items + each - 1) / each; }
+
+inline qlora_span part(const qlora_span &span, uint64_t offset, uint64_t bytes) {
+    return span.handle ? qlora_span{span.handle, span.offset + offset, bytes} : qlora_span{};
+}
+// The bytes of a tensor that hold elements, so that a caller's span may be a whole arena.
+inline qlora_span exact(const qlora_tensor &tensor) {
+    const uint64_t elements = tensor.rows && tensor.cols ? (tensor.rows - 1) * tensor.stride + tensor.cols : 0;
+    return tensor.type ? part(tensor.data, 0, elements * type_bytes(tensor.type)) : qlora_span{};
+}
+// True when every row of a tensor can be read 16 bytes at a time, eight elements at once.
+inline bool vectors(const qlora_tensor &tensor) {
+    return tensor.data.offset % 16 == 0 && tensor.cols % 8 == 0 && tensor.stride % 8 == 0;
+}
+inline qlora_tensor float_tensor(const qlora_span &span, uint64_t rows, uint64_t cols) {
+    return qlora_tensor{QLORA_FORMAT_F32, 0, rows, cols, cols, span};
+}
+// A counter that shaders hold in 32 bits.
+int32_t check_elements(Context &context, const char *entry, uint64_t elements);
+
+} // namespace vulkan
+} // namespace qlora

@@ -1,0 +1,93 @@
+// The products: which shader, which tile.
+#include "backends/vulkan/product_vulkan.h"
+
+namespace qlora {
+namespace vulkan {
+namespace {
+
+struct ProductPush {
+    PushHeader header;
+    uint32_t m, n, k, x_stride, w_stride, y_stride, x_begin, y_begin, rank, b_stride, tiles_m;
+    float alpha, xa_scale;
+};
+
+struct Tile {
+    uint32_t m, n, each_m, each_n;
+};
+
+constexpr uint32_t tile_k = 16;
+constexpr uint64_t vector_tokens = 8;
+
+// The largest tile that leaves work for many workgroups and fits the shared memory next to the tables.
+Tile tile_for(const State &state, uint64_t m, uint64_t n) {
+    constexpr Tile large = {128, 128, 8, 8}, medium = {64, 64, 4, 4}, flat = {32, 128, 4, 4}, tall = {128, 32, 4, 4};
+    if (n <= 32) return tall;
+    if (m <= 32) return flat;
+    const uint64_t large_bytes = (large.m + large.n) * tile_k * 4 + 2048;
+    if (m > 64 && n > 64 && groups_of(m, large.m) * groups_of(n, large.n) >= 96 && state.properties.limits.maxComputeSharedMemorySize >= large_bytes) return large;
+    return medium;
+}
+
+bool fits_octets(const Product &product) { return product.weight.cols % 8 == 0 && product.weight_stride % 8 == 0; }
+
+bool fits_vectors(const Product &product) {
+    return vectors(product.x) && product.x_first * product.x.stride % 8 == 0;
+}
+
+} // namespace
+
+int32_t enqueue_product(Context &context, uint64_t stream, const char *entry, const Product &product, Order order) {
+    State &state = state_of(context);
+    const qlora_tensor &x = product.x, &y = product.y;
+    const uint64_t n = y.cols, m = product.rows ? product.rows : y.rows, k = product.x_turned ? x.rows : x.cols;
+    if (m == 0 || n == 0) return QLORA_OK;
+    QLORA_TRY(check_elements(context, entry, product.weight.rows * product.weight_stride));
+    QLORA_TRY(check_elements(context, entry, x.rows * x.stride));
+    QLORA_TRY(check_elements(context, entry, y.rows * y.stride));
+    const bool extended = product.xa.handle != 0;
+    const bool vector = m <= vector_tokens && !product.weight_turned && !product.x_turned;
+    const Tile tile = tile_for(state, m, n);
+    const uint64_t tiles_m = groups_of(m, tile.m);
+    Constants constants = constants_of(product.weight);
+    constants.add({uint32_t(x.type), uint32_t(y.type), uint32_t(product.compute_type), product.accumulate, product.bias.handle != 0, extended,
+                   uint32_t(extended ? product.b.type : QLORA_FORMAT_F32), fits_octets(product), fits_vectors(product)});
+    if (vector) constants.add({uint32_t(m)});
+    else constants.add({product.weight_turned, product.x_turned, tile.m, tile.n, tile.each_m, tile.each_n, tile_k});
+    const WeightSpans planes = spans_of(product.weight);
+    const ProductPush push = {{},
+                              uint32_t(m),
+                              uint32_t(n),
+                              uint32_t(k),
+                              uint32_t(x.stride),
+                              uint32_t(product.weight_stride),
+                              uint32_t(y.stride),
+                              uint32_t(product.x_first * x.stride),
+                              uint32_t(product.y_first * y.stride),
+                              uint32_t(product.rank),
+                              uint32_t(product.b.stride),
+                              uint32_t(tiles_m),
+                              product.alpha,
+                              product.xa_scale};
+    return enqueue(context, stream, vector ? Shader::matmul_vector : Shader::matmul, constants,
+                   {code_span(product.weight, product.weight_stride), planes.scale, planes.nested, planes.offset, exact(x), exact(y), part(product.bias, 0, n * 4),
+                    part(product.xa, 0, m * product.rank * 4), exact(product.b)},
+                   push, vector ? groups_of(n, 2) : tiles_m * groups_of(n, tile.n), order);
+}
+
+uint64_t matmul_scratch(Context &, const qlora_matmul_args &) { return 0; }
+uint64_t matmul_grad_scratch(Context &, const qlora_matmul_args &) { return 0; }
+
+int32_t matmul(Context &context, const qlora_matmul_args &args) {
+    Product product = product_of(*args.weight, false, args.x, args.y, args.compute_type);
+    product.accumulate = args.flags & QLORA_FLAG_ACCUMULATE;
+    return enqueue_product(context, args.stream, "qlora_weight_matmul", product);
+}
+
+int32_t matmul_grad(Context &context, const qlora_matmul_args &args) {
+    Product product = product_of(*args.weight, true, args.y, args.x, args.compute_type);
+    product.accumulate = args.flags & QLORA_FLAG_ACCUMULATE;
+    return enqueue_product(context, args.stream, "qlora_weight_matmul_grad", product);
+}
+
+} // namespace vulkan
+} // namespace qlora

@@ -1,0 +1,85 @@
+// A weight as the shaders take it: four bindings and eight specialisation constants, in the order of decode.glsl.
+#pragma once
+#include "backends/vulkan/device_vulkan.h"
+
+namespace qlora {
+namespace vulkan {
+
+// Numbers of codebooks.glsl.
+enum class Table : uint32_t { NONE, NF4, FP4, DYN8, UDYN8 };
+
+// The table of a codebook format; absent for a new one, which must name its table here.
+template <class F, bool codebook = F::codec == Codec::CODEBOOK4 || F::codec == Codec::CODEBOOK8> struct Codebook;
+template <class F> struct Codebook<F, false> { static constexpr Table table = Table::NONE; };
+template <> struct Codebook<Format<QLORA_FORMAT_NF4>> { static constexpr Table table = Table::NF4; };
+template <> struct Codebook<Format<QLORA_FORMAT_NF4_DQ>> { static constexpr Table table = Table::NF4; };
+template <> struct Codebook<Format<QLORA_FORMAT_FP4>> { static constexpr Table table = Table::FP4; };
+template <> struct Codebook<Format<QLORA_FORMAT_FP4_DQ>> { static constexpr Table table = Table::FP4; };
+template <> struct Codebook<Format<QLORA_FORMAT_DYN8>> { static constexpr Table table = Table::DYN8; };
+template <> struct Codebook<Format<QLORA_FORMAT_UDYN8>> { static constexpr Table table = Table::UDYN8; };
+
+static_assert(int(Codec::FLOAT) == 0 && int(Codec::CODEBOOK4) == 1 && int(Codec::CODEBOOK8) == 2 && int(Codec::OFFSET4) == 3 && int(Codec::SIGNED8) == 4,
+              "decode.glsl counts codecs this way");
+static_assert(int(Scale::NONE) == 0 && int(Scale::F32) == 1 && int(Scale::NESTED) == 2 && int(Scale::INLINE) == 3, "decode.glsl counts scale kinds this way");
+
+inline Table table_of(int32_t format) {
+    return with_format(format, Table::NONE, [](auto row) { return Codebook<decltype(row)>::table; });
+}
+
+inline uint32_t shift_of(uint32_t power_of_two) {
+    uint32_t shift = 0;
+    while ((1u << shift) < power_of_two) shift++;
+    return shift;
+}
+
+struct WeightSpans {
+    qlora_span code, scale, nested, offset;
+};
+
+// The bytes of the planes that hold something, whatever the caller's spans are parts of.
+inline WeightSpans spans_of(const qlora_weight &weight) {
+    const FormatRow &row = *format_row(weight.format);
+    const uint64_t elements = element_count(weight), blocks = block_count(weight);
+    const uint64_t code_bytes = row.scale == Scale::INLINE ? blocks * row.block_bytes : row.scale == Scale::NONE ? elements * row.block_bytes : (elements * row.bits + 7) / 8;
+    const uint64_t scale_bytes = row.scale == Scale::F32 ? blocks * 4 : row.scale == Scale::NESTED ? blocks : 0;
+    WeightSpans spans;
+    spans.code = part(weight.planes[QLORA_PLANE_CODE], 0, code_bytes);
+    spans.scale = part(weight.planes[QLORA_PLANE_SCALE], 0, scale_bytes);
+    spans.nested = part(weight.planes[QLORA_PLANE_NESTED], 0, row.scale == Scale::NESTED ? (blocks + 255) / 256 * 4 : 0);
+    spans.offset = part(weight.planes[QLORA_PLANE_OFFSET], 0, row.scale == Scale::NESTED ? 4 : 0);
+    return spans;
+}
+
+// The code plane; of plain floats with strided rows, all that the rows span.
+inline qlora_span code_span(const qlora_weight &weight, uint64_t stride) {
+    if (stride == weight.cols) return spans_of(weight).code;
+    const uint64_t elements = weight.rows && weight.cols ? (weight.rows - 1) * stride + weight.cols : 0;
+    return part(weight.planes[QLORA_PLANE_CODE], 0, elements * type_bytes(weight.format));
+}
+
+inline Constants constants_of(const qlora_weight &weight) {
+    const FormatRow &row = *format_row(weight.format);
+    const Table table = table_of(weight.format);
+    return {uint32_t(row.codec), uint32_t(row.scale), uint32_t(table), table == Table::NONE ? 1u : 1u << row.bits, row.scale == Scale::NESTED ? 256u : 1u,
+            uint32_t(row.codec == Codec::FLOAT ? weight.format : QLORA_FORMAT_F32), shift_of(weight.block), row.block_bytes};
+}
+
+// A tensor of plain floats as a weight, for the products of adapters. Its rows may be strided, which decode() allows.
+inline qlora_weight weight_of(const qlora_tensor &tensor) {
+    qlora_weight weight = {};
+    weight.format = tensor.type;
+    weight.block = 1;
+    weight.nested_block = 256;
+    weight.rows = tensor.rows;
+    weight.cols = tensor.cols;
+    weight.planes[QLORA_PLANE_CODE] = tensor.data;
+    return weight;
+}
+
+// Decodes (dequantize_vulkan.cpp): dst[r] = row r of weight, or row ids[r] when ids is present. weight_stride is cols but for
+// strided plain floats.
+int32_t enqueue_dequantize(Context &context, uint64_t stream, const char *entry, const qlora_weight &weight, uint64_t weight_stride, const qlora_span &ids,
+                           const qlora_tensor &dst);
+
+} // namespace vulkan
+} // namespace qlora

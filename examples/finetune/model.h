@@ -1,0 +1,62 @@
+// A llama-architecture model on a device: its shape read from GGUF keys and checked against its tensors, its weights
+// uploaded as they are or quantized on the way.
+#pragma once
+
+#include "adapter.h"
+#include "device.h"
+#include "gguf.h"
+
+#include <memory>
+
+namespace finetune {
+
+struct ModelShape {
+    std::string architecture;
+    uint32_t layers, embedding, heads, kv_heads, head_dim, feed_forward, vocabulary, context, rope_dim;
+    float epsilon, rope_base, rope_scale;
+    bool tied; // the head is the embedding
+
+    uint32_t q_width() const { return heads * head_dim; }
+    uint32_t kv_width() const { return kv_heads * head_dim; }
+    uint64_t inputs(Linear linear) const;
+    uint64_t outputs(Linear linear) const;
+    AdapterShape adapter_shape(uint32_t rank) const;
+};
+
+// Reads and checks every key and every tensor's shape and type, before any memory is taken.
+ModelShape read_model_shape(const Gguf &file);
+
+struct Layer {
+    qlora::Weight linear[linear_count];
+    qlora::Buffer bias[linear_count]; // empty when the model has none
+    qlora::Buffer attention_norm, feed_forward_norm;
+};
+
+class Model {
+public:
+    // format: what F32, F16 and BF16 linear layers become; 0 = they stay as they are. Layers that are quantized in the
+    // file stay as they are, and asking for another format is an error. block 0 = the format's default.
+    Model(Device &device, const Gguf &file, int32_t format, uint32_t block);
+
+    const ModelShape &shape() const { return shape_; }
+    const Layer &layer(uint32_t i) const { return layers_[i]; }
+    const qlora::Weight &embedding() const { return embedding_; }
+    const qlora::Weight &head() const { return shape_.tied ? embedding_ : head_; }
+    const qlora::Buffer &output_norm() const { return output_norm_; }
+    qlora_span rope_factors() const { return rope_factors_.span(); }
+    uint64_t bytes() const { return bytes_; }
+    const std::string &linear_format() const { return linear_format_; } // for people: "nf4-dq", "q8_0"
+
+private:
+    qlora::Weight upload(Device &device, const GgufTensor &tensor, int32_t format, uint32_t block);
+    qlora::Buffer upload_floats(Device &device, const GgufTensor &tensor);
+
+    ModelShape shape_;
+    std::vector<Layer> layers_;
+    qlora::Weight embedding_, head_;
+    qlora::Buffer output_norm_, rope_factors_;
+    uint64_t bytes_ = 0;
+    std::string linear_format_;
+};
+
+} // namespace finetune

@@ -1,0 +1,58 @@
+// A model with its adapter, ready to train: all device memory for batches up to given bounds planned and taken at
+// construction, then nothing but enqueued operations.
+#pragma once
+
+#include "batch.h"
+#include "block.h"
+
+namespace finetune {
+
+class Network {
+public:
+    struct Options {
+        Precision precision;
+        bool checkpointing = true; // keep each block's input only, and compute the rest again in the backward pass
+        bool training = true;
+    };
+    Network(Device &device, const Model &model, const Trainable &adapter, const Options &options,
+            const BatchBounds &bounds);
+
+    // The sum of the batch's losses. Waits for the device.
+    double evaluate(const Batch &batch);
+
+    // Forward and backward: gradients of grad_scale * sum(losses), overwriting the parameters' gradients or adding to
+    // them. Does not wait; the losses are kept until read_loss().
+    void train(const Batch &batch, float grad_scale, bool accumulate);
+    // The sum of the losses of the last batch trained. Waits for the device.
+    double read_loss();
+
+    uint64_t bytes() const { return arena_.bytes(); }
+    const BatchBounds &bounds() const { return bounds_; }
+
+private:
+    void take_spans();
+    void check_bounds(const Batch &batch) const;
+    Pass upload(const Batch &batch);
+    void forward(Pass &pass, bool training);
+    void loss(Pass &pass, uint64_t losses, float grad_scale, bool training);
+    void loss_grad(Pass &pass, uint64_t losses);
+    void backward(Pass &pass, bool accumulate);
+    const BlockSpace &space_of(uint32_t layer) const { return spaces_[spaces_.size() == 1 ? 0 : layer]; }
+    qlora_span hidden(uint32_t layer) const { return hidden_[hidden_.size() == 2 ? layer % 2 : layer]; }
+
+    Device &device_;
+    const Model &model_;
+    const Trainable &adapter_;
+    Options options_;
+    BatchBounds bounds_;
+    Arena arena_;
+    std::vector<qlora_span> hidden_; // input of each block and output of the last
+    std::vector<BlockSpace> spaces_;
+    GradientSpace gradients_;
+    qlora_span ids_, positions_, sequences_, loss_rows_, targets_, loss_index_;
+    qlora_span picked_, picked_normed_, picked_rstd_, losses_, dpicked_normed_, dpicked_, dhidden_;
+    std::vector<float> host_losses_;
+    uint64_t last_losses_ = 0;
+};
+
+} // namespace finetune

@@ -1,0 +1,189 @@
+#include "options.h"
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <iostream>
+
+namespace finetune {
+namespace {
+
+const char *const description =
+    "Fine-tunes a GGUF model of the llama architecture with LoRA on its seven linear layers, on the CPU or a GPU, and\n"
+    "writes an adapter that llama.cpp loads with --lora.\n";
+
+const char *const examples =
+    "\nExamples:\n"
+    "  qlora-finetune --model base.gguf --data train.jsonl --eval-data test.jsonl --out adapter.gguf\n"
+    "  qlora-finetune --model base.gguf --quant nf4-dq --train-ids rows.json:train --eval-ids rows.json:test \\\n"
+    "    --adapter-init initial.safetensors --order file --steps 128 --schedule constant --metrics run.json --out "
+    "adapter.gguf\n";
+
+void describe(CLI::App &app, Options &o, std::string &schedule, std::string &order, std::string &too_long) {
+    app.add_option("--model", o.model, "base model: a GGUF file")->required()->group("Files");
+    app.add_option("--data", o.data,
+                   "training rows: JSON lines with prompt and answer, instruction (input) and output, or question and "
+                   "answer; the loss counts answers only")
+        ->group("Files");
+    app.add_option("--eval-data", o.eval_data, "held-out rows, same form")->group("Files");
+    app.add_option("--out", o.out,
+                   "adapter to write: a GGUF file for llama.cpp's --lora, or PEFT's when the name ends in .safetensors")
+        ->group("Files");
+    app.add_option("--adapter-init", o.adapter_init, "adapter to begin with: GGUF, or PEFT safetensors")
+        ->group("Files");
+    app.add_option(
+           "--train-ids", o.train_ids,
+           "training rows as token ids, FILE.json:KEY, instead of --data: {KEY: [[[prompt ids], [answer ids]], ...]}")
+        ->group("Files");
+    app.add_option("--eval-ids", o.eval_ids, "held-out rows as token ids, FILE.json:KEY")->group("Files");
+    app.add_option("--perplexity-ids", o.perplexity_ids,
+                   "also measure perplexity, before training, over token ids FILE.safetensors:NAME")
+        ->group("Files");
+    app.add_option("--window", o.window, "tokens of a perplexity window")->capture_default_str()->group("Files");
+    app.add_option("--metrics", o.metrics, "JSON file for losses, gradient norms and evaluations")->group("Files");
+
+    app.add_option("--device", o.device,
+                   "auto, cpu, cuda[:N], vulkan[:N], or ref (slow, exact); auto takes a GPU if one works")
+        ->capture_default_str()
+        ->group("Computation");
+    app.add_option("--threads", o.threads, "threads of the cpu device; 0 is one per core")
+        ->capture_default_str()
+        ->group("Computation");
+    app.add_option("--compute", o.compute,
+                   "precision of matrix products: f32, bf16 or f16; sums and adapters are f32 always")
+        ->capture_default_str()
+        ->group("Computation");
+    app.add_option("--activations", o.activations,
+                   "type of activations in memory: f32, bf16 or f16; default bf16 with --compute bf16, else f32")
+        ->group("Computation");
+    app.add_option("--quant", o.quant,
+                   "what an F32, F16 or BF16 base's linear layers become: nf4-dq, nf4, fp4-dq, fp4, int8-dyn, q8_0, "
+                   "q4_0, or none; default nf4-dq. A quantized base is used as it is")
+        ->group("Computation");
+    app.add_option("--quant-block", o.quant_block, "values that share a scale; 0 is the format's default")
+        ->capture_default_str()
+        ->group("Computation");
+    app.add_flag(
+           "!--no-checkpoint", o.checkpointing,
+           "keep all activations instead of computing each layer again in the backward pass: faster, much more memory")
+        ->group("Computation");
+
+    app.add_option("--rank", o.rank, "LoRA rank, 1 to 1024")->capture_default_str()->group("Training");
+    app.add_option("--alpha", o.alpha, "LoRA alpha; updates are scaled by alpha / rank")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--schedule", schedule, "constant, linear or cosine")->capture_default_str()->group("Training");
+    app.add_option("--warmup", o.train.warmup, "steps over which the rate rises to its peak")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--epochs", o.epochs, "passes over the training rows")->capture_default_str()->group("Training");
+    app.add_option("--steps", o.train.steps, "optimizer steps, instead of --epochs; 0 only evaluates")
+        ->group("Training");
+    app.add_option("--batch", o.train.batch, "rows computed at a time")->capture_default_str()->group("Training");
+    app.add_option("--accumulate", o.train.accumulate,
+                   "batches added up before a step; every answer token weighs the same")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--sequence", o.sequence, "most tokens of a row; default and limit is the model's context length")
+        ->group("Training");
+    app.add_option("--too-long", too_long, "for rows longer than that: error, drop, or truncate (the answer's end)")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--clip", o.train.clip, "largest gradient norm; 0 is no limit")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--weight-decay", o.train.weight_decay, "weight decay of AdamW")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--order", order, "shuffled (anew each epoch) or file")->capture_default_str()->group("Training");
+    app.add_option("--seed", o.train.seed, "seed of the adapter's initial values and of the order")
+        ->capture_default_str()
+        ->group("Training");
+
+    app.add_option("--eval-rows", o.eval_rows, "use only the first N held-out rows; 0 is all")
+        ->capture_default_str()
+        ->group("Evaluation");
+    app.add_option("--eval-tokens", o.eval_tokens, "tokens computed at a time in evaluations")
+        ->capture_default_str()
+        ->group("Evaluation");
+    app.add_option("--exact-match", o.exact_match,
+                   "answer the first N held-out rows, before and after, and count the exact matches")
+        ->capture_default_str()
+        ->group("Evaluation");
+    app.add_option("--samples", o.samples, "print N answers to held-out rows, before and after")
+        ->capture_default_str()
+        ->group("Evaluation");
+    app.footer(examples);
+}
+
+template <class Number> void check_range(const char *option, Number value, double least, double most) {
+    if (!(double(value) >= least && double(value) <= most))
+        fail(option, " ", value, ": expected ", least, " to ", most);
+}
+
+void check(Options &o, const std::string &schedule, const std::string &order, const std::string &too_long) {
+    if (schedule == "constant") o.train.schedule = Schedule::constant;
+    else if (schedule == "linear") o.train.schedule = Schedule::linear;
+    else if (schedule == "cosine") o.train.schedule = Schedule::cosine;
+    else fail("--schedule ", shown(schedule), ": expected constant, linear or cosine");
+    if (order != "shuffled" && order != "file") fail("--order ", shown(order), ": expected shuffled or file");
+    o.train.shuffle = order == "shuffled";
+    if (too_long == "error") o.too_long = TooLong::error;
+    else if (too_long == "drop") o.too_long = TooLong::drop;
+    else if (too_long == "truncate") o.too_long = TooLong::truncate;
+    else fail("--too-long ", shown(too_long), ": expected error, drop or truncate");
+
+    check_range("--rank", o.rank, 1, 1024);
+    check_range("--alpha", o.alpha, 1e-6, 1e6);
+    check_range("--learning-rate", o.train.learning_rate, 0, 10);
+    check_range("--weight-decay", o.train.weight_decay, 0, 10);
+    check_range("--clip", o.train.clip, 0, 1e9);
+    check_range("--batch", o.train.batch, 1, 65536);
+    check_range("--accumulate", o.train.accumulate, 1, 65536);
+    check_range("--epochs", o.epochs, 0, 1e6);
+    check_range("--steps", o.train.steps, 0, 1e9);
+    check_range("--window", o.window, 2, 1 << 20);
+    check_range("--eval-tokens", o.eval_tokens, 1, 1 << 24);
+    check_range("--threads", o.threads, 0, 1024);
+    o.format();
+    const Precision precision = o.precision();
+    if (precision.activations != QLORA_FORMAT_F32 && precision.compute != precision.activations &&
+        precision.compute != QLORA_FORMAT_F32)
+        fail("--activations ", o.activations, " does not go with --compute ", o.compute,
+             "; use f32 or the compute type");
+    if (!o.data.empty() && !o.train_ids.empty()) fail("--data and --train-ids: give one of them");
+    if (!o.eval_data.empty() && !o.eval_ids.empty()) fail("--eval-data and --eval-ids: give one of them");
+    const bool trains = !o.steps_given || o.train.steps > 0;
+    if (trains && o.data.empty() && o.train_ids.empty())
+        fail("no training rows: give --data FILE.jsonl (or --steps 0 to evaluate only)");
+    if (trains && o.out.empty()) fail("no place for the adapter: give --out FILE.gguf");
+    if ((o.exact_match > 0 || o.samples > 0) && o.eval_data.empty() && o.eval_ids.empty())
+        fail("--exact-match and --samples need held-out rows: give --eval-data or --eval-ids");
+}
+
+} // namespace
+
+bool parse_options(int argc, char **argv, Options *options) {
+    CLI::App app(description);
+    std::string schedule = "cosine", order = "shuffled", too_long = "error";
+    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast); // scripts set, users override
+    describe(app, *options, schedule, order, too_long);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::CallForHelp &) {
+        std::cout << app.help();
+        return false;
+    } catch (const CLI::ParseError &error) {
+        std::string message = error.what();
+        for (char &c : message)
+            if (c == '\n' || c == '\r') c = ' ';
+        fail(message, "; see --help");
+    }
+    options->steps_given = app.count("--steps") > 0;
+    check(*options, schedule, order, too_long);
+    return true;
+}
+
+} // namespace finetune

@@ -1,0 +1,35 @@
+// The command line of qlora-finetune.
+#pragma once
+
+#include "data.h"
+#include "train.h"
+
+#include <string>
+
+namespace finetune {
+
+struct Options {
+    std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics;
+    std::string device = "auto", compute = "f32", activations = "", quant = "";
+    uint32_t quant_block = 0, threads = 0;
+    uint32_t rank = 8;
+    float alpha = 16;
+    double epochs = 1;
+    bool steps_given = false;
+    uint64_t sequence = 0; // 0: the model's context length
+    TooLong too_long = TooLong::error;
+    bool checkpointing = true;
+    uint64_t eval_rows = 0; // 0: all
+    uint32_t exact_match = 0, samples = 0;
+    uint64_t eval_tokens = 4096;
+    uint32_t window = 512;
+    TrainOptions train;
+
+    int32_t format() const; // what linear layers become; 0: as they are
+    Precision precision() const;
+};
+
+// False when the program should end well at once (--help). Throws Error for what makes no sense.
+bool parse_options(int argc, char **argv, Options *options);
+
+} // namespace finetune

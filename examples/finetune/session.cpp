@@ -1,0 +1,302 @@
+#include "session.h"
+
+#include "evaluate.h"
+#include "generate.h"
+#include "report.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+
+namespace finetune {
+namespace {
+
+const uint32_t generate_at_once = 32;
+
+struct Inputs {
+    Gguf file;
+    ModelShape shape;
+    std::unique_ptr<Tokenizer> tokenizer; // null when only token ids are used and the model has another kind
+    int32_t end_token = -1;
+    std::optional<Dataset> train, eval;
+    std::vector<int32_t> perplexity_ids;
+    TrainOptions plan;
+
+    explicit Inputs(const Options &options);
+};
+
+Inputs::Inputs(const Options &options) : file(options.model), shape(read_model_shape(file)), plan(options.train) {
+    const bool needs_text = !options.data.empty() || !options.eval_data.empty();
+    if (needs_text || file.find_string("tokenizer.ggml.model").value_or("") == "llama")
+        tokenizer = std::make_unique<Tokenizer>(file);
+    if (tokenizer && static_cast<uint32_t>(tokenizer->size()) != shape.vocabulary)
+        file.reject("the tokenizer has ", tokenizer->size(), " tokens, the embedding ", shape.vocabulary, " rows");
+    if (const auto id = file.find_unsigned("tokenizer.ggml.eos_token_id"))
+        end_token = static_cast<int32_t>(std::min<uint64_t>(*id, INT32_MAX));
+    const uint64_t sequence = options.sequence == 0 ? shape.context : options.sequence;
+    if (sequence > shape.context || sequence < 2)
+        fail("--sequence ", sequence, ": expected 2 to ", shape.context, ", the model's context length");
+    if (options.window > shape.context && !options.perplexity_ids.empty())
+        fail("--window ", options.window, ": more than the model's context length ", shape.context);
+
+    const DataLimits limits = {sequence, shape.vocabulary, options.too_long};
+    if (!options.data.empty()) train = read_jsonl(options.data, *tokenizer, limits);
+    if (!options.train_ids.empty()) train = read_token_ids(options.train_ids, limits);
+    if (!options.eval_data.empty()) eval = read_jsonl(options.eval_data, *tokenizer, limits);
+    if (!options.eval_ids.empty()) eval = read_token_ids(options.eval_ids, limits);
+    if (eval && options.eval_rows > 0 && options.eval_rows < eval->rows.size()) eval->rows.resize(options.eval_rows);
+    if (!options.perplexity_ids.empty()) {
+        perplexity_ids = read_token_sequence(options.perplexity_ids, shape.vocabulary);
+        if (perplexity_ids.size() < options.window)
+            fail(options.perplexity_ids, ": shorter than one window of ", options.window, " tokens");
+    }
+    if (!train) plan.steps = 0;
+    else if (!options.steps_given) {
+        const double rows = options.epochs * double(train->rows.size());
+        plan.steps = static_cast<uint64_t>(std::ceil(rows / double(plan.batch) / double(plan.accumulate)));
+    }
+    plan.sum_gradients =
+        options.precision().compute == QLORA_FORMAT_F16 || options.precision().activations == QLORA_FORMAT_F16;
+}
+
+Adapter first_adapter(const Options &options, const AdapterShape &shape) {
+    if (options.adapter_init.empty()) return initial_adapter(shape, options.alpha, options.train.seed);
+    Adapter adapter = read_adapter(options.adapter_init, shape);
+    adapter.alpha = options.alpha;
+    return adapter;
+}
+
+void check_device(const Device &device, const Precision &precision) {
+    for (uint32_t operation : {QLORA_OP_RMS_NORM, QLORA_OP_ROPE, QLORA_OP_SWIGLU, QLORA_OP_ATTENTION})
+        if (!device.context().operation_supports(operation, 0, precision.activations))
+            fail(device.name(), " cannot compute with ", qlora::format_query(precision.activations).name,
+                 " activations; choose --activations f32");
+}
+
+class Session {
+public:
+    explicit Session(const Options &options)
+        : options_(options), in_(options), adapter_shape_(in_.shape.adapter_shape(options.rank)),
+          initial_(first_adapter(options, adapter_shape_)), device_(options.device, options.threads),
+          model_(device_, in_.file, format(), options.quant_block), trainable_(device_, adapter_shape_, initial_) {}
+
+    void run();
+
+private:
+    // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
+    int32_t format() const {
+        if (!options_.quant.empty()) return options_.format();
+        return in_.file.tensor("blk.0.attn_q.weight").type->block > 1 ? 0 : QLORA_FORMAT_NF4_DQ;
+    }
+    void plan_memory();
+    void print_plan() const;
+    double perplexity();
+    std::optional<double> eval_loss();
+    // Answers held-out rows; returns the share that is exactly right and keeps the first for samples.
+    double exact_match(std::vector<std::vector<int32_t>> *answers);
+    bool matches(const Row &row, const std::vector<int32_t> &answer) const;
+    void print_samples(const std::vector<std::vector<int32_t>> &before,
+                       const std::vector<std::vector<int32_t>> &after) const;
+    std::string text_of(const std::vector<int32_t> &ids) const;
+    void train();
+    void save();
+
+    uint32_t generated_rows() const {
+        return in_.eval ? uint32_t(std::min<uint64_t>(std::max(options_.exact_match, options_.samples),
+                                                      in_.eval->rows.size()))
+                        : 0;
+    }
+
+    const Options &options_;
+    Inputs in_;
+    AdapterShape adapter_shape_;
+    Adapter initial_;
+    Device device_;
+    Model model_;
+    Trainable trainable_;
+    std::vector<Batch> eval_batches_, window_batches_;
+    std::unique_ptr<Network> network_;
+    std::unique_ptr<Generator> generator_;
+    Metrics metrics_;
+};
+
+void Session::plan_memory() {
+    const Precision precision = options_.precision();
+    check_device(device_, precision);
+    BatchBounds bounds;
+    if (in_.plan.steps > 0) bounds = training_bounds(in_.train->rows, in_.plan);
+    // Evaluation shares the training's memory, so it takes as many tokens at a time as fit there.
+    const uint64_t tokens = std::max(options_.eval_tokens, bounds.tokens);
+    if (in_.eval) eval_batches_ = pack_rows(in_.eval->rows, tokens);
+    window_batches_ = pack_windows(in_.perplexity_ids, options_.window, tokens);
+    for (const std::vector<Batch> *batches : {&eval_batches_, &window_batches_})
+        for (const Batch &batch : *batches) bounds.include(batch);
+    if (bounds.tokens > 0)
+        network_ =
+            std::make_unique<Network>(device_, model_, trainable_,
+                                      Network::Options{precision, options_.checkpointing, in_.plan.steps > 0}, bounds);
+
+    if (generated_rows() == 0) return;
+    uint32_t longest_prompt = 1, longest_answer = 1;
+    for (uint32_t i = 0; i < generated_rows(); ++i) {
+        longest_prompt = std::max(longest_prompt, uint32_t(in_.eval->rows[i].prompt.size()));
+        longest_answer = std::max(longest_answer, uint32_t(in_.eval->rows[i].answer.size()));
+    }
+    generator_ =
+        std::make_unique<Generator>(device_, model_, trainable_, precision.compute,
+                                    std::min(generate_at_once, generated_rows()), longest_prompt, longest_answer + 1);
+}
+
+void Session::print_plan() const {
+    const ModelShape &shape = in_.shape;
+    uint64_t parameters = 0;
+    for (const GgufTensor &tensor : in_.file.tensors()) parameters += tensor.elements;
+    printf("plan\n");
+    printf("  model        %s: %s, %u layers of %u, %s parameters, vocabulary %u\n", options_.model.c_str(),
+           shape.architecture.c_str(), shape.layers, shape.embedding, readable_count(parameters).c_str(),
+           shape.vocabulary);
+    printf("  device       %s, products in %s\n", device_.name().c_str(), options_.compute.c_str());
+    printf("  base         linear layers %s, %s in all\n", model_.linear_format().c_str(),
+           readable_bytes(model_.bytes()).c_str());
+    printf("  adapter      rank %u, alpha %g, %s trained values\n", options_.rank, double(options_.alpha),
+           readable_count(trainable_.count()).c_str());
+    if (in_.train) {
+        printf("  training     %zu rows, %llu tokens (%llu in answers), longest %llu", in_.train->rows.size(),
+               static_cast<unsigned long long>(in_.train->tokens),
+               static_cast<unsigned long long>(in_.train->answer_tokens),
+               static_cast<unsigned long long>(in_.train->longest));
+        if (in_.train->dropped + in_.train->truncated > 0)
+            printf("; too long: %llu dropped, %llu truncated", static_cast<unsigned long long>(in_.train->dropped),
+                   static_cast<unsigned long long>(in_.train->truncated));
+        printf("\n  steps        %llu of %u x %u rows, learning rate %g\n",
+               static_cast<unsigned long long>(in_.plan.steps), in_.plan.batch, in_.plan.accumulate,
+               double(in_.plan.learning_rate));
+    }
+    if (in_.eval) printf("  held out     %zu rows\n", in_.eval->rows.size());
+    printf("  memory       %s weights, %s adapter and optimizer, %s activations (checkpointing %s), %s scratch\n",
+           readable_bytes(model_.bytes()).c_str(), readable_bytes(trainable_.bytes()).c_str(),
+           readable_bytes(network_ ? network_->bytes() : 0).c_str(), options_.checkpointing ? "on" : "off",
+           readable_bytes(device_.scratch_bytes()).c_str());
+    fflush(stdout);
+}
+
+double Session::perplexity() { return std::exp(mean_loss(*network_, window_batches_)); }
+
+std::optional<double> Session::eval_loss() {
+    if (!in_.eval) return {};
+    return mean_loss(*network_, eval_batches_);
+}
+
+std::string Session::text_of(const std::vector<int32_t> &ids) const {
+    if (in_.tokenizer) return in_.tokenizer->decode(ids);
+    std::string text;
+    for (int32_t id : ids) text += (text.empty() ? "" : " ") + std::to_string(id);
+    return text;
+}
+
+bool Session::matches(const Row &row, const std::vector<int32_t> &answer) const {
+    std::vector<int32_t> expected = row.answer;
+    if (!expected.empty() && expected.back() == in_.end_token) expected.pop_back();
+    return answer == expected || (in_.tokenizer && text_of(answer) == text_of(expected));
+}
+
+double Session::exact_match(std::vector<std::vector<int32_t>> *answers) {
+    const std::vector<Row> &rows = in_.eval->rows;
+    uint32_t right = 0;
+    for (uint32_t first = 0; first < generated_rows(); first += generate_at_once) {
+        std::vector<std::vector<int32_t>> prompts;
+        for (uint32_t i = first; i < std::min(first + generate_at_once, generated_rows()); ++i)
+            prompts.push_back(rows[i].prompt);
+        for (std::vector<int32_t> &answer : generator_->generate(prompts, in_.end_token)) {
+            if (answers->size() < options_.exact_match) right += matches(rows[answers->size()], answer);
+            answers->push_back(std::move(answer));
+        }
+    }
+    return double(right) / double(std::max<uint64_t>(1, std::min<uint64_t>(options_.exact_match, answers->size())));
+}
+
+void Session::print_samples(const std::vector<std::vector<int32_t>> &before,
+                            const std::vector<std::vector<int32_t>> &after) const {
+    for (uint32_t i = 0; i < std::min<uint64_t>(options_.samples, after.size()); ++i) {
+        const Row &row = in_.eval->rows[i];
+        printf("sample %u\n  prompt    %s\n  expected  %s\n  before    %s\n  after     %s\n", i + 1,
+               one_line(text_of(row.prompt)).c_str(), one_line(text_of(row.answer)).c_str(),
+               one_line(text_of(before[i])).c_str(), one_line(text_of(after[i])).c_str());
+    }
+}
+
+void Session::train() {
+    Progress progress(in_.plan.steps);
+    Trainer trainer(device_, *network_, trainable_, in_.plan);
+    const auto start = std::chrono::steady_clock::now();
+    trainer.run(in_.train->rows, [&](const StepReport &report) {
+        metrics_.train.push_back(report);
+        progress.show(report);
+    });
+    metrics_.train_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    metrics_.norms_step0 = trainer.first_norms();
+    for (uint32_t layer = 0; layer < in_.shape.layers; ++layer)
+        for (int i = 0; i < linear_count; ++i)
+            for (const char *half : {"lora_A", "lora_B"})
+                metrics_.norm_names.push_back(peft_weight_name(layer, Linear(i), half, "default."));
+    printf("trained in %.1f s\n", metrics_.train_seconds);
+}
+
+void Session::save() {
+    if (!options_.out.empty()) {
+        const Adapter trained = trainable_.download(device_);
+        const std::string ending = ".safetensors";
+        const bool peft =
+            options_.out.size() > ending.size() && options_.out.substr(options_.out.size() - ending.size()) == ending;
+        if (peft) write_adapter_peft(options_.out, trained, adapter_shape_);
+        else write_adapter_gguf(options_.out, trained, adapter_shape_);
+        printf("adapter written to %s\n", options_.out.c_str());
+    }
+    if (!options_.metrics.empty()) metrics_.save(options_.metrics);
+}
+
+void Session::run() {
+    plan_memory();
+    print_plan();
+    metrics_.device = device_.name();
+    metrics_.quant = model_.linear_format();
+    if (!window_batches_.empty()) {
+        metrics_.perplexity = perplexity();
+        printf("perplexity before training %.4f over %s tokens\n", *metrics_.perplexity,
+               readable_count(in_.perplexity_ids.size()).c_str());
+        fflush(stdout);
+    }
+    std::vector<std::vector<int32_t>> answers_before, answers_after;
+    if ((metrics_.eval_before = eval_loss())) printf("held-out answer loss before %.4f\n", *metrics_.eval_before);
+    if (generator_) {
+        const double share = exact_match(&answers_before);
+        if (options_.exact_match > 0) metrics_.match_before = share;
+    }
+    if (metrics_.match_before) printf("held-out exact match before %.1f %%\n", 100 * *metrics_.match_before);
+    fflush(stdout);
+    if (in_.plan.steps > 0) {
+        train();
+        if ((metrics_.eval_after = eval_loss()))
+            printf("held-out answer loss  before %.4f  after %.4f\n", *metrics_.eval_before, *metrics_.eval_after);
+        if (generator_) {
+            const double share = exact_match(&answers_after);
+            if (options_.exact_match > 0) metrics_.match_after = share;
+        }
+        if (metrics_.match_after)
+            printf("held-out exact match  before %.1f %%  after %.1f %%\n", 100 * *metrics_.match_before,
+                   100 * *metrics_.match_after);
+    }
+    print_samples(answers_before, answers_after.empty() ? answers_before : answers_after);
+    save();
+}
+
+} // namespace
+
+void run_session(const Options &options) {
+    for (const std::string &path : {options.out, options.metrics})
+        if (!path.empty()) check_writable(path);
+    Session(options).run();
+}
+
+} // namespace finetune

@@ -1,0 +1,11 @@
+// One run of the program from its options to its files.
+#pragma once
+
+#include "options.h"
+
+namespace finetune {
+
+// Checks every input before it takes device memory, and writes files only after everything succeeded.
+void run_session(const Options &options);
+
+} // namespace finetune

@@ -1,0 +1,72 @@
+// The loop: which rows a step takes, the step itself, and what it reports.
+#pragma once
+
+#include "network.h"
+#include "schedule.h"
+
+#include <functional>
+
+namespace finetune {
+
+struct TrainOptions {
+    uint32_t batch = 16;     // rows computed at a time
+    uint32_t accumulate = 1; // such batches added up in one step
+    uint64_t steps = 0;
+    bool shuffle = true;
+    uint64_t seed = 1;
+    Schedule schedule = Schedule::cosine;
+    uint64_t warmup = 0;
+    float learning_rate = 1e-4f, weight_decay = 0, clip = 1;
+    bool sum_gradients = false; // f16: keep gradients of the sum, divide in the optimizer, so that none vanishes
+};
+
+// The rows of a run in order: epoch after epoch, each shuffled by its own stream of random numbers, or as in the file.
+class RowOrder {
+public:
+    RowOrder(uint64_t rows, bool shuffle, uint64_t seed) : rows_(rows), shuffle_(shuffle), seed_(seed) {}
+    uint64_t at(uint64_t i);
+
+private:
+    uint64_t rows_;
+    bool shuffle_;
+    uint64_t seed_;
+    uint64_t epoch_ = UINT64_MAX;
+    std::vector<uint64_t> order_;
+};
+
+// The batches of one step.
+std::vector<Batch> step_batches(const std::vector<Row> &rows, RowOrder &order, const TrainOptions &options,
+                                uint64_t step);
+// What the largest batch of the whole run needs.
+BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &options);
+
+struct StepReport {
+    uint64_t step;
+    double loss;          // mean over the answer tokens of all batches of the step
+    double gradient_norm; // before clipping
+    double learning_rate;
+    double tokens_per_second; // of the whole run so far
+};
+
+class Trainer {
+public:
+    Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options);
+
+    // Calls report after each step. Throws Error when the loss is no longer a number.
+    void run(const std::vector<Row> &rows, const std::function<void(const StepReport &)> &report);
+
+    // Norms of the gradients of the first step, in the order of Trainable::parameters().
+    const std::vector<float> &first_norms() const { return first_norms_; }
+
+private:
+    StepReport step(const std::vector<Batch> &batches, uint64_t number);
+
+    Device &device_;
+    Network &network_;
+    const Trainable &adapter_;
+    TrainOptions options_;
+    qlora::Buffer norm_, norms_;
+    std::vector<float> first_norms_;
+};
+
+} // namespace finetune

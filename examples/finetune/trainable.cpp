@@ -1,0 +1,82 @@
+#include "trainable.h"
+
+#include "rng.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace finetune {
+
+Adapter initial_adapter(const AdapterShape &shape, float alpha, uint64_t seed) {
+    Adapter adapter;
+    adapter.alpha = alpha;
+    for (uint32_t layer = 0; layer < shape.layers; ++layer)
+        for (int i = 0; i < linear_count; ++i) {
+            AdapterPair pair = {shape.inputs[i], shape.outputs[i], {}, {}};
+            const float bound = 1 / std::sqrt(float(pair.inputs));
+            Random random(seed, layer * linear_count + i);
+            pair.a.resize(shape.rank * pair.inputs);
+            for (float &value : pair.a) value = (2 * random.next_uniform() - 1) * bound;
+            pair.b.assign(shape.rank * pair.outputs, 0.0f);
+            adapter.pairs.push_back(std::move(pair));
+        }
+    return adapter;
+}
+
+Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &initial)
+    : shape_(shape), alpha_(initial.alpha) {
+    uint64_t bytes = 0;
+    for (const AdapterPair &pair : initial.pairs)
+        for (const bool half : {false, true}) {
+            const Place next = half ? Place{bytes, pair.outputs, shape.rank} : Place{bytes, shape.rank, pair.inputs};
+            places_.push_back(next);
+            count_ += next.rows * next.cols;
+            bytes += (next.rows * next.cols * 4 + 255) / 256 * 256;
+        }
+    for (qlora::Buffer *buffer : {&values_, &gradients_, &first_moments_, &second_moments_}) {
+        *buffer = qlora::Buffer(device.context(), bytes);
+        buffer->fill(0);
+    }
+    for (size_t i = 0; i < places_.size(); ++i) {
+        const Place &at = places_[i];
+        const uint64_t size = at.rows * at.cols * 4;
+        const AdapterPair &pair = initial.pairs[i / 2];
+        device.write(values_.span(at.offset, size), i % 2 == 0 ? pair.a.data() : pair.b.data(), size);
+        auto parameter = qlora::make<qlora_parameter>();
+        parameter.count = at.rows * at.cols;
+        parameter.value = values_.span(at.offset, size);
+        parameter.gradient = gradients_.span(at.offset, size);
+        parameter.state1 = first_moments_.span(at.offset, size);
+        parameter.state2 = second_moments_.span(at.offset, size);
+        parameters_.push_back(parameter);
+    }
+}
+
+qlora_tensor Trainable::view(const qlora::Buffer &buffer, uint32_t layer, Linear linear, int half) const {
+    const Place &at = place(layer, linear, half);
+    return qlora::tensor(QLORA_FORMAT_F32, at.rows, at.cols, buffer.span(at.offset, at.rows * at.cols * 4));
+}
+
+Adapter Trainable::download(Device &device) const {
+    std::vector<char> bytes(values_.size());
+    device.read(values_.span(), bytes.data(), bytes.size());
+    Adapter adapter;
+    adapter.alpha = alpha_;
+    for (uint32_t layer = 0; layer < shape_.layers; ++layer)
+        for (int i = 0; i < linear_count; ++i) {
+            AdapterPair pair = {shape_.inputs[i], shape_.outputs[i], {}, {}};
+            for (int half : {0, 1}) {
+                const Place &at = place(layer, Linear(i), half);
+                std::vector<float> &values = half == 0 ? pair.a : pair.b;
+                values.resize(at.rows * at.cols);
+                memcpy(values.data(), &bytes[at.offset], values.size() * 4);
+                for (float value : values)
+                    if (!std::isfinite(value))
+                        fail("the trained adapter holds values that are not finite; lower --learning-rate");
+            }
+            adapter.pairs.push_back(std::move(pair));
+        }
+    return adapter;
+}
+
+} // namespace finetune

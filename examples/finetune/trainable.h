@@ -1,0 +1,49 @@
+// The adapter on the device: f32 masters, gradients and the optimizer's moments of every A and B, in four buffers.
+#pragma once
+
+#include "adapter.h"
+#include "model.h"
+
+namespace finetune {
+
+// A as PEFT begins it, uniform in +-1 / sqrt(inputs), from the seed alone; B zero.
+Adapter initial_adapter(const AdapterShape &shape, float alpha, uint64_t seed);
+
+class Trainable {
+public:
+    Trainable(Device &device, const AdapterShape &shape, const Adapter &initial);
+
+    uint32_t rank() const { return shape_.rank; }
+    float scale() const { return alpha_ / float(shape_.rank); }
+    const AdapterShape &shape() const { return shape_; }
+
+    qlora_tensor a(uint32_t layer, Linear linear) const { return view(values_, layer, linear, 0); }
+    qlora_tensor b(uint32_t layer, Linear linear) const { return view(values_, layer, linear, 1); }
+    qlora_tensor da(uint32_t layer, Linear linear) const { return view(gradients_, layer, linear, 0); }
+    qlora_tensor db(uint32_t layer, Linear linear) const { return view(gradients_, layer, linear, 1); }
+
+    // In the order layer, linear, half (A, B): the order of qlora_gradient_norm's `norms`.
+    const std::vector<qlora_parameter> &parameters() const { return parameters_; }
+    uint64_t count() const { return count_; } // trained values in all
+    uint64_t bytes() const { return 4 * values_.size(); }
+
+    Adapter download(Device &device) const;
+
+private:
+    struct Place {
+        uint64_t offset, rows, cols;
+    };
+    const Place &place(uint32_t layer, Linear linear, int half) const {
+        return places_[(layer * linear_count + linear) * 2 + half];
+    }
+    qlora_tensor view(const qlora::Buffer &buffer, uint32_t layer, Linear linear, int half) const;
+
+    AdapterShape shape_;
+    float alpha_;
+    uint64_t count_ = 0;
+    std::vector<Place> places_;
+    qlora::Buffer values_, gradients_, first_moments_, second_moments_;
+    std::vector<qlora_parameter> parameters_;
+};
+
+} // namespace finetune

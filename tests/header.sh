@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# header.sh SOURCE_DIR: qlora.h and header_c.c compile with every C and C++ compiler here, strictly, in old and new language.
+set -euo pipefail
+cd "$1"
+tried=0
+for compiler in gcc clang; do
+    command -v $compiler >/dev/null || { echo "SKIPPED  $compiler is not installed"; continue; }
+    for standard in c99 c11 c17; do
+        $compiler -std=$standard -pedantic -pedantic-errors -Wall -Wextra -Werror -Wstrict-prototypes -I. -fsyntax-only tests/header_c.c
+        echo '#include "qlora.h"' | $compiler -std=$standard -pedantic -Wall -Wextra -Werror -Wpadded -I. -fsyntax-only -x c -
+    done
+    for standard in c++11 c++17 c++20; do
+        echo '#include "qlora.h"' | $compiler -std=$standard -pedantic -Wall -Wextra -Werror -Wold-style-cast -I. -fsyntax-only -x c++ -
+    done
+    echo '#include "cpp/qlora.hpp"' | $compiler -std=c++17 -pedantic -Wall -Wextra -Werror -I. -fsyntax-only -x c++ -
+    tried=$((tried + 1))
+    echo "strict   $($compiler --version | head -1)"
+done
+[ $tried -gt 0 ]

@@ -1,0 +1,163 @@
+// Compares a fine-tune with the same one as PyTorch, PEFT and bitsandbytes made it (golden/reference_runs.json).
+//
+//   reference_run [--device cpu] [--run ft_nf4dq] [--compute f32] [--steps 2] [--eval] [--perplexity]
+//   reference_run --check METRICS.json [--run ft_nf4dq]     judges a file that qlora-finetune --metrics wrote
+//
+// The long form is --steps 128 --eval --perplexity. Exit code 0: agrees; 1: does not; 77: golden files absent
+// (SKIPPED).
+#include "json.h"
+#include "session.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <unistd.h>
+
+#ifndef QLORA_SHARED_DIR
+#define QLORA_SHARED_DIR "../shared"
+#endif
+
+using namespace finetune;
+
+namespace {
+
+struct Request {
+    std::string device = "cpu", run = "ft_nf4dq", compute = "f32", check;
+    uint64_t steps = 2;
+    bool eval = false, perplexity = false;
+};
+
+struct Judge {
+    int failures = 0;
+
+    void compare(const std::string &what, double ours, double theirs, double tolerance, bool relative) {
+        const double difference = std::fabs(ours - theirs) / (relative ? std::max(std::fabs(theirs), 1e-30) : 1);
+        const bool good = difference <= tolerance; // false for NaN
+        failures += !good;
+        printf("%s %-28s ours %.6f  reference %.6f  off by %.3g%s (limit %.3g%s)\n", good ? "ok    " : "FAILED",
+               what.c_str(), ours, theirs, relative ? 100 * difference : difference, relative ? " %" : "",
+               relative ? 100 * tolerance : tolerance, relative ? " %" : "");
+    }
+};
+
+std::string shared_folder() {
+    const char *folder = getenv("QLORA_SHARED");
+    return folder != nullptr ? folder : QLORA_SHARED_DIR;
+}
+
+Json load(const std::string &path) {
+    const MappedFile file(path);
+    return parse_json(file.text(), path, 8);
+}
+
+std::string run(const Request &request, const std::string &shared) {
+    Options options;
+    options.model = shared + "/models/tinylm-f16.gguf";
+    options.train_ids = shared + "/golden/gsm8k_ids.json:train";
+    options.adapter_init = shared + "/golden/lora_init.safetensors";
+    if (request.eval) options.eval_ids = shared + "/golden/gsm8k_ids.json:test";
+    if (request.perplexity) options.perplexity_ids = shared + "/golden/tinylm_token_ids.safetensors:wikitext2_test";
+    options.device = request.device;
+    options.compute = request.compute;
+    options.quant = request.run == "ft_nf4dq" ? "nf4-dq" : "none";
+    options.steps_given = true;
+    options.train.steps = request.steps;
+    options.train.shuffle = false;
+    options.train.schedule = Schedule::constant;
+    options.train.learning_rate = 5e-4f;
+    const char *folder = getenv("TMPDIR");
+    options.metrics =
+        std::string(folder != nullptr ? folder : P_tmpdir) + "/reference_run_" + std::to_string(getpid()) + ".json";
+    run_session(options);
+    return options.metrics;
+}
+
+void judge_norms(Judge &judge, const Json &ours, const Json &theirs) {
+    double worst = 0;
+    std::string where = "none";
+    for (const auto &[name, value] : theirs.items()) {
+        if (!ours.contains(name)) {
+            printf("FAILED the norm of %s is missing\n", name.c_str());
+            ++judge.failures;
+            continue;
+        }
+        // A's gradient is zero while B is zero.
+        const double expected = value.get<double>(), found = ours[name].get<double>();
+        const double off = expected == 0 ? std::fabs(found) * 1e6 : std::fabs(found - expected) / expected;
+        if (!(off <= worst)) {
+            worst = off;
+            where = name;
+        }
+    }
+    const bool good = worst <= 0.02;
+    judge.failures += !good;
+    printf("%s %zu gradient norms of step 0: worst off by %.3g %% (limit 2 %%) at %s\n", good ? "ok    " : "FAILED",
+           theirs.size(), 100 * worst, where.c_str());
+}
+
+int judge_metrics(const Json &ours, const Json &all, const Request &request) {
+    const Json &theirs = all.at(request.run);
+    const bool exact = request.compute == "f32";
+    Judge judge;
+    if (ours.contains("eval_before"))
+        judge.compare("eval loss before", ours["eval_before"], theirs["eval_before"], exact ? 0.002 : 0.02, false);
+    if (!ours["train"].empty()) {
+        judge.compare("step 0 loss", ours["train"][0][0], theirs["train"][0][0], 0.005, true);
+        judge.compare("step 0 gradient norm", ours["train"][0][1], theirs["train"][0][1], exact ? 0.005 : 0.02, true);
+        judge_norms(judge, ours["grad_norms_step0"], theirs["grad_norms_step0"]);
+        double worst = 0;
+        for (size_t i = 0; i < std::min(ours["train"].size(), theirs["train"].size()); ++i)
+            worst =
+                std::max(worst, std::fabs(ours["train"][i][0].get<double>() / theirs["train"][i][0].get<double>() - 1));
+        printf("       worst loss of all %zu steps is off by %.3g %%\n", ours["train"].size(), 100 * worst);
+        if (ours["train"].size() == theirs["train"].size() && ours.contains("eval_after"))
+            judge.compare("eval loss after", ours["eval_after"], theirs["eval_after"], exact ? 0.01 : 0.02, false);
+    }
+    if (ours.contains("perplexity"))
+        judge.compare("WikiText-2 perplexity", ours["perplexity"],
+                      all["wikitext2_ppl"][request.run == "ft_nf4dq" ? "nf4dq" : "f32"], exact ? 0.02 : 0.2, false);
+    printf("%s\n", judge.failures == 0 ? "agrees with the reference" : "DIFFERS from the reference");
+    return judge.failures == 0 ? 0 : 1;
+}
+
+Request parse(int argc, char **argv) {
+    Request request;
+    for (int i = 1; i < argc; ++i) {
+        const std::string option = argv[i];
+        if (option == "--eval") request.eval = true;
+        else if (option == "--perplexity") request.perplexity = true;
+        else if (i + 1 == argc) fail(option, ": unknown, or without its value");
+        else if (option == "--device") request.device = argv[++i];
+        else if (option == "--run") request.run = argv[++i];
+        else if (option == "--compute") request.compute = argv[++i];
+        else if (option == "--check") request.check = argv[++i];
+        else if (option == "--steps") request.steps = strtoull(argv[++i], nullptr, 10);
+        else fail(option, ": unknown option");
+    }
+    if (request.run != "ft_nf4dq" && request.run != "ft_f32")
+        fail("--run ", request.run, ": expected ft_nf4dq or ft_f32");
+    return request;
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    try {
+        const Request request = parse(argc, argv);
+        const std::string shared = shared_folder(), reference = shared + "/golden/reference_runs.json";
+        if (access(reference.c_str(), R_OK) != 0) {
+            printf("SKIPPED: %s is not here; set QLORA_SHARED to the folder of golden files\n", reference.c_str());
+            return 77;
+        }
+        const std::string metrics = request.check.empty() ? run(request, shared) : request.check;
+        const Json ours = load(metrics);
+        if (request.check.empty()) unlink(metrics.c_str());
+        return judge_metrics(ours, load(reference), request);
+    } catch (const Error &error) {
+        fprintf(stderr, "reference_run: error: %s\n", error.what());
+    } catch (const qlora::Error &error) {
+        fprintf(stderr, "reference_run: error: %s\n", error.what());
+    } catch (const Json::exception &error) { fprintf(stderr, "reference_run: error: %s\n", error.what()); }
+    return 2;
+}
