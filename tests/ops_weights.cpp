@@ -18,13 +18,13 @@ template <> std::vector<Case> cases<QLORA_OP_QUANTIZE>() {
     for (const qlora::FormatRow &row : qlora::format_rows)
         for (int32_t type : types) {
             std::vector<uint32_t> blocks = {row.block};
-            if (row.block_min != row.block_max) blocks = {row.block_min, row.block_min * 2, 256, 1024, row.block_max};
+            if (row.block_min != row.block_max) blocks = {row.block_min, row.block_min * 2, 256, 1024, std::min(row.block_max, 4096u)};
             for (uint32_t block : blocks)
                 for (uint64_t count : {uint64_t(1), uint64_t(block - 1), uint64_t(block), uint64_t(block + 1), uint64_t(block) * 13 + 5, uint64_t(4992)}) {
                     if (count == 0) continue;
                     // ggml divides by such a scale without asking: blocks of subnormals have no defined codes there.
-                    const bool wide = row.scale == qlora::Scale::INLINE;
-                    const uint64_t rows = wide ? (count + 95) / 96 : count % 3 == 0 ? 3 : 1, cols = wide ? 96 : count / rows;
+                    const bool wide = qlora::whole_blocks(row);
+                    const uint64_t width = row.block * 3, rows = wide ? (count + width - 1) / width : count % 3 == 0 ? 3 : 1, cols = wide ? width : count / rows;
                     list.push_back({std::string(row.name) + " " + format_name(type) + " block " + std::to_string(block) + " " + std::to_string(rows) + "x" + std::to_string(cols),
                                     row.format, type, 0, [=](Stage &stage) {
                                         qlora_quantize_args args = {};
@@ -34,7 +34,7 @@ template <> std::vector<Case> cases<QLORA_OP_QUANTIZE>() {
                                     }});
                 }
             // Enough blocks for two nested ones, and for two chunks of the mean.
-            const uint64_t many = row.scale == qlora::Scale::NESTED ? 4096u * 32u * 2 + 32 * 5 + 1 : 32 * 300;
+            const uint64_t many = row.scale == qlora::Scale::NESTED ? 4096u * 32u * 2 + 32 * 5 + 1 : 256 * 40;
             list.push_back({std::string(row.name) + " " + format_name(type) + " many blocks", row.format, type, 0, [=](Stage &stage) {
                                 qlora_quantize_args args = {};
                                 args.weight = stage.output_weight(row.format, 1, many, row.block_min);
