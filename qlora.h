@@ -339,7 +339,8 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_POWER_RCEIL 3
 
 /* Quantizes src[rows][cols] (F32, F16 or BF16) into the planes of weight, the only writer of planes.
- * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit. Plain float
+ * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit (backends/README.md
+ * lists the exceptions: tiny, huge and degenerate blocks that ggml gets wrong). Plain float
  * formats are rounded to nearest even. ERROR_VALUE names the first NaN or infinity on ref and cpu; cuda and
  * vulkan do not look. Finite values beyond a format's range saturate in FP8, MX and NVFP4 formats; in ggml formats
  * with f16 scales a scale above 65504 is kept as infinity, as ggml does.

@@ -7,26 +7,30 @@ namespace search {
 
 // ---- IQ4 -------------------------------------------------------------------------------------------------------------
 
-constexpr int iq4_table[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+// The table by arithmetic, as in blocks.inc: device code has no tables of the host.
+QLORA_SEARCH float iq4_level(int code) {
+    const uint32_t words[4] = {0x3f2d1801u, 0x766a5d4fu, 0xa6998d81u, 0xf1d9c5b5u};
+    return float(int(words[code / 4] >> (code % 4 * 8) & 255u) - 128);
+}
 
 // The nearest level; half way goes up.
-inline uint8_t iq4_nearest(float value) {
+QLORA_SEARCH uint8_t iq4_nearest(float value) {
     int upper = 0;
-    while (upper < 16 && !(value < float(iq4_table[upper]))) upper++;
+    while (upper < 16 && !(value < iq4_level(upper))) upper++;
     if (upper == 0) return 0;
     if (upper == 16) return 15;
-    return uint8_t(value - float(iq4_table[upper - 1]) < float(iq4_table[upper]) - value ? upper - 1 : upper);
+    return uint8_t(value - iq4_level(upper - 1) < iq4_level(upper) - value ? upper - 1 : upper);
 }
 
 // The least-squares scale on the best of 15 grids; codes are for the caller to make, with the scale as stored or not.
-inline float iq4_grid(const float *x, const float *w) {
+QLORA_SEARCH float iq4_grid(const float *x, const float *w) {
     const float extreme = extreme_of(x, 32);
     if (extreme == 0) return 0;
     float scale = 0, best = 0;
     auto attempt = [&](float inverse, bool first) {
         float sum_xq = 0, sum_qq = 0;
         for (int i = 0; i < 32; i++) {
-            const float q = float(iq4_table[iq4_nearest(inverse * x[i])]), weight = weight_at(x, w, i);
+            const float q = iq4_level(iq4_nearest(inverse * x[i])), weight = weight_at(x, w, i);
             sum_xq += weight * q * x[i];
             sum_qq += weight * q * q;
         }
@@ -35,13 +39,13 @@ inline float iq4_grid(const float *x, const float *w) {
             best = scale * sum_xq;
         }
     };
-    attempt(1 / (-extreme / float(iq4_table[0])), true);
-    for (int step = -7; step <= 7; step++) attempt((float(step) + float(iq4_table[0])) / extreme, false);
+    attempt(1 / (-extreme / iq4_level(0)), true);
+    for (int step = -7; step <= 7; step++) attempt((float(step) + iq4_level(0)) / extreme, false);
     return scale;
 }
 
 template <> struct Encode<Format<QLORA_FORMAT_IQ4_NL>> {
-    static void block(const Source &source, BlockIQ4_NL &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockIQ4_NL &out) {
         float w[32];
         if (source.importance) weights_of(source, sum_of_squares(source.x, 32) * (2.0f / 32), 0, 32, w);
         const float scale = iq4_grid(source.x, source.importance ? w : nullptr), inverse = scale != 0 ? 1 / scale : 0.0f;
@@ -53,7 +57,7 @@ template <> struct Encode<Format<QLORA_FORMAT_IQ4_NL>> {
 };
 
 template <> struct Encode<Format<QLORA_FORMAT_IQ4_XS>> {
-    static void block(const Source &source, BlockIQ4_XS &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockIQ4_XS &out) {
         const float mean_square = sum_of_squares(source.x, super) * (2.0f / super);
         float scales[8];
         for (int g = 0; g < 8; g++) {
@@ -80,14 +84,18 @@ template <> struct Encode<Format<QLORA_FORMAT_IQ4_XS>> {
 
 // ---- E2M1 ------------------------------------------------------------------------------------------------------------
 
-constexpr int e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+// Twice the value: 0 1 2 3 4 6 8 12, and negatives.
+QLORA_SEARCH float e2m1_doubled(uint32_t code) {
+    const int magnitude = int(0xc8643210u >> (code % 8 * 4) & 15u);
+    return float(code & 8u ? -magnitude : magnitude);
+}
 
 // The nearest of the sixteen; the lower code wins ties.
-inline uint8_t e2m1_nearest(float value, float scale) {
+QLORA_SEARCH uint8_t e2m1_nearest(float value, float scale) {
     uint8_t code = 0;
-    float best = std::fabs(float(e2m1_doubled[0]) * scale - value);
+    float best = std::fabs(e2m1_doubled(0) * scale - value);
     for (uint8_t i = 1; i < 16; i++) {
-        const float error = std::fabs(float(e2m1_doubled[i]) * scale - value);
+        const float error = std::fabs(e2m1_doubled(i) * scale - value);
         if (error < best) {
             best = error;
             code = i;
@@ -96,7 +104,7 @@ inline uint8_t e2m1_nearest(float value, float scale) {
     return code;
 }
 
-inline float absmax_of(const float *x, int count) {
+QLORA_SEARCH float absmax_of(const float *x, int count) {
     float absmax = 0;
     for (int i = 0; i < count; i++) absmax = std::fmax(absmax, std::fabs(x[i]));
     return absmax;
@@ -104,7 +112,7 @@ inline float absmax_of(const float *x, int count) {
 
 // floor(log2(value)) where the logarithm is first rounded to f32, as files in the field have it: just below a power of two
 // it rounds up to it. By integers, so that no mathematics library has a say. value > 0.
-inline int floor_log2_rounded(float value) {
+QLORA_SEARCH int floor_log2_rounded(float value) {
     const uint32_t bits = bits_of(value);
     const int exponent = int(bits >> 23) - 127, power = exponent + 1;
     if (exponent == -127) return -127; // subnormal: whoever asks clamps
@@ -117,7 +125,7 @@ inline int floor_log2_rounded(float value) {
 }
 
 template <> struct Encode<Format<QLORA_FORMAT_MXFP4>> {
-    static void block(const Source &source, BlockMXFP4 &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockMXFP4 &out) {
         const float absmax = absmax_of(source.x, 32);
         const int power = absmax > 0 ? floor_log2_rounded(absmax) + 125 : 0;
         out.power = uint8_t(power < 0 ? 0 : power); // tiny blocks take the smallest scale
@@ -132,7 +140,7 @@ template <> struct Encode<Format<QLORA_FORMAT_MXFP4>> {
 
 // f32 to E4M3 without sign, half way up; above 448 it saturates. Below the smallest normal value in steps of 2^-9, of which
 // at most 7.
-inline uint8_t ue4m3_of(float value) {
+QLORA_SEARCH uint8_t ue4m3_of(float value) {
     if (!(value > 0)) return 0;
     const uint32_t bits = bits_of(value < 448 ? value : 448.0f);
     if (bits < 121u << 23) {
@@ -142,10 +150,10 @@ inline uint8_t ue4m3_of(float value) {
     const uint32_t code = ((bits + (1u << 19)) >> 20) - (120u << 3);
     return uint8_t(code > 0x7e ? 0x7e : code);
 }
-inline float of_ue4m3(uint8_t code) { return float_of(qlora_f32_from_narrow(code, 8, 3, 7, 0)); }
+QLORA_SEARCH float of_ue4m3(uint8_t code) { return float_of(qlora_f32_from_narrow(code, 8, 3, 7, 0)); }
 
 template <> struct Encode<Format<QLORA_FORMAT_NVFP4>> {
-    static void block(const Source &source, BlockNVFP4 &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockNVFP4 &out) {
         for (int g = 0; g < 4; g++) {
             const float *x = source.x + g * 16;
             out.scales[g] = ue4m3_of(absmax_of(x, 16) / 6);

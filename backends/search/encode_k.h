@@ -10,23 +10,23 @@ constexpr int super = 256;
 
 // Codes of one group once its scale and minimum are settled; a group whose scale is 0 keeps what its search found, which
 // is multiplied by 0.
-inline void recode(const float *x, int count, float scale, float minimum, int low, int high, uint8_t *codes) {
+QLORA_SEARCH void recode(const float *x, int count, float scale, float minimum, int low, int high, uint8_t *codes) {
     if (scale == 0) return;
     for (int i = 0; i < count; i++) codes[i] = uint8_t(nearest((x[i] + minimum) / scale, low, high) - low);
 }
-inline void recode(const float *x, int count, float scale, int low, int high, uint8_t *codes) {
+QLORA_SEARCH void recode(const float *x, int count, float scale, int low, int high, uint8_t *codes) {
     if (scale == 0) return;
     for (int i = 0; i < count; i++) codes[i] = uint8_t(nearest(x[i] / scale, low, high) - low);
 }
 
-inline float sum_of(const float *values, int count) {
+QLORA_SEARCH float sum_of(const float *values, int count) {
     float sum = 0;
     for (int i = 0; i < count; i++) sum += values[i];
     return sum;
 }
 
 // Two bits of each code, 32 elements to a shift, 128 to a run of 32 bytes.
-inline void pack_crumbs(const uint8_t *codes, uint8_t *bytes) {
+QLORA_SEARCH void pack_crumbs(const uint8_t *codes, uint8_t *bytes) {
     for (int i = 0; i < super / 4; i++) {
         const uint8_t *first = codes + i / 32 * 128 + i % 32;
         bytes[i] = uint8_t((first[0] & 3u) | (first[32] & 3u) << 2 | (first[64] & 3u) << 4 | (first[96] & 3u) << 6);
@@ -42,7 +42,7 @@ struct AffineGroups {
 };
 
 // Searches the groups and quantizes their scales and minima to at most `top`. codes are the search's.
-template <int Group> void search_affine(const Source &source, int levels, const Grid &plain_grid, int top, AffineGroups &out, uint8_t *codes) {
+template <int Group> QLORA_SEARCH void search_affine(const Source &source, int levels, const Grid &plain_grid, int top, AffineGroups &out, uint8_t *codes) {
     constexpr int groups = super / Group;
     float weight_sums[groups];
     float mean_square = sum_of_squares(source.x, super) / super;
@@ -56,7 +56,7 @@ template <int Group> void search_affine(const Source &source, int levels, const 
             for (int i = 0; i < Group; i++) w[i] = root + std::fabs(x[i]);
         }
         weight_sums[g] = sum_of(w, Group);
-        const Affine fit = affine_grid(x, w, Group, levels, source.importance ? importance_grid : plain_grid, codes + g * Group);
+        const Affine fit = affine_grid(x, w, Group, levels, source.importance ? importance_grid() : plain_grid, codes + g * Group);
         out.scales[g] = fit.scale;
         out.minima[g] = fit.minimum;
     }
@@ -77,14 +77,14 @@ template <int Group> void search_affine(const Source &source, int levels, const 
     out.minimum = settle(out.minima, out.minimum_codes);
 }
 
-template <int Group> void recode_affine(const Source &source, int levels, const AffineGroups &groups, uint8_t *codes) {
+template <int Group> QLORA_SEARCH void recode_affine(const Source &source, int levels, const AffineGroups &groups, uint8_t *codes) {
     for (int g = 0; g < super / Group; g++)
         recode(source.x + g * Group, Group, of_half(groups.scale) * float(groups.scale_codes[g]), of_half(groups.minimum) * float(groups.minimum_codes[g]),
                0, levels, codes + g * Group);
 }
 
 template <> struct Encode<Format<QLORA_FORMAT_Q2_K>> {
-    static void block(const Source &source, BlockQ2_K &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockQ2_K &out) {
         uint8_t codes[super];
         AffineGroups groups;
         search_affine<16>(source, 3, {-0.5f, 0.1f, 15, true}, 15, groups, codes);
@@ -97,7 +97,7 @@ template <> struct Encode<Format<QLORA_FORMAT_Q2_K>> {
 };
 
 // Eight 6-bit scales and minima in 12 bytes: the low four pairs whole, the high two bits of the others above them.
-inline void pack_pairs(const AffineGroups &groups, uint8_t *bytes) {
+QLORA_SEARCH void pack_pairs(const AffineGroups &groups, uint8_t *bytes) {
     for (int g = 0; g < 4; g++) {
         const uint32_t scale = groups.scale_codes[g + 4], minimum = groups.minimum_codes[g + 4];
         bytes[g] = uint8_t(groups.scale_codes[g] | scale >> 4 << 6);
@@ -106,7 +106,7 @@ inline void pack_pairs(const AffineGroups &groups, uint8_t *bytes) {
     }
 }
 // Low nibbles: 64 elements to a run of 32 bytes.
-inline void pack_low_nibbles(const uint8_t *codes, uint8_t *bytes) {
+QLORA_SEARCH void pack_low_nibbles(const uint8_t *codes, uint8_t *bytes) {
     for (int i = 0; i < super / 2; i++) {
         const uint8_t *first = codes + i / 32 * 64 + i % 32;
         bytes[i] = uint8_t((first[0] & 15u) | (first[32] & 15u) << 4);
@@ -114,7 +114,7 @@ inline void pack_low_nibbles(const uint8_t *codes, uint8_t *bytes) {
 }
 
 template <> struct Encode<Format<QLORA_FORMAT_Q4_K>> {
-    static void block(const Source &source, BlockQ4_K &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockQ4_K &out) {
         uint8_t codes[super];
         AffineGroups groups;
         search_affine<32>(source, 15, {-1.0f, 0.1f, 20, false}, 63, groups, codes);
@@ -126,7 +126,7 @@ template <> struct Encode<Format<QLORA_FORMAT_Q4_K>> {
     }
 };
 template <> struct Encode<Format<QLORA_FORMAT_Q5_K>> {
-    static void block(const Source &source, BlockQ5_K &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockQ5_K &out) {
         uint8_t codes[super];
         AffineGroups groups;
         search_affine<32>(source, 31, {-0.5f, 0.1f, 15, false}, 63, groups, codes);
@@ -143,7 +143,7 @@ template <> struct Encode<Format<QLORA_FORMAT_Q5_K>> {
 // ---- symmetric: Q3_K, Q6_K -------------------------------------------------------------------------------------------
 
 template <> struct Encode<Format<QLORA_FORMAT_Q3_K>> {
-    static void block(const Source &source, BlockQ3_K &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockQ3_K &out) {
         uint8_t codes[super], scale_codes[16] = {};
         float scales[16], weight_sums[16];
         const float mean_square = 2 * sum_of_squares(source.x, super) / super;
@@ -178,7 +178,7 @@ template <> struct Encode<Format<QLORA_FORMAT_Q3_K>> {
 };
 
 template <> struct Encode<Format<QLORA_FORMAT_Q6_K>> {
-    static void block(const Source &source, BlockQ6_K &out) {
+    static QLORA_SEARCH void block(const Source &source, BlockQ6_K &out) {
         uint8_t codes[super];
         float scales[16];
         for (int g = 0; g < 16; g++) {

@@ -9,19 +9,24 @@
 #include <cmath>
 #include <cstring>
 
+// CUDA defines it as __host__ __device__ inline, and compiles the file that does with -fmad=false.
+#ifndef QLORA_SEARCH
+#define QLORA_SEARCH inline
+#endif
+
 namespace qlora {
 namespace search {
 
 typedef uint32_t uint;
-#define QLORA_FUNCTION inline
+#define QLORA_FUNCTION QLORA_SEARCH
 #include "backends/numeric.inc"
 #include "backends/narrow.inc"
 #undef QLORA_FUNCTION
 
-inline uint32_t bits_of(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }
-inline float float_of(uint32_t bits) { float value; std::memcpy(&value, &bits, 4); return value; }
-inline uint16_t half_of(float value) { return uint16_t(qlora_f16_from_f32(bits_of(value))); }
-inline float of_half(uint16_t half) { return float_of(qlora_f32_from_f16(half)); }
+QLORA_SEARCH uint32_t bits_of(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }
+QLORA_SEARCH float float_of(uint32_t bits) { float value; std::memcpy(&value, &bits, 4); return value; }
+QLORA_SEARCH uint16_t half_of(float value) { return uint16_t(qlora_f16_from_f32(bits_of(value))); }
+QLORA_SEARCH float of_half(uint16_t half) { return float_of(qlora_f32_from_f16(half)); }
 
 // What an encoder of one block sees.
 struct Source {
@@ -30,11 +35,11 @@ struct Source {
     float row_mean_square;   // mean of x^2 over the row; read only with importance
     bool stochastic;
     uint64_t seed, first;    // first: index of x[0] in the flattened matrix
-    uint noise(uint64_t i) const { return qlora_random(uint(seed), uint(seed >> 32), uint(first + i), uint((first + i) >> 32)); }
+    QLORA_SEARCH uint noise(uint64_t i) const { return qlora_random(uint(seed), uint(seed >> 32), uint(first + i), uint((first + i) >> 32)); }
 };
 
 // Sum of squares, first to last.
-inline float sum_of_squares(const float *x, uint64_t count) {
+QLORA_SEARCH float sum_of_squares(const float *x, uint64_t count) {
     float sum = 0;
     for (uint64_t i = 0; i < count; i++) sum += x[i] * x[i];
     return sum;
@@ -43,16 +48,16 @@ inline float sum_of_squares(const float *x, uint64_t count) {
 constexpr float negligible = 1e-15f; // magnitudes below it make a group of zeros
 
 // To nearest, half to even, by adding 1.5 * 2^23; total: NaN is 0 and what lies beyond the trick's range is clamped to it.
-inline int nearest(float value) {
+QLORA_SEARCH int nearest(float value) {
     constexpr float limit = 4194303.0f;
     if (!(value <= limit && value >= -limit)) return value > 0 ? int(limit) : value < 0 ? -int(limit) : 0;
     return int(bits_of(value + 12582912.0f) & 0x7fffffu) - 0x400000;
 }
-inline int clamp(int value, int low, int high) { return value < low ? low : value > high ? high : value; }
-inline int nearest(float value, int low, int high) { return clamp(nearest(value), low, high); }
+QLORA_SEARCH int clamp(int value, int low, int high) { return value < low ? low : value > high ? high : value; }
+QLORA_SEARCH int nearest(float value, int low, int high) { return clamp(nearest(value), low, high); }
 
 // The element of largest magnitude, with its sign; the first wins. 0 when none is above negligible.
-inline float extreme_of(const float *x, int count, float floor = negligible) {
+QLORA_SEARCH float extreme_of(const float *x, int count, float floor = negligible) {
     float extreme = 0, magnitude = 0;
     for (int i = 0; i < count; i++)
         if (std::fabs(x[i]) > magnitude) { extreme = x[i]; magnitude = std::fabs(x[i]); }
@@ -64,9 +69,9 @@ inline float extreme_of(const float *x, int count, float floor = negligible) {
 struct Moments { float xq, qq; }; // sums of w x q and of w q q
 
 // w null means x^2.
-inline float weight_at(const float *x, const float *w, int i) { return w ? w[i] : x[i] * x[i]; }
+QLORA_SEARCH float weight_at(const float *x, const float *w, int i) { return w ? w[i] : x[i] * x[i]; }
 
-inline Moments moments(const float *x, const float *w, int count, int levels, float inverse) {
+QLORA_SEARCH Moments moments(const float *x, const float *w, int count, int levels, float inverse) {
     Moments sum = {0, 0};
     for (int i = 0; i < count; i++) {
         const float q = float(nearest(inverse * x[i], -levels, levels - 1)), weight = weight_at(x, w, i);
@@ -78,7 +83,7 @@ inline Moments moments(const float *x, const float *w, int count, int levels, fl
 
 // Tries 19 grids around the one on which the extreme is -levels and keeps the one that explains most of x; returns the
 // least-squares scale on it.
-inline float symmetric_grid(const float *x, const float *w, int count, int levels, uint8_t *codes) {
+QLORA_SEARCH float symmetric_grid(const float *x, const float *w, int count, int levels, uint8_t *codes) {
     const float extreme = extreme_of(x, count);
     if (extreme == 0) {
         std::memset(codes, 0, size_t(count));
@@ -102,7 +107,7 @@ inline float symmetric_grid(const float *x, const float *w, int count, int level
 }
 
 // Sweeps over the elements, solving for one code with the others fixed, at most five times; weights are x^2.
-inline float symmetric_descent(const float *x, int count, int levels, uint8_t *codes) {
+QLORA_SEARCH float symmetric_descent(const float *x, int count, int levels, uint8_t *codes) {
     const float extreme = extreme_of(x, count);
     if (extreme == 0) {
         std::memset(codes, 0, size_t(count));
@@ -136,10 +141,10 @@ inline float symmetric_descent(const float *x, int count, int levels, uint8_t *c
 
 struct Affine { float scale, minimum; };
 struct Grid { float begin, step; int steps; bool absolute; }; // of trial scales; absolute: errors counted as |d|, else d^2
-constexpr Grid importance_grid = {-0.9f, 0.05f, 36, false};
+QLORA_SEARCH Grid importance_grid() { return {-0.9f, 0.05f, 36, false}; }
 
 // Grids of trial scales over the range of x; for each the least-squares scale and minimum. count is at most 32.
-inline Affine affine_grid(const float *x, const float *w, int count, int levels, const Grid &grid, uint8_t *codes) {
+QLORA_SEARCH Affine affine_grid(const float *x, const float *w, int count, int levels, const Grid &grid, uint8_t *codes) {
     float low = x[0], high = x[0], sum_w = weight_at(x, w, 0), sum_x = sum_w * x[0];
     for (int i = 1; i < count; i++) {
         if (x[i] < low) low = x[i];
@@ -201,7 +206,7 @@ inline Affine affine_grid(const float *x, const float *w, int count, int levels,
 // A group with one important element can have a negative least-squares scale. It counts as 0 here; ggml lets the code wrap
 // into the bits of its neighbours, the one case with importance where files differ.
 
-inline float positive_descent(const float *x, const float *w, int count, int levels, uint8_t *codes) {
+QLORA_SEARCH float positive_descent(const float *x, const float *w, int count, int levels, uint8_t *codes) {
     float high = 0;
     for (int i = 0; i < count; i++)
         if (x[i] > high) high = x[i];
