@@ -79,7 +79,6 @@ QLORA_API const char *qlora_status_name(int32_t status);
 QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 
 /* ---- formats ------------------------------------------------------------------------------------------ */
-
 /* Storage formats. Numbers are pinned; ggml types are 0x100 + GGML_TYPE_x. The first three are also the
  * element types of activations and the compute types. */
 #define QLORA_FORMAT_F32    0x100
@@ -93,20 +92,16 @@ QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 #define QLORA_FORMAT_FP4_DQ     4 /* FP4 with double-quantized absmax */
 #define QLORA_FORMAT_DYN8       5 /* bitsandbytes dynamic 8-bit, signed, f32 absmax per block (2110.02861) */
 #define QLORA_FORMAT_UDYN8      6 /* bitsandbytes dynamic 8-bit, unsigned */
-/* Eight-bit floats (2209.05433) with an f32 scale per block, absmax / largest value; block 2^30 = per tensor. */
-#define QLORA_FORMAT_FP8_E4M3  16
-#define QLORA_FORMAT_FP8_E5M2  17
-/* Microscaling (OCP MX 1.0): blocks of 32 along a row, a power of two per block as one byte (E8M0, 255 = NaN).
- * MXFP6 codes are a little-endian stream of 6 bits. */
-#define QLORA_FORMAT_MXFP8_E4M3 18
-#define QLORA_FORMAT_MXFP8_E5M2 19
-#define QLORA_FORMAT_MXFP6_E2M3 20
+#define QLORA_FORMAT_FP8_E4M3   16 /* 8-bit floats (2209.05433), f32 scale per block: absmax / largest value; */
+#define QLORA_FORMAT_FP8_E5M2   17 /* a block of 2^30 is one scale per tensor */
+#define QLORA_FORMAT_MXFP8_E4M3 18 /* OCP MX 1.0: 32 values along a row share a power of two (a byte, E8M0, */
+#define QLORA_FORMAT_MXFP8_E5M2 19 /* 255 = NaN) */
+#define QLORA_FORMAT_MXFP6_E2M3 20 /* codes are a little-endian stream of 6 bits */
 #define QLORA_FORMAT_MXFP6_E3M2 21
-/* More ggml types. K types are super-blocks of 256 with scales of 16 or 32 values that are themselves quantized. */
 #define QLORA_FORMAT_Q4_1    0x103
 #define QLORA_FORMAT_Q5_0    0x106
 #define QLORA_FORMAT_Q5_1    0x107
-#define QLORA_FORMAT_Q2_K    0x10a
+#define QLORA_FORMAT_Q2_K    0x10a /* ggml K types: 256 values in groups of 16 or 32 with quantized scales */
 #define QLORA_FORMAT_Q3_K    0x10b
 #define QLORA_FORMAT_Q4_K    0x10c
 #define QLORA_FORMAT_Q5_K    0x10d
@@ -132,7 +127,6 @@ QLORA_API int32_t qlora_format_query(int32_t format, qlora_format_info *info);
 QLORA_API int32_t qlora_format_find(const char *name, int32_t *format);
 
 /* ---- views -------------------------------------------------------------------------------------------- */
-
 /* A range of device memory. handle is a host pointer (ref, cpu), a device pointer (cuda) or a VkBuffer
  * (vulkan); offset and size are bytes. handle 0 means absent. host and CUDA addresses (handle + offset)
  * are aligned to the element size, Vulkan offsets to 4 bytes. */
@@ -262,7 +256,6 @@ QLORA_API int32_t qlora_context_query(qlora_context *context, qlora_context_info
 QLORA_API int32_t qlora_device_count(int32_t backend, uint32_t *count);
 
 /* ---- buffers ------------------------------------------------------------------------------------------ */
-
 /* For callers with no device API of their own. */
 typedef struct qlora_buffer_args {
     uint32_t struct_size, flags;
@@ -288,7 +281,6 @@ QLORA_API int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_a
 QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *args);
 
 /* ---- operations: sizes and support -------------------------------------------------------------------- */
-
 /* Every operation has an args struct that begins struct_size, flags, stream, scratch.
  *   stream   0 = the context's own; cuda: a cudaStream_t; vulkan: a VkCommandBuffer in recording state.
  *   scratch  device memory of at least qlora_operation_scratch() bytes, aligned to 256; its contents before
@@ -330,24 +322,19 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_FLAG_STOCHASTIC           8u /* quantize: round up or down at random, with the nearer more likely */
 
 /* ---- weights ------------------------------------------------------------------------------------------ */
-
-/* How a block's power of two follows from its absmax in MXFP8 and MXFP6. FLOOR is the OCP rule and may saturate
- * the largest values of a block; RCEIL is the smallest power that saturates none. */
-#define QLORA_POWER_FLOOR 0
+/* How a block's power of two follows from its absmax in MXFP8 and MXFP6. */
+#define QLORA_POWER_FLOOR 0 /* the OCP rule; the largest values of a block may saturate */
 #define QLORA_POWER_CEIL  1 /* absmax rounded up to a power of two, then as FLOOR */
-#define QLORA_POWER_EVEN  2 /* absmax first rounded to the element's mantissa, then as FLOOR */
-#define QLORA_POWER_RCEIL 3
+#define QLORA_POWER_EVEN  2 /* absmax rounded to the element's mantissa, then as FLOOR */
+#define QLORA_POWER_RCEIL 3 /* the smallest power that saturates nothing */
 
 /* Quantizes src[rows][cols] (F32, F16 or BF16) into the planes of weight, the only writer of planes.
- * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit (backends/README.md
- * lists the exceptions: tiny, huge and degenerate blocks that ggml gets wrong). Plain float
- * formats are rounded to nearest even. ERROR_VALUE names the first NaN or infinity on ref and cpu; cuda and
- * vulkan do not look. Finite values beyond a format's range saturate in FP8, MX and NVFP4 formats; in ggml formats
- * with f16 scales a scale above 65504 is kept as infinity, as ggml does.
- * importance is f32[cols] or absent: how much the error of a column matters, finite and not negative (ggml's
- * importance matrix). Q4_0, Q4_1, Q5_0, Q5_1, the K types and IQ4 search with it, other formats do not look at it.
- * STOCHASTIC (FP8, MX and NVFP4 formats; else ERROR_ARGUMENT): element i rounds by the random word of (seed, i), so
- * the same seed gives the same bits everywhere. */
+ * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit but for blocks that
+ * ggml gets wrong (backends/README.md). Plain floats: to nearest even. ERROR_VALUE names the first NaN or infinity
+ * on ref and cpu; cuda and vulkan do not look. Beyond a format's range FP8, MX and NVFP4 saturate; other ggml
+ * formats keep an infinite scale, as ggml does. importance, f32[cols] or absent, says how much errors of a column
+ * matter (finite, not negative): Q4_0, Q4_1, Q5_0, Q5_1, the K and IQ4 types search with it, others do not look.
+ * STOCHASTIC (FP8, MX, NVFP4): element i rounds by a random word of (seed, i), the same everywhere. */
 typedef struct qlora_quantize_args {
     uint32_t struct_size, flags;
     uint64_t stream;
@@ -388,7 +375,6 @@ QLORA_API int32_t qlora_weight_matmul(qlora_context *context, const qlora_matmul
 QLORA_API int32_t qlora_weight_matmul_grad(qlora_context *context, const qlora_matmul_args *args);
 
 /* ---- adapters ----------------------------------------------------------------------------------------- */
-
 /* LoRA-fused linear layer (LoRA, 2106.09685), r = rank, 0 < r <= 1024:
  *   xa = x A^T                              xa[tokens][r] in f32, kept for the backward call
  *   y  = x W^T + bias + scale * xa B^T      ACCUMULATE: y += ..., which makes a residual connection free
@@ -424,7 +410,6 @@ typedef struct qlora_linear_grad_args {
 QLORA_API int32_t qlora_linear_grad(qlora_context *context, const qlora_linear_grad_args *args);
 
 /* ---- training operations ------------------------------------------------------------------------------ */
-
 /* y[i] = row ids[i] of weight, for i below y.rows. ids is int32[y.rows]; an id outside 0..weight.rows-1
  * is ERROR_ARGUMENT on ref and cpu and gives a row of zeros on cuda and vulkan. */
 typedef struct qlora_embedding_args {
@@ -558,7 +543,6 @@ typedef struct qlora_cross_entropy_args {
 QLORA_API int32_t qlora_cross_entropy_loss(qlora_context *context, const qlora_cross_entropy_args *args);
 
 /* ---- optimizer ---------------------------------------------------------------------------------------- */
-
 /* One trained tensor of count elements. state1 and state2 are the first and second moment, zero before the
  * first step. Types: F32. */
 typedef struct qlora_parameter {
