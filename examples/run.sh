@@ -64,4 +64,4 @@ say "fine-tuning"
 data=$root/examples/data
 exec "$build/examples/finetune/qlora-finetune" --model "$data/demo-base-f16.gguf" --data "$data/dates_train.jsonl" \
     --eval-data "$data/dates_test.jsonl" --out "$build/dates-adapter.gguf" --exact-match 200 --samples 3 \
-    --rank 16 --alpha 32 --learning-rate 3e-3 --warmup 10 --batch 16 --epochs 2 "$@"
+    --rank 16 --alpha 32 --learning-rate 3e-3 --warmup 10 --batch 16 --steps 160 "$@"

@@ -1,5 +1,5 @@
-// The parts of examples/finetune that need no device: tokenizer, data, numbers, adapters; engine_files.cpp has the rest.
-// Golden files are looked for in $QLORA_SHARED, then in QLORA_SHARED_DIR; without them those cases say SKIPPED.
+// The parts of examples/finetune that need no device: tokenizer, data, numbers, adapters; engine_files.cpp has the
+// rest. Golden files are looked for in $QLORA_SHARED, then in QLORA_SHARED_DIR; without them those cases say SKIPPED.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "engine_support.h"
 
@@ -19,8 +19,8 @@ TEST_CASE("tokenizer: texts of the golden files, id for id") {
     const Gguf file(model);
     const Tokenizer tokenizer(file);
     const SafeTensors expected(golden);
-    for (const char *name : {"wikitext2_test", "tinyshakespeare"}) {
-        const std::string path = shared("data/" + std::string(name) + ".txt");
+    for (const std::string name : {"wikitext2_test", "tinyshakespeare"}) {
+        const std::string path = shared("data/" + name + ".txt");
         if (path.empty()) return;
         const MappedFile text(path);
         std::vector<int32_t> ids = tokenizer.encode(text.text());

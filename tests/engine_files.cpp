@@ -1,6 +1,7 @@
 // Files from strangers, as examples/finetune reads them: GGUF and safetensors, whole, truncated, hostile.
 #include "engine_support.h"
 
+#include "decode.h"
 #include "gguf.h"
 #include "safetensors.h"
 
@@ -79,6 +80,28 @@ TEST_CASE("gguf: every byte changed to hostile values ends in success or Error")
                 if (sum == 1) fail("keeps the sum alive");
             });
         }
+}
+
+// A whole model, its first bytes in memory of exactly that size, so that a sanitizer sees any read beyond them.
+TEST_CASE("gguf: the bundled model truncated anywhere is an error") {
+    static std::vector<uint8_t> part;
+    const FileFunctions real = file_functions;
+    const MappedFile whole(bundled_model());
+    const uint64_t header = 60000; // keys, tokens and tensor names end before
+    file_functions.map = [](const char *, const uint8_t **data, uint64_t *size) {
+        *data = part.data();
+        *size = part.size();
+        return 0;
+    };
+    file_functions.unmap = [](const uint8_t *, uint64_t) {};
+    for (uint64_t size = 0; size < whole.size(); size += size < header ? 7 : 97003) {
+        part = std::vector<uint8_t>(whole.data(), whole.data() + size);
+        CAPTURE(size);
+        CHECK(error_of([] { Gguf opened("part"); }) != "");
+    }
+    part = std::vector<uint8_t>(whole.data(), whole.data() + whole.size() - 1);
+    CHECK(error_of([] { Gguf opened("part"); }) != "");
+    file_functions = real;
 }
 
 TEST_CASE("gguf: hostile headers") {
@@ -234,4 +257,17 @@ TEST_CASE("safetensors: hostile headers") {
             12),
         "overlaps"));
     CHECK(contains(error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8), "hole"));
+}
+
+TEST_CASE("decode: Q6_K as ggml decodes it, halves and bfloats") {
+    CHECK(half_to_float(0x3c00) == 1);
+    CHECK(half_to_float(0xc500) == -5);
+    CHECK(half_to_float(0x0001) == 5.9604644775390625e-8f);
+    CHECK(half_to_float(0x03ff) == 6.0975551605224609375e-5f);
+    CHECK(bfloat_to_float(0xbf80) == -1);
+    const std::string path = shared("golden/ggml_blocks_shared.safetensors");
+    if (path.empty()) return;
+    const SafeTensors golden(path);
+    const std::vector<float> expected = golden.floats(golden.get("Q6_K.deq"));
+    CHECK(decode_q6_k(golden.get("Q6_K.bytes").data, expected.size()) == expected);
 }

@@ -17,7 +17,7 @@ using namespace finetune;
 namespace {
 
 void on_every_device(const std::function<void(Device &)> &test) {
-    for (const char *name : {"ref", "cpu", "cuda", "vulkan"}) {
+    for (const std::string name : {"ref", "cpu", "cuda", "vulkan"}) {
         std::string missing;
         try {
             Device device(name, 0);
@@ -109,8 +109,8 @@ struct Bundled {
 } // namespace
 
 TEST_CASE("network: losses and gradients are PyTorch's, with scaled and linear rotary embeddings") {
-    for (const char *name : {"llama3_rope", "llama_linear_rope"}) {
-        const std::string folder = shared(std::string("golden/zoo/") + name);
+    for (const std::string name : {"llama3_rope", "llama_linear_rope"}) {
+        const std::string folder = shared("golden/zoo/" + name);
         if (folder.empty()) return;
         const Gguf file(folder + "/model-f16.gguf");
         const SafeTensors golden(folder + "/golden.safetensors");

@@ -69,6 +69,7 @@ TEST_CASE("creating a context fails cleanly wherever it fails") {
             qlora_context *context = reinterpret_cast<qlora_context *>(uintptr_t(1));
             arm();
             const int32_t status = qlora_context_create(&args, &context);
+            host.disarm(); // destroy makes driver calls as well, and has no status
             CHECK((context != nullptr) == (status == QLORA_OK));
             message = line;
             qlora_context_destroy(context);

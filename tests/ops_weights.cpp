@@ -29,7 +29,7 @@ template <> std::vector<Case> cases<QLORA_OP_QUANTIZE>() {
                                     row.format, type, 0, [=](Stage &stage) {
                                         qlora_quantize_args args = {};
                                         args.weight = stage.output_weight(row.format, rows, cols, block);
-                                        args.src = stage.tensor(type, rows, cols, special_values(rows * cols, block > 1 ? block : 32, type, count, !wide), count % 2 ? cols + 3 : 0);
+                                        args.src = stage.tensor(type, rows, cols, special_values(rows * cols, block > 1 ? block : 32, type, count), count % 2 ? cols + 3 : 0);
                                         stage.run<QLORA_OP_QUANTIZE>(args);
                                     }});
                 }

@@ -15,6 +15,15 @@ constexpr int format_index(int32_t format) {
     return i;
 }
 
+// Asks for a cache line ahead of its use.
+inline void prefetch(const void *place) {
+#if defined(__GNUC__)
+    __builtin_prefetch(place);
+#else
+    (void)place;
+#endif
+}
+
 // Where a weight's planes lie.
 struct Planes {
     const uint8_t *code;

@@ -10,10 +10,13 @@
 #endif
 #if defined(__clang__)
 #define QLORA_UNROLL _Pragma("clang loop unroll(full)")
+#define QLORA_UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #elif defined(__GNUC__)
 #define QLORA_UNROLL _Pragma("GCC unroll 32")
+#define QLORA_UNROLL_4 _Pragma("GCC unroll 4")
 #else
 #define QLORA_UNROLL
+#define QLORA_UNROLL_4
 #endif
 
 // Conversions by integers, private to each file so that no copy compiled under a target region escapes.

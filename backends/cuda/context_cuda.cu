@@ -20,12 +20,14 @@ int32_t device_count(uint32_t *count) {
     return QLORA_OK;
 }
 
+static __global__ void probe_kernel() {}
+
 static int32_t open(Context &context, State &state, const qlora_context_args &args) {
     int devices = 0;
     const cudaError_t found = context.injected("cudaGetDeviceCount") ? cudaErrorUnknown : cudaGetDeviceCount(&devices);
     if (found != cudaSuccess)
-        return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: cuda: %s; install an NVIDIA driver for CUDA 12 or later, or choose another backend",
-                            cudaGetErrorString(found));
+        return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: cuda: no NVIDIA driver for CUDA %d was found (%s); install one, or choose another backend",
+                            CUDART_VERSION / 1000, cudaGetErrorString(found));
     if (args.device < 0 || args.device >= devices)
         return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: device %d: this machine has %d CUDA devices; use an index below that", args.device, devices);
     state.device = args.device;
@@ -42,14 +44,23 @@ static int32_t open(Context &context, State &state, const qlora_context_args &ar
     state.capability = major * 10 + minor;
     if (state.capability < 75)
         return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: device %d has compute capability %d.%d; 7.5 or later is needed", state.device, major, minor);
+    // What the kernels were compiled for decides what they can do: code for sm_75 also runs on later devices.
+    cudaFuncAttributes attributes;
+    const cudaError_t built = context.injected("cudaFuncGetAttributes") ? cudaErrorUnknown : cudaFuncGetAttributes(&attributes, reinterpret_cast<const void *>(probe_kernel));
+    if (built == cudaErrorNoKernelImageForDevice || built == cudaErrorInvalidDeviceFunction)
+        return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: device %d is sm_%d, for which this library was not built; add it to QLORA_CUDA_ARCHITECTURES", state.device,
+                            state.capability);
+    if (built != cudaSuccess) return driver_failure(context, "cudaFuncGetAttributes", built);
+    state.compiled = attributes.ptxVersion;
     cudaDeviceProp properties;
     QLORA_CUDA(context, "cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, state.device));
     std::snprintf(state.name, sizeof state.name, "%.100s (sm_%d)", properties.name, state.capability);
     state.stream = reinterpret_cast<cudaStream_t>(args.stream);
     state.own_stream = args.stream == 0;
     if (state.own_stream) QLORA_CUDA(context, "cudaStreamCreate", cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking));
-    state.lt = open_lt(context);
-    return QLORA_OK;
+    const int32_t status = open_lt(context, &state.lt);
+    if (status != QLORA_OK && state.own_stream) cudaStreamDestroy(state.stream);
+    return status;
 }
 
 int32_t create(Context &context, const qlora_context_args &args) {
@@ -92,7 +103,7 @@ int32_t synchronize(Context &context) {
 }
 
 // Every row of formats.def has a decoder and an encoder here, so every combination has a kernel.
-bool supports(Context &, uint32_t, int32_t, int32_t) { return false; }
+bool supports(Context &, uint32_t, int32_t, int32_t) { return true; }
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_CUDA
 #define QLORA_VTABLE_NAME "cuda"

@@ -5,8 +5,18 @@
 namespace qlora {
 namespace cuda {
 
-Lt *open_lt(Context &context);
+// *lt is null when the library is not on this machine, which is no error.
+int32_t open_lt(Context &context, Lt **lt);
 void close_lt(Context &context, Lt *lt);
+
+// y[m][n] = a b^T + beta y with 16-bit operands and f32 sums. a[m][k]; b[n][k], or b[k][n] when b_turned; pointers are
+// aligned to 16 bytes and strides to 8 elements.
+struct LtProduct {
+    int64_t m, n, k, a_stride, b_stride, y_stride;
+    int32_t type, y_type, b_turned, beta;
+};
+// ERROR_UNSUPPORTED, without a message, when cuBLASLt knows no way; then nothing was enqueued.
+int32_t multiply_lt(Context &context, cudaStream_t stream, const LtProduct &product, const void *a, const void *b, void *y, void *workspace, uint64_t workspace_bytes);
 
 } // namespace cuda
 } // namespace qlora

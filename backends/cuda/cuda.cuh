@@ -12,7 +12,8 @@ struct Lt; // cuBLASLt, when it could be loaded (cublaslt_cuda.cu)
 
 struct State {
     int device;
-    int capability;      // 75, 80, 90, ...
+    int capability;      // of the device: 75, 80, 90, ...
+    int compiled;        // of the kernels that it runs
     int multiprocessors;
     cudaStream_t stream; // the default one; the caller's or our own
     bool own_stream;

@@ -11,6 +11,12 @@ namespace {
 
 constexpr float smallest_normal = 1.17549435e-38f; // an absmax below it counts as zero
 
+// 1 / scale of a ggml block; a scale so small that this overflows is zero as f16 and counts as zero.
+float inverse_of(float scale) {
+    const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
+    return std::isfinite(inverse) ? inverse : 0.0f;
+}
+
 float source(const qlora_quantize_args &args, uint64_t index) {
     return get(args.src, index / args.src.cols, index % args.src.cols);
 }
@@ -181,7 +187,7 @@ template <> struct EncodeCodec<Codec::SIGNED8> {
             BlockQ8_0 &block = address<BlockQ8_0>(args.weight->planes[QLORA_PLANE_CODE])[b];
             float absmax = 0;
             for (uint64_t j = 0; j < 32; j++) absmax = std::fmax(absmax, std::fabs(source(args, b * 32 + j)));
-            const float scale = absmax / 127, inverse = scale != 0 ? 1.0f / scale : 0;
+            const float scale = absmax / 127, inverse = inverse_of(scale);
             block.scale = uint16_t(qlora_f16_from_f32(bits_of(scale)));
             for (uint64_t j = 0; j < 32; j++) block.codes[j] = int8_t(std::round(source(args, b * 32 + j) * inverse));
         }

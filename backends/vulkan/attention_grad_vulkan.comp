@@ -55,13 +55,9 @@ QLORA_READ4(read_dy4, read_dy, dy_vectors, dy_halves, 3u, TYPE)
 QLORA_WRITE4(write_first4, write_first)
 QLORA_WRITE4(write_second4, write_second)
 
-const uint SOURCE_Q = 0u, SOURCE_K = 1u, SOURCE_V = 2u, SOURCE_DY = 3u;
-vec4 read4(uint source, uint i, uint left) {
-    return source == SOURCE_Q ? read_q4(i, left) : source == SOURCE_K ? read_k4(i, left) : source == SOURCE_V ? read_v4(i, left) : read_dy4(i, left);
-}
-
 #include "backends/vulkan/attention.glsl"
 
+const bool KEYS_OWN = MODE == 2u;
 const uint SECOND_CHUNKS = WANT_SECOND != 0u ? CHUNKS : 1u;
 vec4 first_sums[CHUNKS][4], second_sums[SECOND_CHUNKS][4];
 
@@ -73,31 +69,31 @@ void make_delta() {
     delta[QLORA_BASE(7u) + item] = sum;
 }
 
-// Meets the own rows with one tile of other rows. Rows are counted in the tensors; keys_own says which of them are keys.
-void meet(bool keys_own, uint own_first, uint own_end, uint other_first, uint other_end, uint head, uint kv, uvec4 sequence) {
+// Meets the own rows with one tile of other rows. Rows are counted in the tensors.
+void meet(uint own_first, uint own_end, uint other_first, uint other_end, uint head, uint kv, uvec4 sequence) {
     uint a = gl_LocalInvocationIndex / 8u, b = gl_LocalInvocationIndex % 8u;
     float scores[4][4] = float[4][4](float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0));
     float slopes[4][4] = scores; // dy . v
-    [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
-        if (keys_own) {
-            load_own(SOURCE_K, own_first, own_end, k_stride, kv, c);
-            load_other(SOURCE_Q, other_first, other_end, q_stride, head, c);
+    for (uint c = 0u; c < CHUNKS; c++) {
+        if (KEYS_OWN) {
+            QLORA_LOAD_TILE(own_tile, read_k4, own_first, own_end, k_stride, kv, c)
+            QLORA_LOAD_TILE(other_tile, read_q4, other_first, other_end, q_stride, head, c)
         } else {
-            load_own(SOURCE_Q, own_first, own_end, q_stride, head, c);
-            load_other(SOURCE_K, other_first, other_end, k_stride, kv, c);
+            QLORA_LOAD_TILE(own_tile, read_q4, own_first, own_end, q_stride, head, c)
+            QLORA_LOAD_TILE(other_tile, read_k4, other_first, other_end, k_stride, kv, c)
         }
         barrier();
         add_dots(scores);
         barrier();
     }
     if (WANT_FIRST != 0u)
-        [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
-            if (keys_own) {
-                load_own(SOURCE_V, own_first, own_end, v_stride, kv, c);
-                load_other(SOURCE_DY, other_first, other_end, dy_stride, head, c);
+        for (uint c = 0u; c < CHUNKS; c++) {
+            if (KEYS_OWN) {
+                QLORA_LOAD_TILE(own_tile, read_v4, own_first, own_end, v_stride, kv, c)
+                QLORA_LOAD_TILE(other_tile, read_dy4, other_first, other_end, dy_stride, head, c)
             } else {
-                load_own(SOURCE_DY, own_first, own_end, dy_stride, head, c);
-                load_other(SOURCE_V, other_first, other_end, v_stride, kv, c);
+                QLORA_LOAD_TILE(own_tile, read_dy4, own_first, own_end, dy_stride, head, c)
+                QLORA_LOAD_TILE(other_tile, read_v4, other_first, other_end, v_stride, kv, c)
             }
             barrier();
             add_dots(slopes);
@@ -106,7 +102,7 @@ void meet(bool keys_own, uint own_first, uint own_end, uint other_first, uint ot
     [[unroll]] for (uint i = 0u; i < 4u; i++)
         [[unroll]] for (uint j = 0u; j < 4u; j++) {
             uint own = own_first + a * 4u + i, other = other_first + b + j * 8u;
-            uint q = keys_own ? other : own, k = keys_own ? own : other;
+            uint q = KEYS_OWN ? other : own, k = KEYS_OWN ? own : other;
             bool seen = own < own_end && other < other_end && k - sequence.z <= q - sequence.x + (sequence.w - sequence.y);
             uint place = q * heads + head;
             float p = seen ? exponential(scale * scores[i][j] - lse[QLORA_BASE(6u) + place]) : 0.0;
@@ -116,8 +112,11 @@ void meet(bool keys_own, uint own_first, uint own_end, uint other_first, uint ot
     if (WANT_FIRST != 0u) {
         share_pairs(slopes);
         [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
-            if (keys_own) load_other(SOURCE_Q, other_first, other_end, q_stride, head, c);
-            else load_other(SOURCE_K, other_first, other_end, k_stride, kv, c);
+            if (KEYS_OWN) {
+                QLORA_LOAD_TILE(other_tile, read_q4, other_first, other_end, q_stride, head, c)
+            } else {
+                QLORA_LOAD_TILE(other_tile, read_k4, other_first, other_end, k_stride, kv, c)
+            }
             barrier();
             add_weighted(first_sums[c]);
             barrier();
@@ -126,7 +125,7 @@ void meet(bool keys_own, uint own_first, uint own_end, uint other_first, uint ot
     if (WANT_SECOND != 0u) {
         share_pairs(scores);
         [[unroll]] for (uint c = 0u; c < SECOND_CHUNKS; c++) {
-            load_other(SOURCE_DY, other_first, other_end, dy_stride, head, c);
+            QLORA_LOAD_TILE(other_tile, read_dy4, other_first, other_end, dy_stride, head, c)
             barrier();
             add_weighted(second_sums[c]);
             barrier();
@@ -136,28 +135,23 @@ void meet(bool keys_own, uint own_first, uint own_end, uint other_first, uint ot
 
 void main() {
     if (MODE == 0u) { make_delta(); return; }
-    const bool keys_own = MODE == 2u;
-    uint owners = keys_own ? kv_heads : heads, shared_by = heads / kv_heads;
+    uint owners = KEYS_OWN ? kv_heads : heads, shared_by = heads / kv_heads;
     uint group = group_index(), owner = group / tiles % owners, s = group / tiles / owners;
-    uint first = (keys_own ? group % tiles : tiles - 1u - group % tiles) * TILE; // the longest walks first
+    uint first = (KEYS_OWN ? group % tiles : tiles - 1u - group % tiles) * TILE; // the longest walks first
     if (s >= sequence_count) return;
     uvec4 sequence = sequence_at(s);
     uint ahead = sequence.w - sequence.y;
-    if (first >= (keys_own ? sequence.w : sequence.y)) return;
+    if (first >= (KEYS_OWN ? sequence.w : sequence.y)) return;
     [[unroll]] for (uint i = 0u; i < 4u; i++) {
         [[unroll]] for (uint c = 0u; c < CHUNKS; c++) first_sums[c][i] = vec4(0.0);
         [[unroll]] for (uint c = 0u; c < SECOND_CHUNKS; c++) second_sums[c][i] = vec4(0.0);
     }
-    uint own_first = first + (keys_own ? sequence.z : sequence.x), own_end = keys_own ? sequence.z + sequence.w : sequence.x + sequence.y;
-    if (keys_own) {
-        uint begin = first > ahead ? (first - ahead) / TILE * TILE : 0u; // the first query that sees this tile
-        for (uint h = 0u; h < shared_by; h++)
-            for (uint q = begin; q < sequence.y; q += TILE)
-                meet(true, own_first, own_end, sequence.x + q, sequence.x + sequence.y, owner * shared_by + h, owner, sequence);
-    } else {
-        uint k_end = min(first + TILE, sequence.y) + ahead;
-        for (uint k = 0u; k < k_end; k += TILE) meet(false, own_first, own_end, sequence.z + k, sequence.z + k_end, owner, owner / shared_by, sequence);
-    }
+    uint own_first = first + (KEYS_OWN ? sequence.z : sequence.x), own_end = KEYS_OWN ? sequence.z + sequence.w : sequence.x + sequence.y;
+    // Other rows: the keys that some own query sees, or, head by head, the queries that see some own key.
+    uint begin = KEYS_OWN && first > ahead ? (first - ahead) / TILE * TILE : 0u, end = KEYS_OWN ? sequence.y : min(first + TILE, sequence.y) + ahead;
+    uint other_first = KEYS_OWN ? sequence.x : sequence.z, head = KEYS_OWN ? owner * shared_by : owner, heads_end = KEYS_OWN ? head + shared_by : head + 1u;
+    for (; head < heads_end; head++)
+        for (uint other = begin; other < end; other += TILE) meet(own_first, own_end, other_first + other, other_first + end, head, head / shared_by, sequence);
     uint a = gl_LocalInvocationIndex / 8u, b = gl_LocalInvocationIndex % 8u;
     [[unroll]] for (uint i = 0u; i < 4u; i++) {
         uint r = own_first + a * 4u + i;

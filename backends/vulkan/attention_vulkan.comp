@@ -43,9 +43,6 @@ QLORA_READ4(read_k4, read_k, k_vectors, k_halves, 1u, TYPE)
 QLORA_READ4(read_v4, read_v, v_vectors, v_halves, 2u, TYPE)
 QLORA_WRITE4(write_y4, write_y)
 
-const uint SOURCE_Q = 0u, SOURCE_K = 1u, SOURCE_V = 2u;
-vec4 read4(uint source, uint i, uint left) { return source == SOURCE_Q ? read_q4(i, left) : source == SOURCE_K ? read_k4(i, left) : read_v4(i, left); }
-
 #include "backends/vulkan/attention.glsl"
 
 shared vec4 row_parts[64];
@@ -63,9 +60,9 @@ void main() {
         [[unroll]] for (uint i = 0u; i < 4u; i++) sums[c][i] = vec4(0.0);
     for (uint key = 0u; key < k_end; key += TILE) {
         float scores[4][4] = float[4][4](float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0));
-        [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
-            load_own(SOURCE_Q, q_first, q_end, q_stride, head, c);
-            load_other(SOURCE_K, sequence.z + key, sequence.z + k_end, k_stride, kv, c);
+        for (uint c = 0u; c < CHUNKS; c++) {
+            QLORA_LOAD_TILE(own_tile, read_q4, q_first, q_end, q_stride, head, c)
+            QLORA_LOAD_TILE(other_tile, read_k4, sequence.z + key, sequence.z + k_end, k_stride, kv, c)
             barrier();
             add_dots(scores);
             barrier();
@@ -92,7 +89,7 @@ void main() {
         maximum = highest;
         share_pairs(scores);
         [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
-            load_other(SOURCE_V, sequence.z + key, sequence.z + k_end, v_stride, kv, c);
+            QLORA_LOAD_TILE(other_tile, read_v4, sequence.z + key, sequence.z + k_end, v_stride, kv, c)
             barrier();
             add_weighted(sums[c]);
             barrier();

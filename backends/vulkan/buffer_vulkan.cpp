@@ -47,9 +47,6 @@ int32_t allocate_parts(Context &context, uint64_t bytes, bool host, Allocation *
     return QLORA_OK;
 }
 
-uint64_t handle_of(VkBuffer buffer) { uint64_t handle = 0; std::memcpy(&handle, &buffer, sizeof buffer); return handle; }
-VkBuffer buffer_of(uint64_t handle) { VkBuffer buffer; std::memcpy(&buffer, &handle, sizeof buffer); return buffer; }
-
 } // namespace
 
 int32_t allocate_buffer(Context &context, uint64_t bytes, bool host, Allocation *allocation) {

@@ -108,7 +108,8 @@ int32_t create_all(Context &context, State &state, const qlora_context_args &arg
     memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
     state.vk.GetPhysicalDeviceMemoryProperties2(state.physical, &memory);
     state.memory = memory.memoryProperties;
-    return create_recording(context);
+    QLORA_TRY(create_recording(context));
+    return finish(context); // the tables are on the device before anything can be lost
 }
 
 bool has_memory_budget(const State &state) {

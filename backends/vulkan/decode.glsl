@@ -26,10 +26,18 @@ void decode_begin() {
     if (TABLE != TABLE_NONE)
         for (uint i = gl_LocalInvocationIndex; i < TABLE_SIZE; i += gl_WorkGroupSize.x) decode_table[i] = table_entry(TABLE, i);
     if (SCALE == SCALE_NESTED)
-        for (uint i = gl_LocalInvocationIndex; i < NESTED_SIZE; i += gl_WorkGroupSize.x) decode_nested[i] = dyn8_table[i];
+        for (uint i = gl_LocalInvocationIndex; i < NESTED_SIZE; i += gl_WorkGroupSize.x) decode_nested[i] = table_entry(TABLE_DYN8, i);
     if (TABLE != TABLE_NONE || SCALE == SCALE_NESTED) barrier();
 }
 
+uint decode_add(uint a, uint b) {
+#ifdef QLORA_EXACT
+    return exact_add(a, b);
+#else
+    precise float sum = uintBitsToFloat(a) + uintBitsToFloat(b);
+    return floatBitsToUint(sum);
+#endif
+}
 uint decode_multiply(uint a, uint b) {
 #ifdef QLORA_EXACT
     return exact_multiply(a, b);
@@ -38,13 +46,18 @@ uint decode_multiply(uint a, uint b) {
     return floatBitsToUint(product);
 #endif
 }
-uint decode_add(uint a, uint b) {
+// Products of eight values with their scale. Table entries are zero or above 2^-22, so an ordinary scale needs no care.
+void decode_multiply8(inout uint values[8], uint scale) {
 #ifdef QLORA_EXACT
-    return exact_add(a, b);
-#else
-    precise float sum = uintBitsToFloat(a) + uintBitsToFloat(b);
-    return floatBitsToUint(sum);
+    if ((scale & 0x7fffffffu) < 0x0d800000u) { // 2^-100
+        [[dont_unroll]] for (uint e = 0u; e < 8u; e++) values[e] = exact_multiply(values[e], scale);
+        return;
+    }
 #endif
+    [[unroll]] for (uint e = 0u; e < 8u; e++) {
+        precise float product = uintBitsToFloat(values[e]) * uintBitsToFloat(scale);
+        values[e] = floatBitsToUint(product);
+    }
 }
 
 // Halfwords of the code plane, and a word that begins at any halfword.
@@ -88,19 +101,20 @@ void decode8(uint i, out uint values[8]) {
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = widen(ELEMENT, code_words[place + (ELEMENT == F32 ? e : e >> 1)], e);
         return;
     }
-    uint block = i >> BLOCK_SHIFT, j = i & ((1u << BLOCK_SHIFT) - 1u), scale = decode_scale(block);
+    uint block = i >> BLOCK_SHIFT, j = i & ((1u << BLOCK_SHIFT) - 1u);
     if (CODEC == CODEC_CODEBOOK4) {
         uint word = code_words[QLORA_BASE(0u) + (i >> 3)];
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_multiply(decode_table[(word >> ((e ^ 1u) * 4u)) & 15u], scale);
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(word >> ((e ^ 1u) * 4u)) & 15u];
     } else if (CODEC == CODEC_CODEBOOK8) {
         uint place = QLORA_BASE(0u) + (i >> 2), low = code_words[place], high = code_words[place + 1u];
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_multiply(decode_table[((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 255u], scale);
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 255u];
     } else if (CODEC == CODEC_OFFSET4) {
         uint place = block * (BLOCK_BYTES / 2u) + 1u + ((j & 15u) >> 1), shift = j < 16u ? 0u : 4u;
         uint low = code_word_at_half(place) >> shift, high = code_word_at_half(place + 2u) >> shift;
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_multiply(floatBitsToUint(decode_offset4(((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 15u)), scale);
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = floatBitsToUint(decode_offset4(((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 15u));
     } else {
         uint place = block * (BLOCK_BYTES / 2u) + 1u + (j >> 1), low = code_word_at_half(place), high = code_word_at_half(place + 2u);
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_multiply(floatBitsToUint(decode_signed8((e < 4u ? low : high) >> ((e & 3u) * 8u))), scale);
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = floatBitsToUint(decode_signed8((e < 4u ? low : high) >> ((e & 3u) * 8u)));
     }
+    decode_multiply8(values, decode_scale(block));
 }

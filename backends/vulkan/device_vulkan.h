@@ -10,6 +10,7 @@
 #define VK_NO_PROTOTYPES
 #include <vulkan/vulkan.h>
 
+#include <cstring>
 #include <initializer_list>
 
 namespace qlora {
@@ -28,7 +29,7 @@ struct Functions {
 #undef QLORA_VULKAN_FUNCTION
 };
 
-constexpr uint32_t binding_limit = 12;     // storage buffers of one dispatch
+constexpr uint32_t binding_limit = 12;     // storage buffers of one dispatch; the last is the codebooks
 constexpr uint32_t constant_limit = 24;    // specialisation constants of one pipeline
 constexpr uint32_t push_limit = 128;       // bytes
 constexpr uint32_t batch_dispatches = 256; // a longer recording is submitted
@@ -97,7 +98,7 @@ struct State {
     VkCommandPool commands;
     Batch batches[batch_count];
     uint32_t current;
-    Allocation staging, nothing; // nothing: bound where a span is absent
+    Allocation staging, tables; // tables: the codebooks, and what is bound where a span is absent
     char *staging_memory;
     Array<Pipeline> pipelines;
     Array<Allocation> buffers;
@@ -127,8 +128,13 @@ int32_t driver_status(Context &context, VkResult result, const char *call);
 
 // ---- buffers (buffer_vulkan.cpp) --------------------------------------------------------------------------------
 
+// A VkBuffer is a pointer or 64 bits, depending on the machine.
+inline uint64_t handle_of(VkBuffer buffer) { uint64_t handle = 0; std::memcpy(&handle, &buffer, sizeof buffer); return handle; }
+inline VkBuffer buffer_of(uint64_t handle) { VkBuffer buffer; std::memcpy(&buffer, &handle, sizeof buffer); return buffer; }
 int32_t allocate_buffer(Context &context, uint64_t bytes, bool host, Allocation *allocation);
 void free_buffer(State &state, const Allocation &allocation);
+// Puts the codebooks into device memory (codebooks_vulkan.cpp).
+int32_t create_tables(Context &context);
 
 // ---- recording (enqueue_vulkan.cpp) -----------------------------------------------------------------------------
 

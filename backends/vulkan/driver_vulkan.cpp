@@ -25,7 +25,8 @@ void *open_library() {
     const char *const names[] = {"libvulkan.so.1", "libvulkan.so"};
 #endif
     for (const char *name : names)
-        if (void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
+        // Stays mapped: drivers leave threads and exit handlers behind, and crash when their code is gone.
+        if (void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)) return library;
     return nullptr;
 }
 void close_library(void *library) { if (library) dlclose(library); }

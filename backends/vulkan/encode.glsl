@@ -3,6 +3,13 @@
 layout(constant_id = 0) const uint TABLE = 1u;
 layout(constant_id = 1) const uint TABLE_SIZE = 16u;
 
+const uint nf4_thresholds[15] = uint[15](
+#include "backends/codebooks/nf4_thresholds.inc"
+);
+const uint fp4_thresholds[7] = uint[7](
+#include "backends/codebooks/fp4_thresholds.inc"
+);
+
 shared float encode_table[TABLE_SIZE];
 
 void encode_begin() {

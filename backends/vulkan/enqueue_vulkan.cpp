@@ -88,8 +88,8 @@ int32_t recycle(Context &context, Batch &batch) {
     State &state = state_of(context);
     if (!batch.submitted) return QLORA_OK;
     QLORA_VULKAN_TRY(context, state.vk, WaitForFences, state.device, 1, &batch.fence, VK_TRUE, UINT64_MAX);
-    QLORA_VULKAN_TRY(context, state.vk, ResetFences, state.device, 1, &batch.fence);
     QLORA_VULKAN_TRY(context, state.vk, ResetDescriptorPool, state.device, batch.descriptors, 0);
+    QLORA_VULKAN_TRY(context, state.vk, ResetFences, state.device, 1, &batch.fence); // last: a wait after a failure here returns
     batch.submitted = false;
     batch.dispatches = 0;
     batch.staged = 0;
@@ -175,18 +175,17 @@ int32_t bind_spans(Context &context, VkDescriptorSet set, const Spans &spans, Pu
     VkDescriptorBufferInfo infos[binding_limit];
     VkWriteDescriptorSet writes[binding_limit] = {};
     header = PushHeader{};
-    for (uint32_t i = 0; i < spans.count; i++) {
-        const qlora_span &span = spans.data[i];
+    // Every binding is written, since a shader may name more of them than a variant of it uses; the last is the codebooks.
+    for (uint32_t i = 0; i < binding_limit; i++) {
+        const qlora_span span = i < spans.count ? spans.data[i] : qlora_span{};
         if (span.handle == 0 || span.size == 0) {
-            infos[i] = {state.nothing.buffer, 0, VK_WHOLE_SIZE};
+            infos[i] = {state.tables.buffer, 0, VK_WHOLE_SIZE};
         } else {
             const uint64_t start = span.offset / alignment * alignment, range = (span.offset - start + span.size + 3) / 4 * 4;
             if (range > state.properties.limits.maxStorageBufferRange)
                 return context.fail(QLORA_ERROR_UNSUPPORTED, "vulkan: an operand of %llu bytes: this device reaches %llu in one binding; split the tensor",
                                     (unsigned long long)span.size, (unsigned long long)state.properties.limits.maxStorageBufferRange);
-            std::memcpy(&infos[i].buffer, &span.handle, sizeof infos[i].buffer);
-            infos[i].offset = start;
-            infos[i].range = range;
+            infos[i] = {buffer_of(span.handle), start, range};
             header.base[i / 4] |= uint32_t((span.offset - start) / 4) << (i % 4 * 8);
         }
         writes[i].sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET;
@@ -196,7 +195,7 @@ int32_t bind_spans(Context &context, VkDescriptorSet set, const Spans &spans, Pu
         writes[i].descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
         writes[i].pBufferInfo = &infos[i];
     }
-    state.vk.UpdateDescriptorSets(state.device, spans.count, writes, 0, nullptr);
+    state.vk.UpdateDescriptorSets(state.device, binding_limit, writes, 0, nullptr);
     return QLORA_OK;
 }
 
@@ -212,11 +211,10 @@ int32_t create_recording(Context &context) {
     QLORA_VULKAN_TRY(context, state.vk, CreateCommandPool, state.device, &pool, nullptr, &state.commands);
     for (Batch &batch : state.batches) QLORA_TRY(create_batch(context, batch));
     QLORA_TRY(allocate_buffer(context, staging_bytes * batch_count, true, &state.staging));
-    QLORA_TRY(allocate_buffer(context, 256, false, &state.nothing));
     void *memory;
     QLORA_VULKAN_TRY(context, state.vk, MapMemory, state.device, state.staging.memory, 0, VK_WHOLE_SIZE, 0, &memory);
     state.staging_memory = static_cast<char *>(memory);
-    return QLORA_OK;
+    return create_tables(context);
 }
 
 void destroy_recording(Context &context) {
@@ -232,7 +230,7 @@ void destroy_recording(Context &context) {
         if (batch.descriptors) state.vk.DestroyDescriptorPool(state.device, batch.descriptors, nullptr);
     }
     free_buffer(state, state.staging);
-    free_buffer(state, state.nothing);
+    free_buffer(state, state.tables);
     if (state.commands) state.vk.DestroyCommandPool(state.device, state.commands, nullptr);
     if (state.layout) state.vk.DestroyPipelineLayout(state.device, state.layout, nullptr);
     if (state.set_layout) state.vk.DestroyDescriptorSetLayout(state.device, state.set_layout, nullptr);
@@ -264,17 +262,29 @@ int32_t begin(Context &context, uint64_t stream, uint64_t bytes, VkCommandBuffer
     return QLORA_OK;
 }
 
-int32_t submit(Context &context) {
-    State &state = state_of(context);
-    Batch &batch = state.batches[state.current];
-    if (!batch.recording) return QLORA_OK;
+static int32_t end_and_submit(Context &context, State &state, Batch &batch) {
     QLORA_VULKAN_TRY(context, state.vk, EndCommandBuffer, batch.commands);
     VkSubmitInfo info = {};
     info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
     info.commandBufferCount = 1;
     info.pCommandBuffers = &batch.commands;
     QLORA_VULKAN_TRY(context, state.vk, QueueSubmit, state.queue, 1, &info, batch.fence);
+    return QLORA_OK;
+}
+
+int32_t submit(Context &context) {
+    State &state = state_of(context);
+    Batch &batch = state.batches[state.current];
+    if (!batch.recording) return QLORA_OK;
+    const int32_t status = end_and_submit(context, state, batch);
     batch.recording = false;
+    if (status != QLORA_OK) { // what was recorded is lost; the next batch begins clean
+        state.vk.ResetCommandBuffer(batch.commands, 0);
+        state.vk.ResetDescriptorPool(state.device, batch.descriptors, 0);
+        batch.dispatches = 0;
+        batch.staged = 0;
+        return status;
+    }
     batch.submitted = true;
     state.current = (state.current + 1) % batch_count;
     return QLORA_OK;
@@ -325,12 +335,10 @@ int32_t enqueue_update(Context &context, uint64_t stream, const qlora_span &span
     State &state = state_of(context);
     VkCommandBuffer commands;
     QLORA_TRY(begin(context, stream, 0, &commands));
-    VkBuffer buffer;
-    std::memcpy(&buffer, &span.handle, sizeof buffer);
     barrier(state, commands);
     constexpr uint64_t limit = 65536; // of one vkCmdUpdateBuffer
     for (uint64_t done = 0; done < bytes; done += limit)
-        state.vk.CmdUpdateBuffer(commands, buffer, span.offset + done, bytes - done < limit ? bytes - done : limit, static_cast<const char *>(data) + done);
+        state.vk.CmdUpdateBuffer(commands, buffer_of(span.handle), span.offset + done, bytes - done < limit ? bytes - done : limit, static_cast<const char *>(data) + done);
     return QLORA_OK;
 }
 

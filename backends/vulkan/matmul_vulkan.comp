@@ -48,13 +48,13 @@ void store_w(uint n, uint k, bool along_n, float values[8]) {
 
 void fill_tiles(uint m0, uint n0, uint k0) {
     float values[8];
-    [[unroll]] for (uint o = gl_LocalInvocationIndex; o < TILE_M * OCTETS_K; o += 256u) {
+    for (uint o = gl_LocalInvocationIndex; o < TILE_M * OCTETS_K; o += 256u) {
         uint m = TURNED_X != 0u ? o % (TILE_M / 8u) * 8u : o % TILE_M, k = TURNED_X != 0u ? o / (TILE_M / 8u) : o / TILE_M * 8u;
         if (TURNED_X != 0u) load_x(k0 + k, m0 + m, k_count, m_count, values);
         else load_x(m0 + m, k0 + k, m_count, k_count, values);
         store_x(m, k, TURNED_X != 0u, values);
     }
-    [[unroll]] for (uint o = gl_LocalInvocationIndex; o < TILE_N * OCTETS_K; o += 256u) {
+    for (uint o = gl_LocalInvocationIndex; o < TILE_N * OCTETS_K; o += 256u) {
         uint n = TURNED_W != 0u ? o % (TILE_N / 8u) * 8u : o % TILE_N, k = TURNED_W != 0u ? o / (TILE_N / 8u) : o / TILE_N * 8u;
         if (TURNED_W != 0u) load_w(k0 + k, n0 + n, k_count, n_count, values);
         else load_w(n0 + n, k0 + k, n_count, k_count, values);
@@ -78,7 +78,7 @@ void fill_extension(uint m0, uint n0, uint k0) {
 
 // Invocation (a, b) owns rows 4a..4a+3 of every THREADS_M * 4 rows, and columns likewise.
 void multiply_tiles(uint a, uint b) {
-    [[unroll]] for (uint k = 0u; k < TILE_K; k++) {
+    for (uint k = 0u; k < TILE_K; k++) {
         vec4 x[EACH_M / 4u], w[EACH_N / 4u];
         [[unroll]] for (uint i = 0u; i < EACH_M / 4u; i++) x[i] = tile_x[k * VECTORS_M + i * THREADS_M + a];
         [[unroll]] for (uint j = 0u; j < EACH_N / 4u; j++) w[j] = tile_w[k * VECTORS_N + j * THREADS_N + b];

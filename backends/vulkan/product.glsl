@@ -32,7 +32,7 @@ void load_x(uint r, uint c, uint rows, uint cols, out float values[8]) {
         [[unroll]] for (uint e = 0u; e < 8u; e++)
             values[e] = uintBitsToFloat(X_TYPE == F32 ? (e < 4u ? low[e & 3u] : high[e & 3u]) : widen(X_TYPE, low[e >> 1], e));
     } else {
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = r < rows && c + e < cols ? read_x(i + e) : 0.0;
+        [[dont_unroll]] for (uint e = 0u; e < 8u; e++) values[e] = r < rows && c + e < cols ? read_x(i + e) : 0.0;
     }
     if (COMPUTE != F32 && COMPUTE != X_TYPE)
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = round_to(COMPUTE, values[e]);
@@ -44,7 +44,7 @@ void load_w(uint r, uint c, uint rows, uint cols, out float values[8]) {
     if (W_OCTETS != 0u) {
         if (r < rows && c < cols) decode8(i, bits);
     } else {
-        [[unroll]] for (uint e = 0u; e < 8u; e++)
+        [[dont_unroll]] for (uint e = 0u; e < 8u; e++)
             if (r < rows && c + e < cols) bits[e] = decode(i + e);
     }
     [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = uintBitsToFloat(bits[e]);

@@ -21,19 +21,16 @@ QLORA_READ(read_src, src_words, 0u, TYPE)
 
 const uint HALVES = CODEC == CODEC_OFFSET4 ? 9u : 17u; // of a block
 
-// The integer of a finished product; what no integer holds (a scale too small to invert) is 0.
-int to_integer(float value) { return abs(value) < 2147483648.0 ? int(value) : 0; }
-
 // Code of x * inverse for Q4_0: rounded by adding 8.5 and truncating.
 uint encode_offset4(uint x, uint inverse) {
     precise float moved = uintBitsToFloat(exact_multiply(x, inverse)) + 8.5;
-    return uint(min(to_integer(moved), 15)) & 15u;
+    return uint(min(int(moved), 15)) & 15u;
 }
 // Half away from zero, for Q8_0. Adding 0.5 could round up what lies just below a half.
 uint encode_signed8(uint x, uint inverse) {
     float y = uintBitsToFloat(exact_multiply(x, inverse)), magnitude = abs(y), whole = floor(magnitude);
     if (magnitude - whole >= 0.5) whole += 1.0;
-    return uint(to_integer(y < 0.0 ? -whole : whole)) & 255u;
+    return uint(int(y < 0.0 ? -whole : whole)) & 255u;
 }
 
 void encode_block(uint block, out uint halves[17]) {
@@ -44,15 +41,16 @@ void encode_block(uint block, out uint halves[17]) {
     }
     uint scale = CODEC == CODEC_OFFSET4 ? exact_divide(extreme, 0xc1000000u) : exact_divide(extreme & 0x7fffffffu, 0x42fe0000u); // / -8, / 127
     uint inverse = (scale & 0x7fffffffu) != 0u ? exact_divide(0x3f800000u, scale) : 0u;
+    if ((inverse & 0x7fffffffu) == 0x7f800000u) inverse = 0u; // a scale whose reciprocal overflows counts as zero
     halves[0] = qlora_f16_from_f32(scale);
     if (CODEC == CODEC_OFFSET4) {
-        [[unroll]] for (uint h = 0u; h < 8u; h++) {
+        [[dont_unroll]] for (uint h = 0u; h < 8u; h++) {
             uint low = encode_offset4(values[2u * h], inverse) | (encode_offset4(values[2u * h + 16u], inverse) << 4);
             uint high = encode_offset4(values[2u * h + 1u], inverse) | (encode_offset4(values[2u * h + 17u], inverse) << 4);
             halves[1u + h] = low | (high << 8);
         }
     } else {
-        [[unroll]] for (uint h = 0u; h < 16u; h++) halves[1u + h] = encode_signed8(values[2u * h], inverse) | (encode_signed8(values[2u * h + 1u], inverse) << 8);
+        [[dont_unroll]] for (uint h = 0u; h < 16u; h++) halves[1u + h] = encode_signed8(values[2u * h], inverse) | (encode_signed8(values[2u * h + 1u], inverse) << 8);
     }
 }
 

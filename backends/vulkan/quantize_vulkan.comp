@@ -43,12 +43,28 @@ uint source(uint i) {
 
 void load_octet(uint i, out uint values[8]) {
     if (VECTORS == 0u || i + 8u > elements) {
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = source(i + e);
+        [[dont_unroll]] for (uint e = 0u; e < 8u; e++) values[e] = source(i + e);
         return;
     }
     uint place = (QLORA_BASE(0u) + (TYPE == F32 ? i : i >> 1)) >> 2;
     uvec4 low = src_vectors[place], high = TYPE == F32 ? src_vectors[place + 1u] : uvec4(0u);
     [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = TYPE == F32 ? (e < 4u ? low[e & 3u] : high[e & 3u]) : widen(TYPE, low[e >> 1], e);
+}
+
+// Divides an octet by its block's absmax. Ordinary blocks need no care: what a device flushes to zero has the code of zero,
+// but for the sign of FP4, which keeps that of the least negative.
+void divide_octet(inout uint values[8], uint absmax, uint inverse) {
+    bool careful = absmax < 0x21800000u || absmax > 0x5d800000u; // 2^-60, 2^60
+    if (TABLE == TABLE_FP4)
+        [[unroll]] for (uint e = 0u; e < 8u; e++) careful = careful || (values[e] > 0x80000000u && values[e] < 0xa1800000u);
+    if (careful) {
+        [[dont_unroll]] for (uint e = 0u; e < 8u; e++) values[e] = exact_multiply(values[e], inverse);
+        return;
+    }
+    [[unroll]] for (uint e = 0u; e < 8u; e++) {
+        precise float y = uintBitsToFloat(values[e]) * uintBitsToFloat(inverse);
+        values[e] = floatBitsToUint(y);
+    }
 }
 
 // Writes a word of codes whose bytes from limit on belong to nobody here.
@@ -82,13 +98,15 @@ void main() {
     uint limit = BITS == 4u ? (elements + 1u) / 2u : elements;
     [[unroll]] for (uint round = 0u; round < ROUNDS; round++) {
         uint octet = (first + round * 2048u) / 8u, low = 0u, high = 0u;
-        if (absmax != 0u)
+        if (absmax != 0u) {
+            divide_octet(values[round], absmax, inverse);
             [[unroll]] for (uint e = 0u; e < 8u; e++) {
-                uint code = encode(exact_multiply(values[round][e], inverse));
+                uint code = encode(values[round][e]);
                 if (BITS == 4u) low |= code << ((e ^ 1u) * 4u); // element 2j is the high nibble of byte j
                 else if (e < 4u) low |= code << (e * 8u);
                 else high |= code << ((e - 4u) * 8u);
             }
+        }
         if (BITS == 4u) {
             write_word(octet, low, limit);
         } else {

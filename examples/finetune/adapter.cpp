@@ -1,5 +1,6 @@
 #include "adapter.h"
 
+#include "decode.h"
 #include "safetensors.h"
 
 #include <cmath>

@@ -25,7 +25,7 @@ struct TensorType {
 };
 const TensorType *find_tensor_type(uint32_t id);
 
-enum : uint32_t { type_f32 = 0, type_f16 = 1, type_q4_0 = 2, type_q8_0 = 8, type_bf16 = 30 };
+enum : uint32_t { type_f32 = 0, type_f16 = 1, type_q4_0 = 2, type_q8_0 = 8, type_q6_k = 14, type_bf16 = 30 };
 
 struct GgufTensor {
     std::string_view name;

@@ -1,6 +1,6 @@
 #include "model.h"
 
-#include "safetensors.h"
+#include "decode.h"
 
 #include <cstring>
 
@@ -40,22 +40,29 @@ Model::Model(Device &device, const Gguf &file, int32_t format, uint32_t block) :
 
 qlora::Weight Model::upload(Device &device, const GgufTensor &tensor, int32_t format, uint32_t block) {
     const uint64_t rows = tensor.ne[1], cols = tensor.ne[0];
-    const int32_t stored = format == 0 ? format_of(tensor) : format;
+    // The library has no Q6_K: such a head or embedding becomes F16.
+    const bool decoded = tensor.type->id == type_q6_k;
+    const int32_t stored = decoded ? QLORA_FORMAT_F16 : format == 0 ? format_of(tensor) : format;
     for (uint32_t operation : {QLORA_OP_LINEAR, QLORA_OP_LINEAR_GRAD})
         if (!device.context().operation_supports(operation, stored, QLORA_FORMAT_F32))
             fail(device.name(), " has no kernels for ", qlora::format_query(stored).name,
                  " weights; choose another --quant or --device");
     qlora::Weight weight(device.context(), stored, rows, cols, block);
     bytes_ += weight.size();
-    if (format == 0) {
+    if (!decoded && format == 0) {
         weight.write_plane(QLORA_PLANE_CODE, tensor.data);
         return weight;
     }
-    qlora::Buffer source(device.context(), tensor.bytes);
-    source.write(tensor.data, tensor.bytes);
+    qlora::Buffer source;
+    if (decoded) {
+        source = qlora::Buffer(device.context(), decode_q6_k(tensor.data, tensor.elements));
+    } else {
+        source = qlora::Buffer(device.context(), tensor.bytes);
+        source.write(tensor.data, tensor.bytes);
+    }
     auto args = qlora::make<qlora_quantize_args>();
     args.weight = weight.get();
-    args.src = qlora::tensor(format_of(tensor), rows, cols, source.span());
+    args.src = qlora::tensor(decoded ? QLORA_FORMAT_F32 : format_of(tensor), rows, cols, source.span());
     device.measure([&] { device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
     try {
         device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);

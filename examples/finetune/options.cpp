@@ -62,13 +62,14 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--quant-block", o.quant_block, "values that share a scale; 0 is the format's default")
         ->capture_default_str()
         ->group("Computation");
-    app.add_flag(
-           "!--no-checkpoint", o.checkpointing,
+    app.add_flag_callback(
+           "--no-checkpoint", [&o] { o.checkpointing = false; },
            "keep all activations instead of computing each layer again in the backward pass: faster, much more memory")
         ->group("Computation");
 
     app.add_option("--rank", o.rank, "LoRA rank, 1 to 1024")->capture_default_str()->group("Training");
-    app.add_option("--alpha", o.alpha, "LoRA alpha; updates are scaled by alpha / rank")
+    app.add_option("--alpha", o.alpha,
+                   "LoRA alpha; updates are scaled by alpha / rank. An initial GGUF adapter brings its own")
         ->capture_default_str()
         ->group("Training");
     app.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")
@@ -112,7 +113,8 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                    "answer the first N held-out rows, before and after, and count the exact matches")
         ->capture_default_str()
         ->group("Evaluation");
-    app.add_option("--samples", o.samples, "print N answers to held-out rows, before and after")
+    app.add_option("--samples", o.samples,
+                   "print N answers to held-out rows, before and after; default 2 with --eval-data")
         ->capture_default_str()
         ->group("Evaluation");
     app.footer(examples);
@@ -181,7 +183,9 @@ bool parse_options(int argc, char **argv, Options *options) {
             if (c == '\n' || c == '\r') c = ' ';
         fail(message, "; see --help");
     }
+    options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
+    if (app.count("--samples") == 0 && !options->eval_data.empty()) options->samples = 2;
     check(*options, schedule, order, too_long);
     return true;
 }

@@ -14,6 +14,7 @@ struct Options {
     uint32_t quant_block = 0, threads = 0;
     uint32_t rank = 8;
     float alpha = 16;
+    bool alpha_given = false;
     double epochs = 1;
     bool steps_given = false;
     uint64_t sequence = 0; // 0: the model's context length

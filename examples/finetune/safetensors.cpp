@@ -1,6 +1,7 @@
 #include "safetensors.h"
 
 #include "cursor.h"
+#include "decode.h"
 #include "json.h"
 
 #include <algorithm>
@@ -25,36 +26,6 @@ uint64_t dtype_bytes(const std::string &name) {
 }
 
 } // namespace
-
-float half_to_float(uint16_t half) {
-    const uint32_t sign = uint32_t(half & 0x8000) << 16;
-    uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
-    uint32_t bits;
-    if (exponent == 31) {
-        bits = sign | 0x7f800000 | fraction << 13;
-    } else if (exponent != 0) {
-        bits = sign | (exponent + 112) << 23 | fraction << 13;
-    } else if (fraction == 0) {
-        bits = sign;
-    } else { // subnormal: shift until the leading one is implicit
-        exponent = 113;
-        while ((fraction & 1024) == 0) {
-            fraction <<= 1;
-            --exponent;
-        }
-        bits = sign | exponent << 23 | (fraction & 1023) << 13;
-    }
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-float bfloat_to_float(uint16_t bfloat) {
-    const uint32_t bits = uint32_t(bfloat) << 16;
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
 
 SafeTensors::SafeTensors(const std::string &path) : file_(path) { parse(); }
 

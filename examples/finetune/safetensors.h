@@ -53,8 +53,4 @@ private:
     std::vector<SafeTensor> tensors_;
 };
 
-// One f16 or bf16 value as f32.
-float half_to_float(uint16_t half);
-float bfloat_to_float(uint16_t bfloat);
-
 } // namespace finetune

@@ -63,7 +63,7 @@ Inputs::Inputs(const Options &options) : file(options.model), shape(read_model_s
 Adapter first_adapter(const Options &options, const AdapterShape &shape) {
     if (options.adapter_init.empty()) return initial_adapter(shape, options.alpha, options.train.seed);
     Adapter adapter = read_adapter(options.adapter_init, shape);
-    adapter.alpha = options.alpha;
+    if (options.alpha_given || adapter.alpha == 0) adapter.alpha = options.alpha;
     return adapter;
 }
 
@@ -159,7 +159,7 @@ void Session::print_plan() const {
     printf("  device       %s, products in %s\n", device_.name().c_str(), options_.compute.c_str());
     printf("  base         linear layers %s, %s in all\n", model_.linear_format().c_str(),
            readable_bytes(model_.bytes()).c_str());
-    printf("  adapter      rank %u, alpha %g, %s trained values\n", options_.rank, double(options_.alpha),
+    printf("  adapter      rank %u, alpha %g, %s trained values\n", options_.rank, double(initial_.alpha),
            readable_count(trainable_.count()).c_str());
     if (in_.train) {
         printf("  training     %zu rows, %llu tokens (%llu in answers), longest %llu", in_.train->rows.size(),

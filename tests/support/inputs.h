@@ -37,16 +37,15 @@ inline std::vector<int32_t> random_integers(uint64_t count, uint64_t seed, int32
 }
 
 // Awkward stretches of length `block`, repeated over random values: zeros, negative zeros, constants, ramps, one huge
-// among small, tiny normals, the largest finite values and, if wanted, the least. All finite in type.
-inline std::vector<float> special_values(uint64_t count, uint32_t block, int32_t type, uint64_t seed, bool least) {
+// among small, tiny normals, subnormals, the largest finite values. All finite in type.
+inline std::vector<float> special_values(uint64_t count, uint32_t block, int32_t type, uint64_t seed) {
     std::vector<float> values = random_values(count, seed);
     const float largest = type == QLORA_FORMAT_F16 ? 65504.0f : type == QLORA_FORMAT_BF16 ? from_bits(0x7f7f0000) : from_bits(0x7f7fffff);
     const float smallest = type == QLORA_FORMAT_F16 ? from_bits(0x33800000) : from_bits(0x00010000);
     for (uint64_t i = 0; i < count; i++) {
         const uint64_t within = i % block;
         float &value = values[i];
-        const uint64_t kind = i / block % 13;
-        switch (!least && (kind == 6 || kind == 8) ? 12 : kind) {
+        switch (i / block % 13) {
         case 0: value = 0; break;
         case 1: value = within % 2 ? -0.0f : 0.0f; break;
         case 2: value = -1.5f; break;

@@ -18,11 +18,14 @@ int main(int count, char **arguments) {
         std::fprintf(stderr, "%s: no backend is called '%s'; take ref, cpu, cuda or vulkan\n", arguments[0], backend);
         return 2;
     }
+    std::setvbuf(stdout, nullptr, _IOLBF, 1 << 12); // what ran before a crash is seen
     test::choose_backend(backend ? backend : "", device ? std::atoi(device) : 0);
     if (test::targets().empty()) {
         std::printf("SKIPPED: nothing here to run the tests on\n");
         return test::skip_code;
     }
     doctest::Context context(count, arguments);
-    return context.run();
+    const int result = context.run();
+    test::close_shared_contexts();
+    return result;
 }

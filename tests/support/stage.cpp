@@ -130,12 +130,4 @@ std::vector<Output> Stage::outputs() {
     return outputs;
 }
 
-std::vector<Operation> all_operations() {
-    return {
-#define QLORA_OPERATION(ID, name, entry, args_type, takes_weight, ...) {QLORA_OP_##ID, #name, takes_weight != 0, cases<QLORA_OP_##ID>()},
-#include "backends/ops.def"
-#undef QLORA_OPERATION
-    };
-}
-
 } // namespace test

@@ -115,7 +115,7 @@ struct Operation {
     bool takes_weight;
     std::vector<Case> cases;
 };
-// Every row of ops.def with its cases.
+// Every row of ops.def with its cases; in tests/ops.cpp.
 std::vector<Operation> all_operations();
 
 } // namespace test

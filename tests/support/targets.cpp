@@ -58,12 +58,20 @@ const std::vector<Target> &targets() {
     return list;
 }
 
+namespace {
+std::map<std::string, std::unique_ptr<qlora::Context>> &open_contexts() {
+    static std::map<std::string, std::unique_ptr<qlora::Context>> contexts;
+    return contexts;
+}
+} // namespace
+
 qlora::Context &shared_context(const Target &target) {
-    static std::map<std::string, std::unique_ptr<qlora::Context>> open_contexts;
-    std::unique_ptr<qlora::Context> &context = open_contexts[target.name];
+    std::unique_ptr<qlora::Context> &context = open_contexts()[target.name];
     if (!context) context = std::make_unique<qlora::Context>(open(target));
     return *context;
 }
+
+void close_shared_contexts() { open_contexts().clear(); }
 
 const Target &reference() {
     static const Target ref = {"ref", QLORA_BACKEND_REF, 0, 0};

@@ -20,6 +20,8 @@ qlora::Context open(const Target &target, const qlora_context_args *options = nu
 const std::vector<Target> &targets();
 // One context per target, kept open.
 qlora::Context &shared_context(const Target &target);
+// Before main returns: a driver's own exit handlers may run before the destructors of statics.
+void close_shared_contexts();
 const Target &reference();
 
 // "cpu" -> QLORA_BACKEND_CPU; 0 when there is no such name. "avx2" -> QLORA_ISA_AVX2; -1.

@@ -1,0 +1,202 @@
+// decode<F> on the device: stored codes to f32, one rounding. Selected by codec and scale kind, so that a new row of
+// a known codec needs nothing but its table below.
+#pragma once
+#include "backends/cuda/device.cuh"
+
+namespace qlora {
+namespace cuda {
+
+static __device__ const uint32_t nf4_table[16] = {
+#include "backends/codebooks/nf4.inc"
+};
+static __device__ const uint32_t fp4_table[16] = {
+#include "backends/codebooks/fp4.inc"
+};
+static __device__ const uint32_t dyn8_table[256] = {
+#include "backends/codebooks/dyn8.inc"
+};
+static __device__ const uint32_t udyn8_table[256] = {
+#include "backends/codebooks/udyn8.inc"
+};
+
+enum class Table { NONE, NF4, FP4, DYN8, UDYN8 };
+
+// Which table a codebook format uses.
+template <class F> struct Codebook { static_assert(F::codec != Codec::CODEBOOK4 && F::codec != Codec::CODEBOOK8, "name the table of this format here"); static constexpr Table table = Table::NONE; };
+template <> struct Codebook<Format<QLORA_FORMAT_NF4>> { static constexpr Table table = Table::NF4; };
+template <> struct Codebook<Format<QLORA_FORMAT_NF4_DQ>> { static constexpr Table table = Table::NF4; };
+template <> struct Codebook<Format<QLORA_FORMAT_FP4>> { static constexpr Table table = Table::FP4; };
+template <> struct Codebook<Format<QLORA_FORMAT_FP4_DQ>> { static constexpr Table table = Table::FP4; };
+template <> struct Codebook<Format<QLORA_FORMAT_DYN8>> { static constexpr Table table = Table::DYN8; };
+template <> struct Codebook<Format<QLORA_FORMAT_UDYN8>> { static constexpr Table table = Table::UDYN8; };
+
+__device__ __forceinline__ const uint32_t *table_bits(Table table) {
+    return table == Table::NF4 ? nf4_table : table == Table::FP4 ? fp4_table : table == Table::DYN8 ? dyn8_table : udyn8_table;
+}
+
+// A weight as a kernel parameter.
+struct WeightView {
+    uint8_t *code;
+    void *scale;
+    float *nested, *offset;
+    int64_t rows, cols;
+    int32_t format, block_shift;
+    Table table;
+    bool grouped; // eight elements at any multiple of eight can be read as words
+};
+
+inline WeightView view_of(const qlora_weight &weight) {
+    int shift = 0;
+    while ((1u << shift) < weight.block) shift++;
+    const Table table = with_format(weight.format, Table::NONE, [](auto row) { return Codebook<decltype(row)>::table; });
+    const FormatRow *row = format_row(weight.format);
+    const uint64_t code = weight.planes[QLORA_PLANE_CODE].handle + weight.planes[QLORA_PLANE_CODE].offset;
+    const uint64_t alignment = row->scale == Scale::INLINE ? 2 : row->codec == Codec::FLOAT ? 16 : row->bits;
+    return WeightView{reinterpret_cast<uint8_t *>(code), address<void>(weight.planes[QLORA_PLANE_SCALE]),
+                      address<float>(weight.planes[QLORA_PLANE_NESTED]), address<float>(weight.planes[QLORA_PLANE_OFFSET]),
+                      int64_t(weight.rows), int64_t(weight.cols), weight.format, shift, table, code % alignment == 0};
+}
+
+// Codes of eight neighbours as they were read, and what scales them.
+struct Raw {
+    uint4 codes;
+    float scale;
+};
+
+template <Scale S> __device__ __forceinline__ float scale_of(const WeightView &w, int64_t block, const float *) {
+    return static_cast<const float *>(w.scale)[block];
+}
+template <> __device__ __forceinline__ float scale_of<Scale::NESTED>(const WeightView &w, int64_t block, const float *nested_table) {
+    const uint8_t code = static_cast<const uint8_t *>(w.scale)[block];
+    return __fadd_rn(__fmul_rn(nested_table[code], w.nested[block >> 8]), *w.offset);
+}
+
+// Each decoder has: shared_values, the floats of shared memory it wants; prepare() to fill them (then the block must
+// synchronise); at() for one element; fetch() and decode() for eight from a multiple of eight, when w.grouped.
+template <Codec C, Scale S> struct Decoder;
+
+template <Scale S> struct Decoder<Codec::FLOAT, S> {
+    static constexpr int shared_values = 1;
+    __device__ void prepare(const WeightView &, float *) {}
+    __device__ float at(const WeightView &w, int64_t index) const { return load1(w.code, w.format, index); }
+    // Converted at once: eight f32 do not fit in Raw. Callers that care for speed take plain floats as a tensor.
+    __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const { load8(w.code, w.format, index, 8, true, values); }
+};
+
+template <Scale S> struct Decoder<Codec::CODEBOOK4, S> {
+    static constexpr int shared_values = S == Scale::NESTED ? 16 + 256 : 16;
+    const float *table;
+    __device__ void prepare(const WeightView &w, float *shared) {
+        const uint32_t *bits = table_bits(w.table);
+        for (int i = threadIdx.x; i < 16; i += blockDim.x) shared[i] = __uint_as_float(bits[i]);
+        if (S == Scale::NESTED)
+            for (int i = threadIdx.x; i < 256; i += blockDim.x) shared[16 + i] = __uint_as_float(dyn8_table[i]);
+        table = shared;
+    }
+    __device__ float at(const WeightView &w, int64_t index) const {
+        const uint32_t byte = w.code[index >> 1];
+        return __fmul_rn(table[index & 1 ? byte & 15u : byte >> 4], scale_of<S>(w, index >> w.block_shift, table + 16));
+    }
+    __device__ Raw fetch(const WeightView &w, int64_t index) const {
+        return Raw{make_uint4(*reinterpret_cast<const uint32_t *>(w.code + (index >> 1)), 0, 0, 0), scale_of<S>(w, index >> w.block_shift, table + 16)};
+    }
+    __device__ void decode(const Raw &raw, float (&values)[8]) const {
+#pragma unroll
+        for (int i = 0; i < 8; i++) // the earlier element of a byte is its high nibble
+            values[i] = __fmul_rn(table[(raw.codes.x >> (i % 2 ? 4 * i - 4 : 4 * i + 4)) & 15u], raw.scale);
+    }
+    __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const { decode(fetch(w, index), values); }
+};
+
+template <Scale S> struct Decoder<Codec::CODEBOOK8, S> {
+    static constexpr int shared_values = S == Scale::NESTED ? 512 : 256;
+    const float *table;
+    __device__ void prepare(const WeightView &w, float *shared) {
+        const uint32_t *bits = table_bits(w.table);
+        for (int i = threadIdx.x; i < 256; i += blockDim.x) {
+            shared[i] = __uint_as_float(bits[i]);
+            if (S == Scale::NESTED) shared[256 + i] = __uint_as_float(dyn8_table[i]);
+        }
+        table = shared;
+    }
+    __device__ float at(const WeightView &w, int64_t index) const {
+        return __fmul_rn(table[w.code[index]], scale_of<S>(w, index >> w.block_shift, table + 256));
+    }
+    __device__ Raw fetch(const WeightView &w, int64_t index) const {
+        const uint2 codes = *reinterpret_cast<const uint2 *>(w.code + index);
+        return Raw{make_uint4(codes.x, codes.y, 0, 0), scale_of<S>(w, index >> w.block_shift, table + 256)};
+    }
+    __device__ void decode(const Raw &raw, float (&values)[8]) const {
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[i] = __fmul_rn(table[((i < 4 ? raw.codes.x : raw.codes.y) >> (i % 4 * 8)) & 255u], raw.scale);
+    }
+    __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const { decode(fetch(w, index), values); }
+};
+
+template <Scale S> struct Decoder<Codec::OFFSET4, S> {
+    static constexpr int shared_values = 1;
+    __device__ void prepare(const WeightView &, float *) {}
+    __device__ float at(const WeightView &w, int64_t index) const {
+        const uint8_t *block = w.code + (index >> 5) * sizeof(BlockQ4_0);
+        const int j = int(index & 31);
+        const uint32_t byte = block[2 + (j & 15)];
+        return __fmul_rn(float(int(j < 16 ? byte & 15u : byte >> 4) - 8), f32_from_f16(*reinterpret_cast<const uint16_t *>(block)));
+    }
+    __device__ Raw fetch(const WeightView &w, int64_t index) const {
+        const uint8_t *block = w.code + (index >> 5) * sizeof(BlockQ4_0);
+        const int j = int(index & 31), shift = j < 16 ? 0 : 4;
+        const uint16_t *words = reinterpret_cast<const uint16_t *>(block + 2 + (j & 15));
+        const uint32_t low = words[0] | uint32_t(words[1]) << 16, high = words[2] | uint32_t(words[3]) << 16;
+        return Raw{make_uint4(low >> shift, high >> shift, 0, 0), f32_from_f16(*reinterpret_cast<const uint16_t *>(block))};
+    }
+    __device__ void decode(const Raw &raw, float (&values)[8]) const {
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[i] = __fmul_rn(float(int(((i < 4 ? raw.codes.x : raw.codes.y) >> (i % 4 * 8)) & 15u) - 8), raw.scale);
+    }
+    __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const { decode(fetch(w, index), values); }
+};
+
+template <Scale S> struct Decoder<Codec::SIGNED8, S> {
+    static constexpr int shared_values = 1;
+    __device__ void prepare(const WeightView &, float *) {}
+    __device__ float at(const WeightView &w, int64_t index) const {
+        const uint8_t *block = w.code + (index >> 5) * sizeof(BlockQ8_0);
+        return __fmul_rn(float(int8_t(block[2 + (index & 31)])), f32_from_f16(*reinterpret_cast<const uint16_t *>(block)));
+    }
+    __device__ Raw fetch(const WeightView &w, int64_t index) const {
+        const uint8_t *block = w.code + (index >> 5) * sizeof(BlockQ8_0);
+        const uint16_t *words = reinterpret_cast<const uint16_t *>(block + 2 + (index & 31));
+        return Raw{make_uint4(words[0] | uint32_t(words[1]) << 16, words[2] | uint32_t(words[3]) << 16, 0, 0),
+                   f32_from_f16(*reinterpret_cast<const uint16_t *>(block))};
+    }
+    __device__ void decode(const Raw &raw, float (&values)[8]) const {
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[i] = __fmul_rn(float(int8_t((i < 4 ? raw.codes.x : raw.codes.y) >> (i % 4 * 8))), raw.scale);
+    }
+    __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const { decode(fetch(w, index), values); }
+};
+
+// Eight elements from any place, count of which exist: the fast way when it is open, else one by one.
+template <class D>
+__device__ __forceinline__ void decode8(const D &decoder, const WeightView &w, int64_t index, int64_t count, float (&values)[8]) {
+    if (w.grouped && count >= 8 && (index & 7) == 0) {
+        decoder.group(w, index, values);
+        return;
+    }
+    float slow[8]; // indexed at run time, hence not in registers: one copy of at() instead of eight
+#pragma unroll 1
+    for (int i = 0; i < 8; i++) slow[i] = i < count ? decoder.at(w, index + i) : 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) values[i] = slow[i];
+}
+
+// Calls f(Decoder<...>()) for a format.
+template <class Function> int32_t with_decoder(int32_t format, Function &&f) {
+    return with_format(format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
+        using F = decltype(row);
+        return f(Decoder<F::codec, F::scale>());
+    });
+}
+
+} // namespace cuda
+} // namespace qlora

@@ -1,0 +1,64 @@
+// dst[r][c] = decode(W[r][c]): bound by memory, so each thread has four groups of eight elements in flight.
+#include "backends/cuda/dequantize.cuh"
+
+namespace qlora {
+namespace cuda {
+
+constexpr int threads = 256, in_flight = 4;
+
+// One row of the grid's y axis per row of dst; the contiguous case arrives here as a single long row.
+template <class D>
+static __global__ void __launch_bounds__(threads) dequantize_kernel(WeightView w, int64_t row, int64_t col, View dst) {
+    __shared__ float tables[D::shared_values];
+    D decoder;
+    decoder.prepare(w, tables);
+    __syncthreads();
+    const int64_t step = int64_t(gridDim.x) * threads * in_flight * 8;
+    for (int64_t r = blockIdx.y; r < dst.rows; r += gridDim.y) {
+        const int64_t source = (row + r) * w.cols + col;
+        int64_t c = (int64_t(blockIdx.x) * threads * in_flight + threadIdx.x) * 8;
+        for (; c < dst.cols; c += step) {
+            float values[in_flight][8];
+#pragma unroll
+            for (int i = 0; i < in_flight; i++) {
+                const int64_t place = c + i * threads * 8;
+                if (place < dst.cols) decode8(decoder, w, source + place, dst.cols - place, values[i]);
+            }
+#pragma unroll
+            for (int i = 0; i < in_flight; i++) {
+                const int64_t place = c + i * threads * 8;
+                if (place < dst.cols) store8(dst, r, place, values[i]);
+            }
+        }
+    }
+}
+
+int32_t dequantize_panel(Context &context, cudaStream_t stream, const qlora_weight &weight, int64_t row, int64_t col, const View &dst) {
+    const WeightView w = view_of(weight);
+    View out = dst;
+    if (out.cols == w.cols && (out.stride == out.cols || out.rows == 1)) { // whole rows, close together: one long row
+        const int64_t first = row * w.cols;
+        if (first % 8 == 0 || w.rows == 1) {
+            out.cols = out.rows * out.cols;
+            out.rows = 1;
+            out.vector = reinterpret_cast<uint64_t>(out.data) % 16 == 0;
+        }
+    }
+    const uint64_t blocks = ceil_divide(uint64_t(out.cols), threads * in_flight * 8);
+    const uint64_t most = uint64_t(state_of(context).multiprocessors) * 16;
+    const uint64_t rows = uint64_t(out.rows) < 65535 ? uint64_t(out.rows) : 65535;
+    const Grid grid = {dim3(unsigned(blocks < most ? blocks : most), unsigned(rows)), threads};
+    return with_decoder(weight.format, [&](auto decoder) {
+        return launch(context, stream, grid, dequantize_kernel<decltype(decoder)>, w, row, col, out);
+    });
+}
+
+uint64_t dequantize_scratch(Context &, const qlora_dequantize_args &) { return 0; }
+
+int32_t dequantize(Context &context, const qlora_dequantize_args &args) {
+    DeviceScope scope(context);
+    return dequantize_panel(context, stream_of(context, args), *args.weight, 0, 0, view_of(args.dst));
+}
+
+} // namespace cuda
+} // namespace qlora

@@ -1,0 +1,232 @@
+// How to compute a product. Few rows: gemv. A 16-bit compute type: cuBLASLt on a dequantized panel of the weight when
+// it is there and the product is large, else our tensor core kernels, which decode on the way. Otherwise f32 SIMT.
+#include "backends/cuda/cublaslt.cuh"
+#include "backends/cuda/dequantize.cuh"
+#include "backends/cuda/mma.cuh"
+#include "backends/cuda/product.cuh"
+
+#include <algorithm>
+
+namespace qlora {
+namespace cuda {
+
+constexpr int64_t lt_rows = 128;                   // from here a dequantized panel pays
+constexpr uint64_t panel_bytes = uint64_t(96) << 20; // at most, for a panel of dequantized weight
+
+static bool is_float(const qlora_weight &weight) { return format_row(weight.format)->codec == Codec::FLOAT; }
+static int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// Columns of y per dequantized panel: all, or equal parts within panel_bytes.
+static int64_t panel_columns(const Product &p, int32_t type) {
+    const int64_t most = std::max<int64_t>(128, int64_t(panel_bytes / (uint64_t(p.k) * type_bytes(type) + 1)) / 128 * 128);
+    return p.n <= most ? p.n : round_up(int64_t(ceil_divide(uint64_t(p.n), ceil_divide(uint64_t(p.n), uint64_t(most)))), 128);
+}
+static uint64_t panel_elements(const Product &p, int64_t columns) {
+    return p.b.turned ? uint64_t(p.k) * round_up(columns, 8) : uint64_t(columns) * round_up(p.k, 8);
+}
+
+// ---- slices of k, for products with too few tiles to fill the device ------------------------------------------
+
+struct Tiling {
+    int64_t m, n, k;
+};
+constexpr Tiling simt_tiling = {simt_m, simt_n, simt_k}, mma_tiling = {mma_m, mma_n, mma_k};
+
+static int64_t slice_limit(Context &context, const Product &p, int64_t tiles) {
+    const int64_t wanted = int64_t(state_of(context).multiprocessors) * 2 / std::max<int64_t>(tiles, 1);
+    return std::max<int64_t>(1, std::min({wanted, (p.k + p.low_k) / 256, int64_t(64)}));
+}
+static int slices_of(Context &context, const Product &p, const Tiling &tiling) {
+    return int(slice_limit(context, p, int64_t(ceil_divide(uint64_t(p.m), uint64_t(tiling.m)) * ceil_divide(uint64_t(p.n), uint64_t(tiling.n)))));
+}
+// A bound that does not fall when m grows.
+static uint64_t partial_elements(Context &context, const Product &p, const Tiling &tiling) {
+    const int64_t columns = int64_t(ceil_divide(uint64_t(p.n), uint64_t(tiling.n)));
+    const int64_t slices = slice_limit(context, p, columns), target = int64_t(state_of(context).multiprocessors) * 2 / std::max<int64_t>(columns, 1);
+    return slices <= 1 ? 0 : uint64_t(std::min(slices * p.m, target * tiling.m)) * uint64_t(p.n);
+}
+
+static __global__ void __launch_bounds__(256) finish_kernel(Epilogue y, const float *partial, int slices) {
+    const int64_t groups = (y.n + 7) / 8;
+    for (int64_t i = blockIdx.x * 256ll + threadIdx.x; i < y.m * groups; i += gridDim.x * 256ll) {
+        const int64_t r = i / groups, c = i % groups * 8;
+        float sum[8] = {}, values[8];
+        for (int s = 0; s < slices; s++) {
+            load8(partial, QLORA_FORMAT_F32, (s * y.m + r) * y.n + c, y.n - c, y.n % 8 == 0, values);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum[j] += values[j];
+        }
+        y.finish8(r, c, sum, values);
+    }
+}
+
+static int32_t finish(Context &context, cudaStream_t stream, const Product &p, int slices, const float *partial) {
+    if (slices <= 1) return QLORA_OK;
+    const uint64_t blocks = ceil_divide(uint64_t(p.m) * ceil_divide(uint64_t(p.n), 8), 256);
+    return launch(context, stream, Grid{dim3(unsigned(std::min<uint64_t>(blocks, 4096))), 256}, finish_kernel, epilogue_of(p, nullptr), partial, slices);
+}
+
+// ---- routes -----------------------------------------------------------------------------------------------------
+
+static bool takes_gemv(const Product &p) { return p.weight && !p.b.turned && p.m <= gemv_rows; }
+
+// By shapes and types; alignment is looked at when the addresses are known.
+static bool takes_lt(Context &context, const Product &p) {
+    return p.weight && state_of(context).lt && has_mma(context, p.compute_type) && p.m >= lt_rows && p.n >= 64 && p.k >= 64;
+}
+static bool stages_a(const Product &p) { return p.a.type != p.compute_type || p.a.stride % 8 != 0; }
+static bool stages_weight(const Product &p) { return p.weight->format != p.compute_type || p.weight->cols % 8 != 0; }
+static uint64_t lt_workspace(Context &context) { return uint64_t(state_of(context).capability >= 90 ? 32 : 8) << 20; }
+
+// The n columns from c of a product, which is all of it but b.
+static Product part_of(const Product &p, int64_t c, int64_t n) {
+    Product part = p;
+    part.n = n;
+    part.y = static_cast<char *>(p.y) + c * type_bytes(p.y_type);
+    if (p.bias) part.bias = p.bias + c;
+    if (p.low_k) {
+        part.low_b.data = static_cast<const char *>(p.low_b.data) + (p.b.turned ? c : c * p.low_b.stride) * type_bytes(p.low_b.type);
+        part.low_b.vector = p.low_b.vector && reinterpret_cast<uint64_t>(part.low_b.data) % 16 == 0;
+    }
+    return part;
+}
+
+// The weight's part for columns c .. c + n of y, as a plain operand in memory.
+static int32_t dequantize_part(Context &context, cudaStream_t stream, const Product &p, int64_t c, int64_t n, int32_t type, void *memory, Operand *b) {
+    const int64_t rows = p.b.turned ? p.k : n, cols = p.b.turned ? n : p.k;
+    const View panel = {memory, rows, cols, round_up(cols, 8), type, true};
+    *b = operand_of(memory, type, panel.stride, p.b.turned);
+    return dequantize_panel(context, stream, *p.weight, p.b.turned ? 0 : c, p.b.turned ? c : 0, panel);
+}
+
+static int32_t run_simt(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+    float *partial = scratch.take<float>(partial_elements(context, p, simt_tiling));
+    const auto run = [&](const Product &part) -> int32_t {
+        const int slices = slices_of(context, part, simt_tiling);
+        QLORA_TRY(multiply_simt(context, stream, part, slices, partial));
+        return finish(context, stream, part, slices, partial);
+    };
+    if (!p.weight) return run(p);
+    if (is_float(*p.weight)) {
+        Product plain = p;
+        plain.b = operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned);
+        return run(plain);
+    }
+    const int64_t columns = panel_columns(p, QLORA_FORMAT_F32);
+    float *panel = scratch.take<float>(panel_elements(p, columns));
+    for (int64_t c = 0; c < p.n; c += columns) {
+        Product part = part_of(p, c, std::min(columns, p.n - c));
+        QLORA_TRY(dequantize_part(context, stream, p, c, part.n, QLORA_FORMAT_F32, panel, &part.b));
+        QLORA_TRY(run(part));
+    }
+    return QLORA_OK;
+}
+
+template <Codec C, Scale S> struct WeightMma {
+    static int32_t run(Context &context, cudaStream_t stream, const Product &p, int slices, float *partial) { return multiply_weight_mma<C, S>(context, stream, p, slices, partial); }
+};
+template <Scale S> struct WeightMma<Codec::FLOAT, S> {
+    static int32_t run(Context &context, cudaStream_t stream, const Product &p, int slices, float *partial) {
+        Product plain = p;
+        plain.weight = nullptr;
+        plain.b = operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned);
+        return multiply_plain_mma(context, stream, plain, slices, partial);
+    }
+};
+
+static int32_t run_mma(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+    float *partial = scratch.take<float>(partial_elements(context, p, mma_tiling));
+    const int slices = slices_of(context, p, mma_tiling);
+    if (!p.weight) QLORA_TRY(multiply_plain_mma(context, stream, p, slices, partial));
+    else
+        QLORA_TRY(with_format(p.weight->format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
+            using F = decltype(row);
+            return WeightMma<F::codec, F::scale>::run(context, stream, p, slices, partial);
+        }));
+    return finish(context, stream, p, slices, partial);
+}
+
+// Bias and low-rank product go to y first, then the base product is added by cuBLASLt: y of a 16-bit type is rounded
+// twice, which stays far inside the tolerances of ops.def and saves an f32 copy of y.
+static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+    void *workspace = scratch.take<char>(lt_workspace(context));
+    LtProduct lt = {p.m, 0, p.k, p.a.stride, 0, p.y_stride, p.compute_type, p.y_type, p.b.turned, p.accumulate};
+    const void *a = p.a.data;
+    if (stages_a(p)) {
+        const View staged = {scratch.take<uint16_t>(uint64_t(p.m) * round_up(p.k, 8)), p.m, p.k, round_up(p.k, 8), p.compute_type, true};
+        const qlora_span span = {reinterpret_cast<uint64_t>(p.a.data), 0, 0};
+        qlora_weight plain = {};
+        plain.format = p.a.type;
+        plain.block = 1;
+        plain.rows = uint64_t(p.m);
+        plain.cols = uint64_t(p.a.stride); // rows of the panel are narrower than the matrix that holds them
+        plain.planes[QLORA_PLANE_CODE] = span;
+        QLORA_TRY(dequantize_panel(context, stream, plain, 0, 0, staged));
+        a = staged.data;
+        lt.a_stride = staged.stride;
+    }
+    if (p.bias || p.low_k) {
+        Product first = p;
+        first.weight = nullptr;
+        first.k = p.low_k;
+        first.a = p.low_a;
+        first.b = p.low_b;
+        first.b.turned = p.b.turned;
+        first.low_k = 0;
+        QLORA_TRY(multiply_plain_mma(context, stream, first, 1, nullptr));
+        lt.beta = 1;
+    }
+    const bool staged = stages_weight(p);
+    const int64_t columns = staged ? panel_columns(p, p.compute_type) : p.n;
+    uint16_t *panel = staged ? scratch.take<uint16_t>(panel_elements(p, columns)) : nullptr;
+    for (int64_t c = 0; c < p.n; c += columns) {
+        Operand b = operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned);
+        lt.n = std::min(columns, p.n - c);
+        if (staged) QLORA_TRY(dequantize_part(context, stream, p, c, lt.n, p.compute_type, panel, &b));
+        lt.b_stride = b.stride;
+        const int32_t status = multiply_lt(context, stream, lt, a, b.data, static_cast<char *>(p.y) + c * type_bytes(p.y_type), workspace, lt_workspace(context));
+        if (status == QLORA_ERROR_UNSUPPORTED) { // this shape is not for cuBLASLt
+            Product part = part_of(p, c, lt.n);
+            part.weight = nullptr;
+            part.b = b;
+            part.a = operand_of(a, p.compute_type, lt.a_stride);
+            part.bias = nullptr;
+            part.low_k = 0;
+            part.accumulate = lt.beta != 0;
+            QLORA_TRY(multiply_plain_mma(context, stream, part, 1, nullptr));
+        } else {
+            QLORA_TRY(status);
+        }
+    }
+    return QLORA_OK;
+}
+
+static bool lt_aligned(const Product &p) {
+    const uint64_t y = reinterpret_cast<uint64_t>(p.y), a = reinterpret_cast<uint64_t>(p.a.data);
+    return y % 16 == 0 && p.y_stride * type_bytes(p.y_type) % 16 == 0 && (stages_a(p) || a % 16 == 0) && p.alpha == 1 &&
+           (stages_weight(p) || (p.weight->planes[QLORA_PLANE_CODE].handle + p.weight->planes[QLORA_PLANE_CODE].offset) % 16 == 0);
+}
+
+uint64_t multiply_scratch(Context &context, const Product &p) {
+    if (p.m == 0 || p.n == 0 || takes_gemv(p)) return 0;
+    const bool mma = has_mma(context, p.compute_type);
+    Carver own;
+    own.take<float>(partial_elements(context, p, mma ? mma_tiling : simt_tiling));
+    if (!mma && p.weight && !is_float(*p.weight)) own.take<float>(panel_elements(p, panel_columns(p, QLORA_FORMAT_F32)));
+    if (!takes_lt(context, p)) return own.bytes;
+    Carver lt;
+    lt.take<char>(lt_workspace(context));
+    if (stages_a(p)) lt.take<uint16_t>(uint64_t(p.m) * round_up(p.k, 8));
+    if (stages_weight(p)) lt.take<uint16_t>(panel_elements(p, panel_columns(p, p.compute_type)));
+    return std::max(own.bytes, lt.bytes);
+}
+
+int32_t multiply(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+    if (p.m == 0 || p.n == 0) return QLORA_OK;
+    if (takes_gemv(p)) return multiply_gemv(context, stream, p);
+    if (takes_lt(context, p) && lt_aligned(p)) return run_lt(context, stream, p, scratch);
+    return has_mma(context, p.compute_type) ? run_mma(context, stream, p, scratch) : run_simt(context, stream, p, scratch);
+}
+
+} // namespace cuda
+} // namespace qlora

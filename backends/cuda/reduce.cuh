@@ -1,0 +1,17 @@
+// Column sums in a fixed order, shared by gradients of bias and norm weights.
+#pragma once
+#include "backends/cuda/device.cuh"
+
+namespace qlora {
+namespace cuda {
+
+constexpr int reduce_cols = 32, reduce_lanes = 8, reduce_rows = 1024; // of one block: 32 columns, 8 lanes over 1024 rows
+
+// Partial sums f32[ceil(rows / reduce_rows)][cols] of column_sums.
+inline uint64_t column_sums_partial(uint64_t rows, uint64_t cols) { return ceil_divide(rows, reduce_rows) * cols; }
+
+// dst[c] (+)= sum over r of x[r][c] * (factor ? factor[r] * y[r][c] : 1).
+int32_t column_sums(Context &context, cudaStream_t stream, const View &x, const View *y, const float *factor, float *dst, bool accumulate, float *partial);
+
+} // namespace cuda
+} // namespace qlora
