@@ -61,13 +61,14 @@ template <Codec C> static __global__ void __launch_bounds__(threads) quantize_gg
         if (fabsf(other) > fabsf(extreme) || (fabsf(other) == fabsf(extreme) && !mine_first)) extreme = other;
     }
     const float scale = C == Codec::OFFSET4 ? __fmul_rn(extreme, -0.125f) : __fdiv_rn(fabsf(extreme), 127.0f);
-    float inverse = scale != 0 ? __frcp_rn(scale) : 0;
-    if (isinf(inverse)) inverse = 0; // so small a scale is zero as f16, and its block counts as zero
+    const float reciprocal = scale != 0 ? __frcp_rn(scale) : 0;
+    const bool vanishing = isinf(reciprocal); // a scale so small is zero as f16: its codes are 0, whatever the values
+    const float inverse = vanishing ? 0 : reciprocal;
     uint32_t low = 0, high = 0; // one byte per element
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         const float scaled = __fmul_rn(values[i], inverse);
-        const uint32_t code = C == Codec::OFFSET4 ? uint32_t(min(15, int(__fadd_rn(scaled, 8.5f)))) : uint32_t(uint8_t(int8_t(roundf(scaled))));
+        const uint32_t code = C == Codec::OFFSET4 ? uint32_t(vanishing ? 0 : min(15, int(__fadd_rn(scaled, 8.5f)))) : uint32_t(uint8_t(int8_t(roundf(scaled))));
         (i < 4 ? low : high) |= (code & 255u) << (i % 4 * 8);
     }
     uint8_t *block = w.code + (index >> 5) * (C == Codec::OFFSET4 ? sizeof(BlockQ4_0) : sizeof(BlockQ8_0));
