@@ -1,5 +1,7 @@
 #include "options.h"
 
+#include "format_choice.h"
+
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <iostream>
@@ -56,8 +58,8 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                    "type of activations in memory: f32, bf16 or f16; default bf16 with --compute bf16, else f32")
         ->group("Computation");
     app.add_option("--quant", o.quant,
-                   "what an F32, F16 or BF16 base's linear layers become: nf4-dq, nf4, fp4-dq, fp4, int8-dyn, q8_0, "
-                   "q4_0, or none; default nf4-dq. A quantized base is used as it is")
+                   "what an F32, F16 or BF16 base's linear layers become: none, or " + format_names() +
+                       "; default nf4-dq. A quantized base is used as it is")
         ->group("Computation");
     app.add_option("--quant-block", o.quant_block, "values that share a scale; 0 is the format's default")
         ->capture_default_str()

@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include "evaluate.h"
+#include "format_choice.h"
 #include "generate.h"
 #include "report.h"
 
@@ -87,7 +88,7 @@ private:
     // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
     int32_t format() const {
         if (!options_.quant.empty()) return options_.format();
-        return in_.file.tensor("blk.0.attn_q.weight").type->block > 1 ? 0 : QLORA_FORMAT_NF4_DQ;
+        return is_float(format_of(*in_.file.tensor("blk.0.attn_q.weight").type)) ? QLORA_FORMAT_NF4_DQ : 0;
     }
     void plan_memory();
     void print_plan() const;
