@@ -49,6 +49,8 @@ Inputs::Inputs(const Options &options) : file(options.model), shape(read_model_s
     if (eval && options.eval_rows > 0 && options.eval_rows < eval->rows.size()) eval->rows.resize(options.eval_rows);
     if (!options.perplexity_ids.empty()) {
         perplexity_ids = read_token_sequence(options.perplexity_ids, shape.vocabulary);
+        if (options.perplexity_tokens > 0 && options.perplexity_tokens < perplexity_ids.size())
+            perplexity_ids.resize(options.perplexity_tokens);
         if (perplexity_ids.size() < options.window)
             fail(options.perplexity_ids, ": shorter than one window of ", options.window, " tokens");
     }
