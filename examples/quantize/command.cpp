@@ -17,6 +17,7 @@ const char *const examples =
     "  qlora-quantize --model base-f16.gguf --type q4_k --type-for 'output.weight=q6_k' --out base-q4_k.gguf\n"
     "  qlora-quantize --model model.safetensors --type nf4-dq --out model-nf4.safetensors\n"
     "  qlora-quantize --model model-nf4.safetensors --type f16 --out model.safetensors\n"
+    "  qlora-quantize --model weights-nf4.safetensors --type f16 --keys base-f16.gguf --out base-nf4-f16.gguf\n"
     "  qlora-quantize --model base-f16.gguf --plan\n";
 
 const char *const powers[] = {"floor", "ceil", "even", "rceil"};
@@ -42,6 +43,8 @@ void check(Command &command, const std::string &type, const std::vector<std::str
     if (command.power < 0) fail("--power ", shown(power), ": expected floor, ceil, even or rceil");
     if (command.threads > 1024) fail("--threads ", command.threads, ": expected 0 to 1024");
     if (command.plan) return;
+    if (!command.keys.empty() && !ends_with(command.out, ".gguf"))
+        fail("--keys: only a GGUF file has keys; give --out FILE.gguf");
     if (command.out.empty()) fail("no place for the result: give --out FILE.gguf or FILE.safetensors, or --plan");
     if (!ends_with(command.out, ".gguf") && !ends_with(command.out, ".safetensors"))
         fail("--out ", shown(command.out), ": expected a name that ends in .gguf or .safetensors");
@@ -57,6 +60,8 @@ bool parse_command(int argc, const char *const *argv, FILE *out, Command *comman
     std::vector<std::string> rules;
     app.add_option("--model", command->model, "what to convert: a GGUF or safetensors file")->required();
     app.add_option("--out", command->out, "what to write: a name that ends in .gguf or .safetensors");
+    app.add_option("--keys", command->keys,
+                   "GGUF file whose keys (architecture, tokenizer, ...) a GGUF made from safetensors receives");
     app.add_option("--type", type,
                    "format of the linear weights: keep, or " + format_names() +
                        ". GGUF takes the ggml formats; safetensors takes all, nf4 and fp4 as bitsandbytes lays them out");

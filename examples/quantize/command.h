@@ -17,7 +17,7 @@ struct Rule {
 };
 
 struct Command {
-    std::string model, out, importance, device = "cpu";
+    std::string model, out, keys, importance, device = "cpu";
     int32_t format = 0; // of linear weights; 0: as they are
     std::vector<Rule> rules;
     uint32_t block = 0, threads = 0;

@@ -60,18 +60,18 @@ const int quantized_place = 2;
 
 } // namespace
 
-Output::Output(const Source &source, std::vector<Choice> choices, Container container)
+Output::Output(std::vector<Choice> choices, Container container, const Gguf *keys)
     : container_(container), choices_(std::move(choices)) {
-    if (container == Container::gguf) lay_out_gguf(source);
+    if (container == Container::gguf) lay_out_gguf(keys);
     else lay_out_safetensors();
 }
 
-void Output::lay_out_gguf(const Source &source) {
+void Output::lay_out_gguf(const Gguf *keys) {
     const char *const alignment = "general.alignment", *const type = "general.file_type",
                       *const version = "general.quantization_version";
-    if (source.gguf() != nullptr)
-        for (std::string_view key : source.gguf()->keys())
-            if (key != alignment && key != type && key != version) gguf_.add_entry(source.gguf()->entry(key));
+    if (keys != nullptr)
+        for (std::string_view key : keys->keys())
+            if (key != alignment && key != type && key != version) gguf_.add_entry(keys->entry(key));
     gguf_.add_u32(type, file_type(choices_));
     gguf_.add_u32(version, quantization_version);
     for (size_t i = 0; i < choices_.size(); ++i) {

@@ -9,7 +9,8 @@ namespace quantize {
 
 class Output {
 public:
-    Output(const Source &source, std::vector<Choice> choices, Container container);
+    // keys: where a GGUF file's keys come from; null for none.
+    Output(std::vector<Choice> choices, Container container, const Gguf *keys);
 
     uint64_t file_bytes() const { return container_ == Container::gguf ? gguf_.file_bytes() : safetensors_.file_bytes(); }
     const std::vector<Choice> &choices() const { return choices_; } // in the order of the file
@@ -25,7 +26,7 @@ public:
     void save(const std::string &path, const Produce &produce) const;
 
 private:
-    void lay_out_gguf(const Source &source);
+    void lay_out_gguf(const Gguf *keys);
     void lay_out_safetensors();
 
     Container container_;

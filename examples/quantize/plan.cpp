@@ -74,6 +74,8 @@ Cost linear_cost(const std::vector<Choice> &choices) {
 }
 
 void print_plan(const Source &source, const Command &command, FILE *out) {
+    const std::unique_ptr<Gguf> keys = command.keys.empty() ? nullptr : std::make_unique<Gguf>(command.keys);
+    const Gguf *given = keys ? keys.get() : source.gguf();
     const Cost now = linear_cost(choose(source, Container::safetensors, 0, {}));
     fprintf(out, "%s: %zu tensors, %s; %llu linear weights with %llu values\n", source.path().c_str(),
             source.tensors().size(), readable_bytes(source.bytes()).c_str(), static_cast<unsigned long long>(now.tensors),
@@ -91,12 +93,13 @@ void print_plan(const Source &source, const Command &command, FILE *out) {
         const Cost cost = linear_cost(choices);
         std::string gguf = "-", safetensors = "-";
         try {
-            gguf = std::to_string(Output(source, choose(source, Container::gguf, format, asked), Container::gguf).file_bytes());
+            gguf = std::to_string(
+                Output(choose(source, Container::gguf, format, asked), Container::gguf, given).file_bytes());
         } catch (const Error &) {
             // no such type there
         }
         try {
-            safetensors = std::to_string(Output(source, choices, Container::safetensors).file_bytes());
+            safetensors = std::to_string(Output(choices, Container::safetensors, nullptr).file_bytes());
         } catch (const Error &) {
             // it holds a type that only GGUF has
         }

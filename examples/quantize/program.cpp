@@ -53,7 +53,9 @@ void convert_file(const Source &source, const Command &command, FILE *out) {
     const Importance importance = command.importance.empty() ? Importance() : Importance(command.importance);
     const bool to_gguf = command.out.size() > 5 && command.out.compare(command.out.size() - 5, 5, ".gguf") == 0;
     const Container container = to_gguf ? Container::gguf : Container::safetensors;
-    const Output output(source, choose(source, container, command.format, command), container);
+    const std::unique_ptr<Gguf> other = command.keys.empty() ? nullptr : std::make_unique<Gguf>(command.keys);
+    const Gguf *keys = other ? other.get() : source.gguf();
+    const Output output(choose(source, container, command.format, command), container, keys);
     Converter converter(source, command, importance);
     check_writable(command.out);
 
@@ -93,8 +95,8 @@ void convert_file(const Source &source, const Command &command, FILE *out) {
         fprintf(out, "importance known for %llu of %llu quantized tensors\n", static_cast<unsigned long long>(weighed),
                 static_cast<unsigned long long>(asked));
     if (!to_gguf && source.gguf() != nullptr) fprintf(out, "the keys of the GGUF file have no place in a safetensors file\n");
-    if (to_gguf && source.gguf() == nullptr)
-        fprintf(out, "tensors only: a safetensors file has no keys such as 'general.architecture'\n");
+    if (to_gguf && keys == nullptr)
+        fprintf(out, "tensors only: a safetensors file has no keys such as 'general.architecture'; --keys takes some\n");
     print_memory(source, output.choices(), out);
     fprintf(out, "%s: %s in %.1f s\n", command.out.c_str(), readable_bytes(output.file_bytes()).c_str(),
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
