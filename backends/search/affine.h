@@ -17,13 +17,15 @@ struct AffineGrid {
 QLORA_SEARCH AffineGrid affine_grid(float low, float high, uint32_t bits, bool symmetric) {
     const int levels = (1 << bits) - 1;
     AffineGrid grid = {0, half_of((high - low) / float(levels)), (levels + 1) / 2};
-    if (grid.half > 0x7bff) grid.half = 0x7bff;
+    const bool beyond = grid.half > 0x7bff; // f16 ends at 65504
+    if (beyond) grid.half = 0x7bff;
     if (grid.half == 0) { // a group of zeros
         low = -1;
         grid.half = half_of(2 / float(levels));
     }
     grid.scale = of_half(grid.half);
-    if (!symmetric) grid.zero = nearest(-low / grid.scale, 0, levels);
+    const float step = beyond ? high / float(levels) - low / float(levels) : grid.scale; // zero stays where it would be
+    if (!symmetric) grid.zero = nearest(-low / step, 0, levels);
     return grid;
 }
 
