@@ -205,6 +205,7 @@ struct Call {
 };
 
 int32_t check(Call &call, qlora_quantize_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_STOCHASTIC | QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH)); // of any format
     QLORA_TRY(call.weight(args.weight));
     const FormatRow &row = *format_row(args.weight->format);
     QLORA_TRY(call.flags(args.flags, row.codec == Codec::AFFINE ? QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH : row.stochastic ? QLORA_FLAG_STOCHASTIC : 0));

@@ -88,7 +88,7 @@ TEST_CASE("the loss is the error of the outputs, for every way to order and grou
     for_calibrating_targets([](const qlora::Context &context, const Target &target) {
         double worst = 0;
         uint64_t seed = 0, problems = 0;
-        for (float spread : {0.0f, 0.5f, 1.0f, 2.0f})
+        for (float spread : {0.0f, 0.5f, 0.9f, 1.1f})
             for (int32_t format : {QLORA_FORMAT_GPTQ4, QLORA_FORMAT_GPTQ3, QLORA_FORMAT_GPTQ2})
                 for (uint32_t flags : {0u, act, act | fixed, fixed | symmetric, lagging, act | lagging | search, symmetric})
                     for (uint32_t block : {16u, 24u, 1000u}) {
@@ -109,14 +109,15 @@ TEST_CASE("the loss is the error of the outputs, for every way to order and grou
 TEST_CASE("outputs never suffer more than from rounding to nearest") {
     for_calibrating_targets([](const qlora::Context &context, const Target &) {
         uint64_t seed = 10000, worse = 0, problems = 0;
-        for (float spread : {0.3f, 0.5f, 1.0f, 2.0f}) // not a theorem: of inputs related by 0.1, which leave nothing to gain, 1 in 900 loses
+        for (float spread : {0.1f, 0.4f, 0.7f, 0.95f}) // not a theorem
             for (int32_t format : {QLORA_FORMAT_GPTQ4, QLORA_FORMAT_GPTQ3, QLORA_FORMAT_GPTQ2})
                 for (int i = 0; i < 75; i++, problems++) {
                     const uint64_t rows = 32, cols = 64;
                     const std::vector<float> w = random_values(rows * cols, ++seed);
                     const std::vector<double> h = hessian_of(related_inputs(96, cols, seed + 5000, spread), 96, cols);
                     const CalibrateOptions options = options_of(format, 1000, 0);
-                    worse += output_error(rows, cols, w, calibrate(context, rows, cols, w, h, options).values, h) > output_error(rows, cols, w, nearest(context, rows, cols, w, options).values, h);
+                    const double calibrated = output_error(rows, cols, w, calibrate(context, rows, cols, w, h, options).values, h), plain = output_error(rows, cols, w, nearest(context, rows, cols, w, options).values, h);
+                    worse += calibrated > plain;
                 }
         CHECK_MESSAGE(worse == 0, text(worse, " of ", problems));
     });
