@@ -123,6 +123,10 @@ template <class T> inline T *address(const qlora_span &span) { return reinterpre
 // Geometry of a weight's planes that every backend needs.
 inline uint64_t element_count(const qlora_weight &weight) { return weight.rows * weight.cols; }
 inline uint64_t block_count(const qlora_weight &weight) { return (element_count(weight) + weight.block - 1) / weight.block; }
+// Groups per row where the scale kind is GROUP.
+inline uint64_t group_count(const qlora_weight &weight) { return (weight.cols + weight.block - 1) / weight.block; }
+// Bytes of a stream of codes.
+constexpr uint64_t stream_bytes(uint64_t count, uint32_t bits) { return (count * bits + 7) / 8; }
 
 // Operations carve their scratch in pieces of this alignment.
 constexpr uint64_t scratch_alignment = 256;
