@@ -57,26 +57,20 @@ template <> std::vector<Case> cases<QLORA_OP_QUANTIZE_GPTQ>() {
                 list.push_back({std::string(row.name) + " " + format_name(type) + " " + std::to_string(one.rows) + "x" + std::to_string(one.cols) + " block " + std::to_string(one.block) + " flags " +
                                     std::to_string(one.flags),
                                 row.format, type, 0, [=](Stage &stage) {
-                                    Stage inner(stage.context()); // planes are no outputs here: another order of sums may turn a code at a border
                                     qlora_quantize_gptq_args args = {};
                                     const bool scattered = (one.flags & act) && !(one.flags & fixed);
                                     args.flags = one.flags | (variant % 2 ? QLORA_FLAG_WIDE : 0);
-                                    args.weight = inner.output_weight(row.format, one.rows, one.cols, one.block, scattered ? QLORA_WEIGHT_INDEXED : 0);
+                                    args.weight = stage.output_weight(row.format, one.rows, one.cols, one.block, scattered ? QLORA_WEIGHT_INDEXED : 0);
                                     args.src = stage.tensor(type, one.rows, one.cols, random_values(one.rows * one.cols, variant, 0.1), variant % 3 == 2 ? one.cols + 3 : 0);
                                     const std::vector<double> h = hessian_of(related_inputs(2 * one.cols, one.cols, 4, 0.7f), 2 * one.cols, one.cols);
                                     const qlora::Buffer wide(stage.context(), h), outcome(stage.context(), sizeof(qlora_gptq_outcome));
                                     args.hessian = variant % 2 ? wide.span() : stage.floats(std::vector<float>(h.begin(), h.end()));
                                     args.outcome = outcome.span();
                                     if (stage.run<QLORA_OP_QUANTIZE_GPTQ>(args) != QLORA_OK) return;
-                                    inner.outputs(); // looks at the guards
                                     qlora_gptq_outcome found;
                                     outcome.read(&found, sizeof found);
                                     stage.output_floats("loss", 1, {float(found.loss)});
                                     if (found.method != QLORA_GPTQ_DONE) throw std::runtime_error("no factor at the first attempt");
-                                    qlora_dequantize_args decode = {};
-                                    decode.weight = args.weight;
-                                    decode.dst = stage.output("w", QLORA_FORMAT_F32, one.rows, one.cols);
-                                    stage.run<QLORA_OP_DEQUANTIZE>(decode);
                                 }});
             }
     }

@@ -33,6 +33,7 @@ typedef uint32_t uint;
 #define QLORA_FUNCTION QLORA_UNUSED static constexpr inline
 #include "backends/numeric.inc"
 #include "backends/narrow.inc"
+#include "backends/affine.inc"
 #undef QLORA_FUNCTION
 
 QLORA_UNUSED QLORA_INLINE float float_of(uint bits) { float value; __builtin_memcpy(&value, &bits, 4); return value; }

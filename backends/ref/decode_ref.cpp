@@ -74,10 +74,10 @@ template <> struct DecodeCodec<Codec::NARROW> {
 };
 
 template <> struct DecodeCodec<Codec::AFFINE> {
-    static uint32_t code(const qlora_span &stream, uint64_t i, uint32_t bits) {
+    static int code(const qlora_span &stream, uint64_t i, uint32_t bits) {
         const uint8_t *bytes = address<const uint8_t>(stream) + i * bits / 8;
         const uint32_t shift = uint32_t(i * bits % 8);
-        return qlora_stream_code(bytes[0], shift + bits > 8 ? bytes[1] : 0u, shift, bits);
+        return int(qlora_stream_code(bytes[0], shift + bits > 8 ? bytes[1] : 0u, shift, bits));
     }
     template <class F> static float at(const qlora_weight &weight, uint64_t index) {
         const uint64_t c = index % weight.cols, groups = group_count(weight);
@@ -86,7 +86,7 @@ template <> struct DecodeCodec<Codec::AFFINE> {
         if (group >= groups) return 0;
         const uint64_t at = index / weight.cols * groups + group;
         const float scale = load(address<const void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F16, at);
-        return scale * float(int(code(weight.planes[QLORA_PLANE_CODE], index, F::bits)) - int(code(weight.planes[QLORA_PLANE_ZERO], at, F::bits)));
+        return scale * float(code(weight.planes[QLORA_PLANE_CODE], index, F::bits) - code(weight.planes[QLORA_PLANE_ZERO], at, F::bits));
     }
 };
 

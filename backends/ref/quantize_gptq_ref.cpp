@@ -1,4 +1,4 @@
-// GPTQ in double, column by column. With H = R R^T (R upper triangular, H damped and in the order of processing) and U = R^-1,
+// GPTQ in double, column by column; every sum runs in an order that blocked code can keep, so that cpu gives the same bits. With H = R R^T (R upper triangular, H damped and in the order of processing) and U = R^-1,
 // so that U^T U = H^-1, each row w of W is on its own:
 //
 //   for i: q = nearest grid value to w[i], e = (w[i] - q) / U[i][i], w[k] -= e U[i][k] for k > i, loss += e^2 / 2
@@ -66,7 +66,7 @@ bool factor(Run &run, const search::DampingLadder &ladder) {
     for (uint64_t j = n; j-- > 0;) { // R, from the last column
         for (uint64_t i = 0; i <= j; i++) {
             double sum = u[i][j];
-            for (uint64_t k = j + 1; k < n; k++) sum -= u[i][k] * u[j][k];
+            for (uint64_t k = n; k-- > j + 1;) sum -= u[i][k] * u[j][k];
             u[i][j] = sum;
         }
         if (!(u[j][j] > 0) || !(u[j][j] < std::numeric_limits<double>::infinity())) return false;
@@ -77,7 +77,7 @@ bool factor(Run &run, const search::DampingLadder &ladder) {
     for (uint64_t i = n; i-- > 0;) { // its inverse, from the last row
         double *line = run.row[0];
         for (uint64_t j = i + 1; j < n; j++) line[j] = 0;
-        for (uint64_t k = i + 1; k < n; k++)
+        for (uint64_t k = n; k-- > i + 1;)
             for (uint64_t j = k; j < n; j++) line[j] -= u[i][k] * u[k][j];
         u[i][i] = 1 / u[i][i];
         for (uint64_t j = i + 1; j < n; j++) u[i][j] = line[j] * u[i][i];
@@ -97,12 +97,10 @@ void store_grid(const Run &run, uint64_t r, uint64_t group, const search::Affine
     search::put_code(address<uint8_t>(run.weight.planes[QLORA_PLANE_ZERO]), at, run.bits, grid.zero);
 }
 search::AffineGrid load_grid(const Run &run, uint64_t r, uint64_t group) {
-    const uint64_t at = r * run.groups + group, bit = at * run.bits;
+    const uint64_t at = r * run.groups + group;
     uint16_t half;
     std::memcpy(&half, address<const char>(run.weight.planes[QLORA_PLANE_SCALE]) + at * 2, 2);
-    const uint8_t *zeros = address<const uint8_t>(run.weight.planes[QLORA_PLANE_ZERO]) + bit / 8;
-    const uint32_t following = bit % 8 + run.bits > 8 ? zeros[1] : 0;
-    return {search::of_half(half), half, int(qlora_stream_code(zeros[0], following, uint32_t(bit % 8), run.bits))};
+    return {search::of_half(half), half, search::get_code(address<const uint8_t>(run.weight.planes[QLORA_PLANE_ZERO]), at, run.bits)};
 }
 
 // Row r; corrects = false rounds to nearest alone. Returns the loss.

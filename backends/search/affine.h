@@ -66,6 +66,12 @@ QLORA_SEARCH AffineGrid affine_fit(const float *w, uint64_t count, uint32_t bits
 QLORA_SEARCH void clear_stream_end(uint8_t *stream, uint64_t count, uint32_t bits) {
     if (count * bits % 8) stream[count * bits / 8] = 0;
 }
+QLORA_SEARCH int get_code(const uint8_t *stream, uint64_t i, uint32_t bits) {
+    const uint64_t bit = i * bits;
+    const uint32_t shift = uint32_t(bit % 8);
+    stream += bit / 8;
+    return int(qlora_stream_code(stream[0], shift + bits > 8 ? stream[1] : 0u, shift, bits));
+}
 // Element i of a little-endian stream of codes.
 QLORA_SEARCH void put_code(uint8_t *stream, uint64_t i, uint32_t bits, int code) {
     const uint64_t bit = i * bits;
