@@ -33,7 +33,7 @@ if(NOT QLORA_VULKAN STREQUAL "OFF")
           set(define "-DQLORA_BLOCKS")
         endif()
         add_custom_command(OUTPUT "${qlora_spirv}/${variant}.h"
-          COMMAND "${QLORA_GLSLANG}" --quiet -V --target-env vulkan1.2 -g0 ${define} "-I${CMAKE_CURRENT_SOURCE_DIR}" "-I${qlora_spirv}" --vn ${variant} -o "${qlora_spirv}/${variant}.h" "${shader}"
+          COMMAND "${QLORA_GLSLANG}" --quiet -V --target-env vulkan1.2 ${define} "-I${CMAKE_CURRENT_SOURCE_DIR}" "-I${qlora_spirv}" --vn ${variant} -o "${qlora_spirv}/${variant}.h" "${shader}"
           DEPENDS "${shader}" ${qlora_shader_includes} "${qlora_spirv}/formats_vulkan.glsl"
           COMMENT "SPIR-V ${variant}" VERBATIM)
         list(APPEND qlora_spirv_headers "${qlora_spirv}/${variant}.h")
