@@ -196,6 +196,7 @@ private:
         }
         weight.planes[QLORA_PLANE_SCALE] = reinterpret_cast<const uint8_t *>(weight.made.data());
         weight.format = without_nesting(weight.format);
+        weight.decoded = true;
     }
 
     // The values by a table that is not the library's.
@@ -215,6 +216,7 @@ private:
         }
         weight.made = std::move(values);
         weight.format = QLORA_FORMAT_F32;
+        weight.decoded = true;
         weight.block = 0;
         weight.planes[QLORA_PLANE_CODE] = reinterpret_cast<const uint8_t *>(weight.made.data());
         weight.planes[QLORA_PLANE_SCALE] = nullptr;

@@ -48,6 +48,14 @@ const char *other_dtype(const SourceTensor &tensor) {
     fail("tensor ", shown(tensor.name), ": ", tensor.gguf->type->name, " has no place in a safetensors file");
 }
 
+// What a tensor of one part can be copied from; null when it is made on the way.
+const void *data_of(const Choice &choice) {
+    if (!choice.same()) return nullptr;
+    const SourceTensor &tensor = *choice.tensor;
+    if (tensor.gguf != nullptr) return tensor.gguf->data;
+    return choice.format == 0 ? tensor.parts[0]->data : tensor.weight.planes[QLORA_PLANE_CODE];
+}
+
 // Tensors begin at multiples of their elements' size when those of larger elements come first. A quantized weight
 // begins with floats and is a multiple of 8 bytes.
 int place(const std::string &dtype) {
@@ -81,11 +89,7 @@ void Output::lay_out_gguf(const Gguf *keys) {
         const int32_t format = choices_[i].format;
         const uint32_t id = format == 0 ? other_ggml_type(tensor) : ggml_type(format)->id;
         gguf_.add_tensor(tensor.name, id, ne, nullptr);
-        const void *data = !choices_[i].same()         ? nullptr
-                           : tensor.gguf != nullptr ? tensor.gguf->data
-                                                    : tensor.weight.planes[QLORA_PLANE_CODE];
-        if (format == 0 && tensor.gguf == nullptr) data = tensor.parts[0]->data;
-        slots_.push_back({i, data, {PackedPart::plane, QLORA_PLANE_CODE, tensor.name, "", {}, 0}});
+        slots_.push_back({i, data_of(choices_[i]), {PackedPart::plane, QLORA_PLANE_CODE, tensor.name, "", {}, 0}});
     }
 }
 
@@ -94,7 +98,7 @@ void Output::lay_out_safetensors() {
     for (size_t i = 0; i < choices_.size(); ++i) {
         const Choice &choice = choices_[i];
         const SourceTensor &tensor = *choice.tensor;
-        if (choice.same() && tensor.gguf == nullptr) { // every part as it is, foreign tables included
+        if (choice.untouched() && tensor.gguf == nullptr) {
             for (const SafeTensor *part : tensor.parts)
                 groups.push_back({place(part->dtype),
                                   {{i, part->data, {PackedPart::plane, 0, part->name, part->dtype, part->shape, 0}}}});
@@ -103,8 +107,7 @@ void Output::lay_out_safetensors() {
             if (choice.format == 0) parts.push_back({PackedPart::plane, 0, tensor.name, other_dtype(tensor), {}, 0});
             else parts = packed_parts(tensor.name, choice.format, 0, tensor.weight.rows, tensor.weight.cols);
             parts[0].shape = tensor.shape;
-            const void *data = choice.same() ? tensor.gguf->data : nullptr;
-            groups.push_back({place(parts[0].dtype), {{i, data, parts[0]}}});
+            groups.push_back({place(parts[0].dtype), {{i, data_of(choice), parts[0]}}});
         } else {
             std::vector<Slot> slots;
             for (PackedPart &part : packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows,

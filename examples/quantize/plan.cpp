@@ -40,7 +40,7 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
     std::vector<Choice> choices;
     for (const SourceTensor &tensor : source.tensors()) {
         const StoredWeight &weight = tensor.weight;
-        Choice choice = {&tensor, tensor.is_linear(), weight.format, weight.block, ""};
+        Choice choice = {&tensor, tensor.is_linear(), weight.format, weight.block, false, ""};
         int32_t wanted = choice.linear ? format : 0;
         for (const Rule &rule : command.rules)
             if (fnmatch(rule.pattern.c_str(), tensor.name.c_str(), 0) == 0) wanted = rule.format;
@@ -49,6 +49,7 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
         } else if (wanted != 0 && !tensor.is_matrix() && !is_float(wanted)) {
             choice.note = "a vector stays as it is";
         } else if (wanted != 0) {
+            choice.asked = true;
             choice.format = fitting_format(wanted, weight.cols);
             choice.block = choice.format == wanted ? chosen_block(wanted, command.block) : 0;
             if (choice.format != wanted) choice.note = columns_note(weight.cols, wanted, choice.format);
