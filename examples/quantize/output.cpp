@@ -16,10 +16,10 @@ const struct {
 
 // llama.cpp's numbers for "mostly this type" (general.file_type); 1024 is its "guess from the tensors".
 const std::map<int32_t, uint32_t> file_types = {
-    {QLORA_FORMAT_F32, 0},     {QLORA_FORMAT_F16, 1},     {QLORA_FORMAT_Q4_0, 2},    {QLORA_FORMAT_Q4_1, 3},
-    {QLORA_FORMAT_Q8_0, 7},    {QLORA_FORMAT_Q5_0, 8},    {QLORA_FORMAT_Q5_1, 9},    {QLORA_FORMAT_Q2_K, 10},
-    {QLORA_FORMAT_Q3_K, 11},   {QLORA_FORMAT_Q4_K, 14},   {QLORA_FORMAT_Q5_K, 16},   {QLORA_FORMAT_Q6_K, 18},
-    {QLORA_FORMAT_IQ4_NL, 25}, {QLORA_FORMAT_IQ4_XS, 30}, {QLORA_FORMAT_BF16, 32},   {QLORA_FORMAT_MXFP4, 38},
+    {QLORA_FORMAT_F32, 0},     {QLORA_FORMAT_F16, 1},     {QLORA_FORMAT_Q4_0, 2},  {QLORA_FORMAT_Q4_1, 3},
+    {QLORA_FORMAT_Q8_0, 7},    {QLORA_FORMAT_Q5_0, 8},    {QLORA_FORMAT_Q5_1, 9},  {QLORA_FORMAT_Q2_K, 10},
+    {QLORA_FORMAT_Q3_K, 11},   {QLORA_FORMAT_Q4_K, 14},   {QLORA_FORMAT_Q5_K, 16}, {QLORA_FORMAT_Q6_K, 18},
+    {QLORA_FORMAT_IQ4_NL, 25}, {QLORA_FORMAT_IQ4_XS, 30}, {QLORA_FORMAT_BF16, 32}, {QLORA_FORMAT_MXFP4, 38},
     {QLORA_FORMAT_NVFP4, 39}};
 const uint32_t file_type_guessed = 1024, quantization_version = 2;
 
@@ -62,7 +62,8 @@ int place(const std::string &dtype) {
     if (dtype == "F64" || dtype == "I64" || dtype == "U64") return 0;
     if (dtype == "F32" || dtype == "I32" || dtype == "U32") return 1;
     const int after_quantized = 3;
-    return dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16" ? after_quantized : after_quantized + 1;
+    return dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16" ? after_quantized
+                                                                                 : after_quantized + 1;
 }
 const int quantized_place = 2;
 
@@ -110,8 +111,8 @@ void Output::lay_out_safetensors() {
             groups.push_back({place(parts[0].dtype), {{i, data_of(choice), parts[0]}}});
         } else {
             std::vector<Slot> slots;
-            for (PackedPart &part : packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows,
-                                                 tensor.weight.cols))
+            for (PackedPart &part :
+                 packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows, tensor.weight.cols))
                 slots.push_back({i, nullptr, std::move(part)});
             groups.push_back({quantized_place, std::move(slots)});
         }
