@@ -235,8 +235,8 @@ TEST_CASE("quantize: formats by pattern, fallbacks that say so, importance") {
     const SmallModel model;
     const Scratch base("", ".gguf"), out("", ".gguf"), weights("", ".safetensors");
     model.save_gguf(base.path);
-    const std::string text = convert(base.path, out.path,
-                                     {"--type", "q4_k", "--type-for", "token_embd.*=q6_k", "--type-for", "*norm*=q8_0"});
+    const std::string text = convert(
+        base.path, out.path, {"--type", "q4_k", "--type-for", "token_embd.*=q6_k", "--type-for", "*norm*=q8_0"});
     CHECK(contains(text, "96 columns do not divide into q4_k blocks of 256: q5_0 instead"));
     CHECK(contains(text, "blk.0.attn_norm.weight: a vector stays as it is"));
     {
@@ -287,7 +287,8 @@ TEST_CASE("quantize: bitsandbytes' own bytes, read to the bit, kept, and written
 
                 convert(file.path, out.path, {"--type", type + (nested ? "-dq" : "")});
                 const SafeTensors kept(out.path), source(file.path);
-                for (const SafeTensor &tensor : source.tensors()) CHECK(bytes_of(kept.get(tensor.name)) == bytes_of(tensor));
+                for (const SafeTensor &tensor : source.tensors())
+                    CHECK(bytes_of(kept.get(tensor.name)) == bytes_of(tensor));
 
                 SafeTensorsWriter writer;
                 const std::vector<float> x = golden.floats(golden.get("x.f32." + std::to_string(elements)));
@@ -350,7 +351,8 @@ TEST_CASE("quantize: tables of other builds are honoured") {
     parts[2].second.second = bytes_of(shorter);
     file.write(safetensors_of(parts));
     convert(file.path, out.path, {"--type", "f32"});
-    const std::vector<float> again = floats_in(out.path, weight_name), deq = golden.floats(golden.get("fp4.bs64.f32.512.deq"));
+    const std::vector<float> again = floats_in(out.path, weight_name),
+                             deq = golden.floats(golden.get("fp4.bs64.f32.512.deq"));
     const std::string fp4 = parts[0].second.second;
     for (size_t i = 0; i < again.size(); ++i)
         if (((uint8_t(fp4[i / 2]) >> (i % 2 == 0 ? 4 : 0)) & 15) != 1) CHECK(again[i] == deq[i]);
@@ -428,7 +430,8 @@ TEST_CASE("quantize: hostile bitsandbytes files end in one line, and nothing is 
     for (size_t size = 0; size < whole.size(); size += 37) {
         file.write(whole.substr(0, size));
         const Absent none(".safetensors");
-        CHECK(quantize_with({"--model", file.path, "--type", "f16", "--out", none.file.path, "--device", "ref"}).code == 2);
+        CHECK(quantize_with({"--model", file.path, "--type", "f16", "--out", none.file.path, "--device", "ref"}).code ==
+              2);
     }
 }
 
@@ -446,7 +449,8 @@ TEST_CASE("quantize: what makes no sense, what does not fit, and what fails on t
     CHECK(contains(error({"--out", none.file.path}, base.path), "no format"));
     CHECK(contains(error({"--type", "q4_0", "--out", "x.bin"}, base.path), "ends in .gguf"));
     CHECK(contains(error({"--type-for", "q4_0", "--out", none.file.path}, base.path), "expected PATTERN=TYPE"));
-    CHECK(contains(error({"--type", "nf4", "--block", "48", "--out", none.file.path}, base.path), "takes no block of 48"));
+    CHECK(contains(error({"--type", "nf4", "--block", "48", "--out", none.file.path}, base.path),
+                   "takes no block of 48"));
     CHECK(contains(error({"--type", "q4_0", "--out", "no/such/folder/x.gguf"}, base.path), "cannot be created"));
     CHECK(contains(error({"--type", "q4_0", "--out", none.file.path}, "no/such/file"), "No such file"));
     CHECK(contains(error({"--type", "udyn8", "--out", none.file.path}, base.path), "beyond the range of udyn8"));

@@ -44,8 +44,9 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--perplexity-tokens", o.perplexity_tokens, "use only the first N of those tokens; 0 is all")
         ->capture_default_str()
         ->group("Files");
-    app.add_option("--perplexity-table", o.perplexity_table,
-                   "print bits per weight and perplexity for linear layers in these formats, NAME,NAME,... or all, and end")
+    app.add_option(
+           "--perplexity-table", o.perplexity_table,
+           "print bits per weight and perplexity for linear layers in these formats, NAME,NAME,... or all, and end")
         ->group("Files");
     app.add_option("--metrics", o.metrics, "JSON file for losses, gradient norms and evaluations")->group("Files");
 

@@ -82,8 +82,8 @@ private:
 
     const uint8_t *checked(const SafeTensor &tensor, const char *dtype, uint64_t bytes) const {
         if (tensor.dtype != dtype || tensor.bytes != bytes)
-            file_.reject("tensor ", shown(tensor.name), " has ", tensor.bytes, " bytes of ", tensor.dtype, ", expected ",
-                         bytes, " bytes of ", dtype, " from ", who_);
+            file_.reject("tensor ", shown(tensor.name), " has ", tensor.bytes, " bytes of ", tensor.dtype,
+                         ", expected ", bytes, " bytes of ", dtype, " from ", who_);
         return tensor.data;
     }
 
@@ -196,6 +196,7 @@ private:
         }
         weight.planes[QLORA_PLANE_SCALE] = reinterpret_cast<const uint8_t *>(weight.made.data());
         weight.format = without_nesting(weight.format);
+        weight.decoded = true;
     }
 
     // The values by a table that is not the library's.
@@ -215,6 +216,7 @@ private:
         }
         weight.made = std::move(values);
         weight.format = QLORA_FORMAT_F32;
+        weight.decoded = true;
         weight.block = 0;
         weight.planes[QLORA_PLANE_CODE] = reinterpret_cast<const uint8_t *>(weight.made.data());
         weight.planes[QLORA_PLANE_SCALE] = nullptr;
@@ -302,24 +304,27 @@ std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, ui
             return {{PackedPart::plane, QLORA_PLANE_CODE, name, dtype.safetensors, {rows, cols}, codes}};
     if (block == 0) block = qlora::format_query(format).block;
     std::vector<PackedPart> parts;
-    const auto add = [&](PackedPart::Content content, int plane, const char *ending, const char *dtype, uint64_t bytes) {
+    const auto add = [&](PackedPart::Content content, int plane, const char *ending, const char *dtype,
+                         uint64_t bytes) {
         parts.push_back({content, plane, name + ending, dtype, {bytes / (dtype[0] == 'F' ? 4 : 1)}, bytes});
     };
     // Floats first: their places in the file are multiples of 4 then.
     const bool nested = is_nested(format), powers = scales > 0 && scales * block < rows * cols * 4 && !nested;
-    if (has_table(format)) add(PackedPart::table, 0, ".quant_map", "F32", code_table(without_nesting(format)).size() * 4);
+    if (has_table(format))
+        add(PackedPart::table, 0, ".quant_map", "F32", code_table(without_nesting(format)).size() * 4);
     if (nested) {
         add(PackedPart::plane, QLORA_PLANE_NESTED, ".nested_absmax", "F32", layout.plane_bytes[QLORA_PLANE_NESTED]);
         add(PackedPart::nested_table, 0, ".nested_quant_map", "F32", 256 * 4);
     }
     if (scales > 0)
-        add(PackedPart::plane, QLORA_PLANE_SCALE, powers ? ".scale" : ".absmax", nested || powers ? "U8" : "F32", scales);
+        add(PackedPart::plane, QLORA_PLANE_SCALE, powers ? ".scale" : ".absmax", nested || powers ? "U8" : "F32",
+            scales);
     add(PackedPart::plane, QLORA_PLANE_CODE, "", "U8", codes);
     if (is_bitsandbytes(format)) parts.back().shape = {codes, 1};
     uint64_t bytes = 0;
     for (const PackedPart &part : parts) bytes += part.bytes;
-    const std::string kind = (is_bitsandbytes(format) ? state_of_bitsandbytes : state_of_ours) +
-                             format_name(without_nesting(format));
+    const std::string kind =
+        (is_bitsandbytes(format) ? state_of_bitsandbytes : state_of_ours) + format_name(without_nesting(format));
     add(PackedPart::state, 0, (state_mark + kind).c_str(), "U8", state_bytes(format, block, rows, cols, bytes));
     return parts;
 }

@@ -15,8 +15,8 @@ namespace finetune {
 // One tensor of the model, which may be several of the file.
 struct PackedTensor {
     std::string name;
-    std::vector<uint64_t> shape; // of the values
-    StoredWeight weight;         // format 0: integers, and vectors or values of other types
+    std::vector<uint64_t> shape;           // of the values
+    StoredWeight weight;                   // format 0: integers, and vectors or values of other types
     std::vector<const SafeTensor *> parts; // the first holds values or codes
 };
 

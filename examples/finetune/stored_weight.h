@@ -14,6 +14,7 @@ struct StoredWeight {
     uint64_t rows = 0, cols = 0;
     int32_t dtype = 0; // the float type of the values that it stands for
     const uint8_t *planes[QLORA_PLANE_COUNT] = {};
+    bool decoded = false;    // by tables of the file that are not the library's: the file holds other planes
     std::vector<float> made; // memory of planes that the file does not hold in that form
 
     StoredWeight() = default;

@@ -62,23 +62,29 @@ bool parse_command(int argc, const char *const *argv, FILE *out, Command *comman
     app.add_option("--out", command->out, "what to write: a name that ends in .gguf or .safetensors");
     app.add_option("--keys", command->keys,
                    "GGUF file whose keys (architecture, tokenizer, ...) a GGUF made from safetensors receives");
-    app.add_option("--type", type,
-                   "format of the linear weights: keep, or " + format_names() +
-                       ". GGUF takes the ggml formats; safetensors takes all, nf4 and fp4 as bitsandbytes lays them out");
-    app.add_option("--type-for", rules,
-                   "PATTERN=TYPE: format of the tensors whose name matches, * and ? allowed; the last that matches counts");
-    app.add_option("--block", command->block, "values that share a scale, for formats with a choice; 0 is their default")
+    app.add_option(
+        "--type", type,
+        "format of the linear weights: keep, or " + format_names() +
+            ". GGUF takes the ggml formats; safetensors takes all, nf4 and fp4 as bitsandbytes lays them out");
+    app.add_option(
+        "--type-for", rules,
+        "PATTERN=TYPE: format of the tensors whose name matches, * and ? allowed; the last that matches counts");
+    app.add_option("--block", command->block,
+                   "values that share a scale, for formats with a choice; 0 is their default")
         ->capture_default_str();
     app.add_flag("--plan", command->plan, "print what each format would cost for this model, and write nothing");
-    app.add_option("--importance", command->importance,
-                   "importance of columns: safetensors with an f32 vector by each tensor's name, or llama.cpp's GGUF imatrix");
-    app.add_flag("--stochastic", command->stochastic, "FP8, MX and NVFP4 round up or down at random, the nearer more likely");
+    app.add_option(
+        "--importance", command->importance,
+        "importance of columns: safetensors with an f32 vector by each tensor's name, or llama.cpp's GGUF imatrix");
+    app.add_flag("--stochastic", command->stochastic,
+                 "FP8, MX and NVFP4 round up or down at random, the nearer more likely");
     app.add_option("--seed", command->seed, "seed of --stochastic")->capture_default_str();
     app.add_option("--power", power, "how MXFP8 and MXFP6 choose a block's power of two: floor, ceil, even or rceil")
         ->capture_default_str();
     app.add_option("--device", command->device, "cpu, cuda[:N], vulkan[:N], auto, or ref (slow, exact)")
         ->capture_default_str();
-    app.add_option("--threads", command->threads, "threads of the cpu device; 0 is one per core")->capture_default_str();
+    app.add_option("--threads", command->threads, "threads of the cpu device; 0 is one per core")
+        ->capture_default_str();
     app.footer(examples);
     try {
         app.parse(argc, argv);

@@ -24,8 +24,8 @@ qlora::Weight Converter::convert(const Choice &choice, Quality *quality) {
         *quality = compare(choice, before, decode(weight));
         return weight;
     } catch (const qlora::Error &error) {
-        fail(source_.path(), ": tensor ", shown(choice.tensor->name), " cannot become ", format_name(choice.format), ": ",
-             error.what());
+        fail(source_.path(), ": tensor ", shown(choice.tensor->name), " cannot become ", format_name(choice.format),
+             ": ", error.what());
     }
 }
 
@@ -61,7 +61,8 @@ void Converter::quantize(const Choice &choice, const std::vector<float> &values,
     device_.context().synchronize();
 }
 
-Quality Converter::compare(const Choice &choice, const std::vector<float> &before, const std::vector<float> &after) const {
+Quality Converter::compare(const Choice &choice, const std::vector<float> &before,
+                           const std::vector<float> &after) const {
     Quality quality;
     for (size_t i = 0; i < before.size(); ++i) {
         const double value = double(before[i]), error = double(after[i]) - value;

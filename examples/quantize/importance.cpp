@@ -10,7 +10,8 @@ namespace quantize {
 namespace {
 
 std::vector<float> floats(const Gguf &file, const GgufTensor &tensor) {
-    if (tensor.type->id != type_f32) file.reject("tensor ", shown(tensor.name), " is ", tensor.type->name, ", expected F32");
+    if (tensor.type->id != type_f32)
+        file.reject("tensor ", shown(tensor.name), " is ", tensor.type->name, ", expected F32");
     std::vector<float> values(tensor.elements);
     memcpy(values.data(), tensor.data, tensor.bytes);
     return values;
@@ -48,7 +49,8 @@ Importance::Importance(const std::string &path) : path_(path) {
 void Importance::add(const std::string &name, std::vector<float> values) {
     for (size_t i = 0; i < values.size(); ++i)
         if (!std::isfinite(values[i]) || values[i] < 0)
-            fail(path_, ": tensor ", shown(name), ": element ", i, " is ", values[i], ", expected a finite number from 0");
+            fail(path_, ": tensor ", shown(name), ": element ", i, " is ", values[i],
+                 ", expected a finite number from 0");
     vectors_.emplace(name, std::move(values));
 }
 
@@ -56,7 +58,8 @@ const std::vector<float> *Importance::find(const std::string &name, uint64_t col
     const auto found = vectors_.find(name);
     if (found == vectors_.end()) return nullptr;
     if (found->second.size() != cols)
-        fail(path_, ": tensor ", shown(name), " has ", found->second.size(), " values, the weight has ", cols, " columns");
+        fail(path_, ": tensor ", shown(name), " has ", found->second.size(), " values, the weight has ", cols,
+             " columns");
     return &found->second;
 }
 

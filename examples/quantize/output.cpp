@@ -16,10 +16,10 @@ const struct {
 
 // llama.cpp's numbers for "mostly this type" (general.file_type); 1024 is its "guess from the tensors".
 const std::map<int32_t, uint32_t> file_types = {
-    {QLORA_FORMAT_F32, 0},     {QLORA_FORMAT_F16, 1},     {QLORA_FORMAT_Q4_0, 2},    {QLORA_FORMAT_Q4_1, 3},
-    {QLORA_FORMAT_Q8_0, 7},    {QLORA_FORMAT_Q5_0, 8},    {QLORA_FORMAT_Q5_1, 9},    {QLORA_FORMAT_Q2_K, 10},
-    {QLORA_FORMAT_Q3_K, 11},   {QLORA_FORMAT_Q4_K, 14},   {QLORA_FORMAT_Q5_K, 16},   {QLORA_FORMAT_Q6_K, 18},
-    {QLORA_FORMAT_IQ4_NL, 25}, {QLORA_FORMAT_IQ4_XS, 30}, {QLORA_FORMAT_BF16, 32},   {QLORA_FORMAT_MXFP4, 38},
+    {QLORA_FORMAT_F32, 0},     {QLORA_FORMAT_F16, 1},     {QLORA_FORMAT_Q4_0, 2},  {QLORA_FORMAT_Q4_1, 3},
+    {QLORA_FORMAT_Q8_0, 7},    {QLORA_FORMAT_Q5_0, 8},    {QLORA_FORMAT_Q5_1, 9},  {QLORA_FORMAT_Q2_K, 10},
+    {QLORA_FORMAT_Q3_K, 11},   {QLORA_FORMAT_Q4_K, 14},   {QLORA_FORMAT_Q5_K, 16}, {QLORA_FORMAT_Q6_K, 18},
+    {QLORA_FORMAT_IQ4_NL, 25}, {QLORA_FORMAT_IQ4_XS, 30}, {QLORA_FORMAT_BF16, 32}, {QLORA_FORMAT_MXFP4, 38},
     {QLORA_FORMAT_NVFP4, 39}};
 const uint32_t file_type_guessed = 1024, quantization_version = 2;
 
@@ -48,13 +48,22 @@ const char *other_dtype(const SourceTensor &tensor) {
     fail("tensor ", shown(tensor.name), ": ", tensor.gguf->type->name, " has no place in a safetensors file");
 }
 
+// What a tensor of one part can be copied from; null when it is made on the way.
+const void *data_of(const Choice &choice) {
+    if (!choice.same()) return nullptr;
+    const SourceTensor &tensor = *choice.tensor;
+    if (tensor.gguf != nullptr) return tensor.gguf->data;
+    return choice.format == 0 ? tensor.parts[0]->data : tensor.weight.planes[QLORA_PLANE_CODE];
+}
+
 // Tensors begin at multiples of their elements' size when those of larger elements come first. A quantized weight
 // begins with floats and is a multiple of 8 bytes.
 int place(const std::string &dtype) {
     if (dtype == "F64" || dtype == "I64" || dtype == "U64") return 0;
     if (dtype == "F32" || dtype == "I32" || dtype == "U32") return 1;
     const int after_quantized = 3;
-    return dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16" ? after_quantized : after_quantized + 1;
+    return dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16" ? after_quantized
+                                                                                 : after_quantized + 1;
 }
 const int quantized_place = 2;
 
@@ -81,11 +90,7 @@ void Output::lay_out_gguf(const Gguf *keys) {
         const int32_t format = choices_[i].format;
         const uint32_t id = format == 0 ? other_ggml_type(tensor) : ggml_type(format)->id;
         gguf_.add_tensor(tensor.name, id, ne, nullptr);
-        const void *data = !choices_[i].same()         ? nullptr
-                           : tensor.gguf != nullptr ? tensor.gguf->data
-                                                    : tensor.weight.planes[QLORA_PLANE_CODE];
-        if (format == 0 && tensor.gguf == nullptr) data = tensor.parts[0]->data;
-        slots_.push_back({i, data, {PackedPart::plane, QLORA_PLANE_CODE, tensor.name, "", {}, 0}});
+        slots_.push_back({i, data_of(choices_[i]), {PackedPart::plane, QLORA_PLANE_CODE, tensor.name, "", {}, 0}});
     }
 }
 
@@ -94,7 +99,7 @@ void Output::lay_out_safetensors() {
     for (size_t i = 0; i < choices_.size(); ++i) {
         const Choice &choice = choices_[i];
         const SourceTensor &tensor = *choice.tensor;
-        if (choice.same() && tensor.gguf == nullptr) { // every part as it is, foreign tables included
+        if (choice.untouched() && tensor.gguf == nullptr) {
             for (const SafeTensor *part : tensor.parts)
                 groups.push_back({place(part->dtype),
                                   {{i, part->data, {PackedPart::plane, 0, part->name, part->dtype, part->shape, 0}}}});
@@ -103,12 +108,11 @@ void Output::lay_out_safetensors() {
             if (choice.format == 0) parts.push_back({PackedPart::plane, 0, tensor.name, other_dtype(tensor), {}, 0});
             else parts = packed_parts(tensor.name, choice.format, 0, tensor.weight.rows, tensor.weight.cols);
             parts[0].shape = tensor.shape;
-            const void *data = choice.same() ? tensor.gguf->data : nullptr;
-            groups.push_back({place(parts[0].dtype), {{i, data, parts[0]}}});
+            groups.push_back({place(parts[0].dtype), {{i, data_of(choice), parts[0]}}});
         } else {
             std::vector<Slot> slots;
-            for (PackedPart &part : packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows,
-                                                 tensor.weight.cols))
+            for (PackedPart &part :
+                 packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows, tensor.weight.cols))
                 slots.push_back({i, nullptr, std::move(part)});
             groups.push_back({quantized_place, std::move(slots)});
         }

@@ -12,7 +12,9 @@ public:
     // keys: where a GGUF file's keys come from; null for none.
     Output(std::vector<Choice> choices, Container container, const Gguf *keys);
 
-    uint64_t file_bytes() const { return container_ == Container::gguf ? gguf_.file_bytes() : safetensors_.file_bytes(); }
+    uint64_t file_bytes() const {
+        return container_ == Container::gguf ? gguf_.file_bytes() : safetensors_.file_bytes();
+    }
     const std::vector<Choice> &choices() const { return choices_; } // in the order of the file
 
     // A tensor of the file: bytes that are there already, or a part of a weight.

@@ -10,9 +10,7 @@
 namespace quantize {
 namespace {
 
-uint32_t block_of(int32_t format, uint32_t block) {
-    return block == 0 ? qlora::format_query(format).block : block;
-}
+uint32_t block_of(int32_t format, uint32_t block) { return block == 0 ? qlora::format_query(format).block : block; }
 
 // The block that was asked for, where the format leaves a choice.
 uint32_t chosen_block(int32_t format, uint32_t block) {
@@ -40,7 +38,7 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
     std::vector<Choice> choices;
     for (const SourceTensor &tensor : source.tensors()) {
         const StoredWeight &weight = tensor.weight;
-        Choice choice = {&tensor, tensor.is_linear(), weight.format, weight.block, ""};
+        Choice choice = {&tensor, tensor.is_linear(), weight.format, weight.block, false, ""};
         int32_t wanted = choice.linear ? format : 0;
         for (const Rule &rule : command.rules)
             if (fnmatch(rule.pattern.c_str(), tensor.name.c_str(), 0) == 0) wanted = rule.format;
@@ -49,6 +47,7 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
         } else if (wanted != 0 && !tensor.is_matrix() && !is_float(wanted)) {
             choice.note = "a vector stays as it is";
         } else if (wanted != 0) {
+            choice.asked = true;
             choice.format = fitting_format(wanted, weight.cols);
             choice.block = choice.format == wanted ? chosen_block(wanted, command.block) : 0;
             if (choice.format != wanted) choice.note = columns_note(weight.cols, wanted, choice.format);
@@ -78,8 +77,8 @@ void print_plan(const Source &source, const Command &command, FILE *out) {
     const Gguf *given = keys ? keys.get() : source.gguf();
     const Cost now = linear_cost(choose(source, Container::safetensors, 0, {}));
     fprintf(out, "%s: %zu tensors, %s; %llu linear weights with %llu values\n", source.path().c_str(),
-            source.tensors().size(), readable_bytes(source.bytes()).c_str(), static_cast<unsigned long long>(now.tensors),
-            static_cast<unsigned long long>(now.values));
+            source.tensors().size(), readable_bytes(source.bytes()).c_str(),
+            static_cast<unsigned long long>(now.tensors), static_cast<unsigned long long>(now.values));
     fprintf(out, "%-12s %12s %16s %16s %16s  %s\n", "type", "bits/weight", "linear bytes", "gguf bytes",
             "safetensors bytes", "notes");
     std::vector<int32_t> formats = {0};
@@ -107,7 +106,8 @@ void print_plan(const Source &source, const Command &command, FILE *out) {
         for (const Choice &choice : choices)
             if (!choice.note.empty()) ++notes[choice.note];
         std::string text;
-        for (const auto &[note, count] : notes) text += (text.empty() ? "" : "; ") + std::to_string(count) + " x " + note;
+        for (const auto &[note, count] : notes)
+            text += (text.empty() ? "" : "; ") + std::to_string(count) + " x " + note;
         fprintf(out, "%-12s %12.4f %16llu %16s %16s  %s\n", format == 0 ? "as it is" : info.name, cost.bits(),
                 static_cast<unsigned long long>(cost.bytes), gguf.c_str(), safetensors.c_str(), text.c_str());
     }
@@ -129,8 +129,9 @@ void print_memory(const Source &source, const std::vector<Choice> &choices, FILE
     for (const std::string last : {"", "total"})
         for (const auto &[name, cost] : costs)
             if ((name == "total") == (last == "total"))
-                fprintf(out, "%-12s %8llu %16llu %16llu %12.4f\n", name.c_str(), static_cast<unsigned long long>(cost.tensors),
-                        static_cast<unsigned long long>(cost.values), static_cast<unsigned long long>(cost.bytes), cost.bits());
+                fprintf(out, "%-12s %8llu %16llu %16llu %12.4f\n", name.c_str(),
+                        static_cast<unsigned long long>(cost.tensors), static_cast<unsigned long long>(cost.values),
+                        static_cast<unsigned long long>(cost.bytes), cost.bits());
     const Cost linear = linear_cost(choices);
     fprintf(out, "linear weights %.4f bits each; all tensors %s, before %s\n", linear.bits(),
             readable_bytes(all.bytes).c_str(), readable_bytes(source.bytes()).c_str());

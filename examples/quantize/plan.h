@@ -11,12 +11,15 @@ enum class Container { gguf, safetensors };
 struct Choice {
     const SourceTensor *tensor;
     bool linear;
-    int32_t format; // 0: copied as it is, for what the library does not decode
-    uint32_t block; // 0: the format's default
+    int32_t format;   // 0: copied as it is, for what the library does not decode
+    uint32_t block;   // 0: the format's default
+    bool asked;       // false: nobody named a format for it
     std::string note; // why it is not the format that was asked for; "" when it is
 
     // True when neither format nor block changes: nothing is rounded.
     bool same() const;
+    // True when every byte of the file stays, foreign tables included.
+    bool untouched() const { return same() && !(asked && tensor->weight.decoded); }
     uint64_t bytes() const; // of its planes
 };
 

@@ -16,7 +16,8 @@ namespace {
 // Rows above, and on a terminal a bar below them.
 class Progress {
 public:
-    Progress(FILE *out, uint64_t values) : out_(out), values_(std::max<uint64_t>(1, values)), terminal_(isatty(fileno(out)) != 0) {}
+    Progress(FILE *out, uint64_t values)
+        : out_(out), values_(std::max<uint64_t>(1, values)), terminal_(isatty(fileno(out)) != 0) {}
 
     template <class... Parts> void row(uint64_t values, const char *form, Parts... parts) {
         if (terminal_) fputs("\r\x1b[K", out_);
@@ -44,9 +45,9 @@ private:
 void print_row(Progress &progress, const Choice &choice, const Quality &quality) {
     const double bits = 8 * double(choice.bytes()) / double(std::max<uint64_t>(1, choice.tensor->elements));
     const std::string to = choice.format == 0 ? choice.tensor->type : format_name(choice.format);
-    progress.row(choice.tensor->elements, "%-40s %-10s %-10s %8.4f %11.3e %8.2f %11.3e  %s\n", choice.tensor->name.c_str(),
-                 choice.tensor->type.c_str(), to.c_str(), bits, quality.error, quality.decibels(), quality.largest,
-                 choice.note.c_str());
+    progress.row(choice.tensor->elements, "%-40s %-10s %-10s %8.4f %11.3e %8.2f %11.3e  %s\n",
+                 choice.tensor->name.c_str(), choice.tensor->type.c_str(), to.c_str(), bits, quality.error,
+                 quality.decibels(), quality.largest, choice.note.c_str());
 }
 
 void convert_file(const Source &source, const Command &command, FILE *out) {
@@ -94,9 +95,11 @@ void convert_file(const Source &source, const Command &command, FILE *out) {
     if (!command.importance.empty())
         fprintf(out, "importance known for %llu of %llu quantized tensors\n", static_cast<unsigned long long>(weighed),
                 static_cast<unsigned long long>(asked));
-    if (!to_gguf && source.gguf() != nullptr) fprintf(out, "the keys of the GGUF file have no place in a safetensors file\n");
+    if (!to_gguf && source.gguf() != nullptr)
+        fprintf(out, "the keys of the GGUF file have no place in a safetensors file\n");
     if (to_gguf && keys == nullptr)
-        fprintf(out, "tensors only: a safetensors file has no keys such as 'general.architecture'; --keys takes some\n");
+        fprintf(out,
+                "tensors only: a safetensors file has no keys such as 'general.architecture'; --keys takes some\n");
     print_memory(source, output.choices(), out);
     fprintf(out, "%s: %s in %.1f s\n", command.out.c_str(), readable_bytes(output.file_bytes()).c_str(),
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -115,7 +118,9 @@ int run_program(int argc, const char *const *argv, FILE *out, FILE *err) {
         return 0;
     } catch (const Error &error) { message = error.what(); } catch (const qlora::Error &error) {
         message = std::string(error.what()) + " (" + qlora_status_name(error.status()) + ")";
-    } catch (const std::bad_alloc &) { message = "out of memory: the largest tensor is held in f32 while it is converted"; }
+    } catch (const std::bad_alloc &) {
+        message = "out of memory: the largest tensor is held in f32 while it is converted";
+    }
     fflush(out);
     fprintf(err, "qlora-quantize: error: %s\n", message.c_str());
     return 2;
