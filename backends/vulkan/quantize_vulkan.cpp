@@ -170,6 +170,9 @@ template <> struct EncodeCodec<Codec::AFFINE> {
 template <> struct EncodeCodec<Codec::NARROW> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_narrow<F>(context, args); }
 };
+template <> struct EncodeCodec<Codec::AFFINE> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
+};
 
 } // namespace
 
