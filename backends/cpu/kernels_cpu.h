@@ -1,4 +1,4 @@
-// The table of inner loops that each instruction set fills once (isa_*_cpu.cpp). Every pointer is set. Arrays run over
+// The table of inner loops that each instruction set fills once (isa_*_cpu.cpp). Every pointer is set but some encoders. Arrays run over
 // formats (in the order of formats.def) or over the element types of activations.
 #pragma once
 #include "backends/formats.h"
@@ -57,6 +57,7 @@ struct Kernels {
     // dst[count] = elements first.. of a flattened weight
     void (*decode[format_count])(const Planes &planes, uint64_t first, uint64_t count, float *dst);
     // Elements first.. (first a multiple of the block) into the code plane; absmax of each block into scales, by block.
+    // Null for Codec::BLOCK and NARROW, which search_cpu.cpp and narrow_cpu.cpp encode.
     void (*encode[format_count])(const float *x, uint64_t first, uint64_t count, uint32_t block, uint8_t *code, float *scales);
     // Index of the first NaN or infinity, or count.
     uint64_t (*find_not_finite)(const float *x, uint64_t count);
