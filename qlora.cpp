@@ -282,13 +282,15 @@ int32_t qlora_operation_supports(qlora_context *context, uint32_t operation, int
     if (!context) return QLORA_ERROR_ARGUMENT;
     if (type != QLORA_FORMAT_F32 && type != QLORA_FORMAT_F16 && type != QLORA_FORMAT_BF16)
         return context->fail(QLORA_ERROR_FORMAT, "qlora_operation_supports: type must be F32, F16 or BF16");
-    bool takes_weight = false, known = false;
+    int weight_column = 0;
+    bool known = false;
 #define QLORA_OPERATION(ID, name, entry, args_type, weight, ...)                                              \
-    if (operation == QLORA_OP_##ID) { known = true; takes_weight = weight; }
+    if (operation == QLORA_OP_##ID) { known = true; weight_column = weight; }
 #include "backends/ops.def"
 #undef QLORA_OPERATION
     if (!known) return context->fail(QLORA_ERROR_ARGUMENT, "qlora_operation_supports: operation %u is none of QLORA_OP_*", operation);
-    if (takes_weight ? !format_row(format) : format != 0)
+    const FormatRow *row = format_row(format);
+    if ((format != 0 && !row) || !operation_takes(weight_column, row))
         return context->fail(QLORA_ERROR_FORMAT, "qlora_operation_supports: format %d does not go with this operation", format);
     if (context->backend->supports(*context, operation, format, type)) return QLORA_OK;
     return context->fail(QLORA_ERROR_UNSUPPORTED, "qlora_operation_supports: backend %s has no kernel for operation %u, format %d, type %d",

@@ -31,6 +31,7 @@ struct Planes {
     const float *nested;
     float offset;
     uint32_t block_bits, nested_bits; // log2 of the block sizes
+    uint64_t row;                     // Scale::ROW: elements that share a scale
 };
 
 // One (sequence, head) of attention, packed; see simd_attention.inc.
@@ -44,6 +45,20 @@ struct AttentionTile {
     const float *lse, *delta;
     float *out[2];           // [head_dim][tile_cols]
     float *work;
+};
+
+// Products of signed bytes in int32. Panels are made of words, each `group` neighbours along the depth, as many bits as an
+// f32, so that the packing of floats serves: x[depth / group][tile_rows], w[depth / group][tile_cols].
+struct Int8Kernels {
+    uint32_t tile_rows, tile_cols, group;
+    int32_t offset; // added to codes of w in words; what the sums get from it is offset * the sum of x's codes
+    // words[divide_up(count, group)] of a row of codes
+    void (*words_x)(const int8_t *codes, uint64_t count, float *words);
+    void (*words_w)(const int8_t *codes, uint64_t count, float *words);
+    // words[count] of `depth` (at most group) rows of codes, one below the other
+    void (*weave_w)(const int8_t *codes, uint64_t stride, uint32_t depth, uint64_t count, float *words);
+    // c[rows][cols] = (accumulate ? c : 0) + x w
+    void (*multiply)(uint64_t words, const float *x, const float *w, int32_t *c, uint64_t stride, uint32_t rows, uint32_t cols, bool accumulate);
 };
 
 struct AdamW {
@@ -96,6 +111,14 @@ struct Kernels {
     void (*softmax_grad)(float *logits, uint64_t count, float lse, float scale);
     double (*sum_squares)(const float *x, uint64_t count);
     void (*adamw)(const AdamW &step, uint64_t count, const float *gradient, float *value, float *state1, float *state2);
+
+    // Largest |x| that is below limit; 0 when there is none.
+    float (*absmax_below)(const float *x, uint64_t count, float limit);
+    // codes = x * inverse to nearest even
+    void (*encode_int8)(const float *x, float inverse, uint64_t count, int8_t *codes);
+    // y = f32(sum - correction) * ((scale * scales) * factor), or * scale where scales is null
+    void (*scale_sums)(const int32_t *sum, int32_t correction, float scale, const float *scales, float factor, uint64_t count, float *y);
+    Int8Kernels int8;
 };
 
 // Null where the compiler's target has no such instruction set.
@@ -103,6 +126,8 @@ const Kernels *scalar_kernels();
 const Kernels *avx2_kernels();
 const Kernels *avx512_kernels();
 const Kernels *neon_kernels();
+// Better products of bytes for processors with AVX-512 VNNI.
+const Int8Kernels *vnni_kernels();
 
 } // namespace cpu
 } // namespace qlora

@@ -19,7 +19,7 @@ inline void load_elements(Context &context, const qlora_quantize_args &args, uin
     }
 }
 
-// The smallest index of a value that is not finite, whichever thread meets it.
+// The smallest index of a value that is not finite, whichever thread meets it. (Of activations as well: int8_matmul_cpu.cpp.)
 struct FirstBad {
     const uint64_t none;
     std::atomic<uint64_t> index;
@@ -46,6 +46,10 @@ int32_t quantize_searched(Context &context, const qlora_quantize_args &args);
 // narrow_cpu.cpp: small floats. scratch: a float per unit where a block is longer than a unit.
 uint64_t narrow_scratch(const qlora_weight &weight);
 int32_t quantize_narrow(Context &context, const qlora_quantize_args &args);
+
+// quantize_int8_cpu.cpp: signed bytes. scratch: a float per row where one scale is for all.
+uint64_t int8_scratch(const qlora_weight &weight);
+int32_t quantize_int8(Context &context, const qlora_quantize_args &args);
 
 } // namespace cpu
 } // namespace qlora

@@ -112,7 +112,7 @@ template <uint32_t Operation> std::vector<Case> cases();
 struct Operation {
     uint32_t number;
     const char *name;
-    bool takes_weight;
+    int weight; // the column of ops.def: see operation_takes() in formats.h
     std::vector<Case> cases;
 };
 // Every row of ops.def with its cases; in tests/ops.cpp.

@@ -1,0 +1,3 @@
+#include <doctest/doctest.h>
+TEST_SUITE_BEGIN("int8");
+TEST_SUITE_END();
