@@ -78,7 +78,9 @@ template <uint32_t Operation> std::vector<Case> matmul_cases() {
     for_formats_and_shapes(2, [&](int32_t format, Arithmetic arithmetic, Shape shape, uint32_t variant) {
         list.push_back({label(format, arithmetic, shape, variant), format, arithmetic.type, arithmetic.compute_type, [=](Stage &stage) {
                             qlora_matmul_args args = {};
-                            const uint32_t block = !qlora::whole_blocks(*qlora::format_row(format)) && qlora::format_row(format)->block_max > 32 && variant % 4 == 1 ? 128 : 0;
+                            const qlora::FormatRow &row = *qlora::format_row(format);
+                            const uint32_t other = row.scale == qlora::Scale::ROW ? row.block_max : 128;
+                            const uint32_t block = !qlora::whole_blocks(row) && row.block_max > 32 && variant % 4 == 1 ? other : 0;
                             args.weight = stage.weight(host_weight(format, shape.rows, shape.cols, block));
                             args.compute_type = arithmetic.compute_type;
                             const std::vector<float> before = variant % 2 ? random_values(shape.tokens * (forward ? shape.rows : shape.cols), 3) : std::vector<float>();
