@@ -17,6 +17,7 @@ constexpr uint64_t step_depth = 512;          // a multiple of every group; a pa
 constexpr uint64_t block_rows = 2016, block_cols = 2048;
 constexpr uint64_t unit_rows = 84, unit_cols = 256; // multiples of the tile
 constexpr uint64_t straight_cols = 512;
+constexpr uint64_t few_rows = 8, few_cols = 16; // up to here dot products win over panels
 constexpr uint64_t outlier_chunk = 256;
 
 // Floats (words) from one panel to the next; see panel_floats of gemm_cpu.cpp.
@@ -29,7 +30,9 @@ struct Pieces {
         const uint64_t m = least(product_.y.rows, block_rows), n = least(product_.y.cols, block_cols), chunk = least(product_.depth(), outlier_chunk);
         const uint64_t words_deep = divide_up(least(product_.depth(), step_depth), kernels.group);
         x = 0;
-        w = x + align_scratch(divide_up(m, kernels.tile_rows) * panel_words(words_deep, kernels.tile_rows) * 4);
+        // Fewer rows must not need more, so the way of few rows counts always.
+        const uint64_t few = product_.turned ? least(m, few_rows) * row_words(kernels, product_.depth()) : 0;
+        w = x + align_scratch(most(few, divide_up(m, kernels.tile_rows) * panel_words(words_deep, kernels.tile_rows)) * 4);
         words = w + align_scratch(divide_up(n, kernels.tile_cols) * panel_words(words_deep, kernels.tile_cols) * 4);
         corrections = words + align_scratch(own_words(kernels) * 4) * state_of(context).threads;
         sums = corrections + align_scratch(m * 4);
@@ -42,6 +45,8 @@ struct Pieces {
     static uint64_t own_words(const Int8Kernels &kernels) {
         return most(most(kernels.tile_rows, kernels.tile_cols) * (step_depth / kernels.group), straight_cols);
     }
+    // Words of a whole row, to a multiple of 64 bytes.
+    static uint64_t row_words(const Int8Kernels &kernels, uint64_t depth) { return divide_up(divide_up(depth, kernels.group), 16) * 16; }
     // sums[m][n] += x[m][chunk] w[n][chunk]^T
     static Product chunk_product(const float *x, const float *w, float *sums, uint64_t m, uint64_t n, uint64_t stride, uint64_t depth) {
         Product product = {m, n, {}, 0, QLORA_FORMAT_F32, sums, QLORA_FORMAT_F32, n, 1, nullptr, true};
@@ -77,19 +82,21 @@ struct Work {
         for (; first < source.outlier_count && source.outliers[first] < k + depth; first++) x[source.outliers[first] - k] = 0;
         kernels.encode_int8(x, int8_inverse(source.absmax[r]), depth, codes);
     }
+    // Words of that, and what the sums get from the offset of w.
+    void quantize_words(uint64_t i, uint64_t k, uint64_t depth, float *words) const {
+        int8_t codes[step_depth];
+        quantize(m + i, k, depth, codes);
+        int8.words_x(codes, depth, words);
+        int32_t sum = 0;
+        for (uint64_t j = 0; j < depth; j++) sum += codes[j];
+        int32_t &correction = piece<int32_t>(pieces.corrections)[i];
+        correction = int32_t((k ? uint32_t(correction) : 0u) + uint32_t(sum) * uint32_t(int8.offset)); // wraps as the sums do
+    }
     void pack_x(uint64_t unit, uint64_t k, uint64_t depth, float *words) const {
         const uint64_t deep = divide_up(depth, int8.group), begin = unit * int8.tile_rows, here = least(int8.tile_rows, rows - begin);
-        int32_t *corrections = piece<int32_t>(pieces.corrections) + begin;
-        for (uint64_t i = 0; i < here; i++) {
-            int8_t codes[step_depth];
-            quantize(m + begin + i, k, depth, codes);
-            int8.words_x(codes, depth, words + i * deep);
-            int32_t sum = 0;
-            for (uint64_t j = 0; j < depth; j++) sum += codes[j];
-            corrections[i] = int32_t((k ? uint32_t(corrections[i]) : 0u) + uint32_t(sum) * uint32_t(int8.offset)); // wraps as the sums do
-        }
+        for (uint64_t i = 0; i < here; i++) quantize_words(begin + i, k, depth, words + i * deep);
         std::memset(words + here * deep, 0, (int8.tile_rows - here) * deep * 4);
-        turn(words, deep, int8.tile_rows, piece<float>(pieces.x) + unit * panel_words(deep, int8.tile_rows));
+        int8.turn_x(words, deep, piece<float>(pieces.x) + unit * panel_words(deep, int8.tile_rows));
     }
     void pack_w(uint64_t unit, uint64_t k, uint64_t depth, float *words) const {
         const uint64_t deep = divide_up(depth, int8.group);
@@ -97,7 +104,7 @@ struct Work {
             const uint64_t begin = unit * int8.tile_cols, here = least(int8.tile_cols, cols - begin);
             for (uint64_t j = 0; j < here; j++) int8.words_w(code(n + begin + j, k), depth, words + j * deep);
             std::memset(words + here * deep, 0, (int8.tile_cols - here) * deep * 4);
-            return turn(words, deep, int8.tile_cols, piece<float>(pieces.w) + unit * panel_words(deep, int8.tile_cols));
+            return kernels.pack_turned(words, deep, deep, int8.tile_cols, piece<float>(pieces.w) + unit * panel_words(deep, int8.tile_cols));
         }
         const uint64_t column = unit * straight_cols, here = least(straight_cols, cols - column);
         float *panel = piece<float>(pieces.w) + column / int8.tile_cols * panel_words(deep, int8.tile_cols);
@@ -107,10 +114,25 @@ struct Work {
             kernels.pack_straight(words, here, int8.tile_cols, panel_words(deep, int8.tile_cols), panel + i * int8.tile_cols);
         }
     }
-    // panel[deep][width] from width rows
-    void turn(const float *words, uint64_t deep, uint32_t width, float *panel) const { kernels.pack_turned(words, deep, deep, width, panel); }
+
+    void multiply_few() const {
+        const uint64_t stride = Pieces::row_words(int8, product.depth());
+        float *x = piece<float>(pieces.x);
+        parallel(context, rows, [&](uint64_t i, uint32_t) {
+            std::memset(x + i * stride, 0, stride * 4);
+            for (uint64_t k = 0; k < product.depth(); k += step_depth) quantize_words(i, k, least(step_depth, product.depth() - k), x + i * stride + k / int8.group);
+        });
+        parallel(context, divide_up(cols, few_cols), [&](uint64_t unit, uint32_t) {
+            for (uint64_t j = unit * few_cols; j < least((unit + 1) * few_cols, cols); j++) {
+                int32_t sums[few_rows];
+                int8.dots(code(n + j, 0), product.depth(), x, stride, uint32_t(rows), sums);
+                for (uint64_t i = 0; i < rows; i++) piece<int32_t>(pieces.sums)[i * cols + j] = sums[i];
+            }
+        });
+    }
 
     void multiply() const {
+        if (product.turned && rows <= few_rows && product.depth() > 0) return multiply_few();
         int32_t *sums = piece<int32_t>(pieces.sums);
         const uint64_t x_units = divide_up(rows, int8.tile_rows), w_units = divide_up(cols, product.turned ? int8.tile_cols : straight_cols);
         const uint64_t units_m = divide_up(rows, unit_rows), units_n = divide_up(cols, unit_cols);

@@ -19,6 +19,8 @@
 // The instruction multiplies unsigned bytes by signed ones: codes of w have 128 added.
 #define QLORA_INT8_GROUP 4
 #define QLORA_INT8_OFFSET 128
+#define QLORA_INT8_ROWS 14
+#define QLORA_INT8_WORDS(p) _mm512_xor_si512(iload(p), ibroadcast(int32_t(0x80808080u)))
 #define QLORA_INT8_DOT(sum, x, w) _mm512_dpbusd_epi32(sum, w, x)
 
 namespace qlora {

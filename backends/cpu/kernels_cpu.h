@@ -57,8 +57,12 @@ struct Int8Kernels {
     void (*words_w)(const int8_t *codes, uint64_t count, float *words);
     // words[count] of `depth` (at most group) rows of codes, one below the other
     void (*weave_w)(const int8_t *codes, uint64_t stride, uint32_t depth, uint64_t count, float *words);
+    // panel[count][tile_rows] from tile_rows rows of words; w has tile_cols of Kernels, whose pack_* serve
+    void (*turn_x)(const float *words, uint64_t count, float *panel);
     // c[rows][cols] = (accumulate ? c : 0) + x w
     void (*multiply)(uint64_t words, const float *x, const float *w, int32_t *c, uint64_t stride, uint32_t rows, uint32_t cols, bool accumulate);
+    // sums[i] = w . x[i] for i < rows; count codes of w, rows of words with zeros behind, up to a multiple of 64 bytes
+    void (*dots)(const int8_t *w, uint64_t count, const float *x, uint64_t stride, uint32_t rows, int32_t *sums);
 };
 
 struct AdamW {
