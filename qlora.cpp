@@ -3,6 +3,7 @@
 #include "qlora.h"
 #include "backends/backend.h"
 #include "backends/check.h"
+#include "backends/interchange/interchange.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -303,6 +304,23 @@ int32_t qlora_operation_supports(qlora_context *context, uint32_t operation, int
     }
 #include "backends/ops.def"
 #undef QLORA_OPERATION
+
+#define QLORA_INTERCHANGE_CALL(entry, run, importing)                                                         \
+    int32_t entry(qlora_context *context, qlora_gptq_tensors *caller) {                                       \
+        if (!context) return QLORA_ERROR_ARGUMENT;                                                            \
+        Call call = {*context, #entry, false, {}, false};                                                     \
+        qlora_gptq_tensors args;                                                                              \
+        if (!adopt(caller, &args)) return call.error(QLORA_ERROR_ARGUMENT, "tensors", "null, struct_size below 8, or fields set that this version does not know"); \
+        const qlora_weight *weight = args.weight;                                                             \
+        QLORA_TRY(check(call, args, importing));                                                              \
+        QLORA_TRY(interchange::run(*context, args));                                                          \
+        args.weight = weight;                                                                                 \
+        hand_back(args, caller);                                                                              \
+        return QLORA_OK;                                                                                      \
+    }
+QLORA_INTERCHANGE_CALL(qlora_gptq_import, import_gptq, true)
+QLORA_INTERCHANGE_CALL(qlora_gptq_export, export_gptq, false)
+#undef QLORA_INTERCHANGE_CALL
 
 const char *qlora_status_name(int32_t status) {
 #define QLORA_NAME(name) if (status == QLORA_##name) return #name;

@@ -31,6 +31,10 @@ struct Planes {
     const float *nested;
     float offset;
     uint32_t block_bits, nested_bits; // log2 of the block sizes
+    // Scale::GROUP: codes end at code_end; index is null when a column's group is column / block.
+    const uint8_t *code_end, *zero;
+    const int32_t *index;
+    uint64_t cols, groups, block;
     uint64_t row;                     // Scale::ROW: elements that share a scale
 };
 
@@ -65,6 +69,13 @@ struct Int8Kernels {
     void (*dots)(const int8_t *w, uint64_t count, const float *x, uint64_t stride, uint32_t rows, int32_t *sums);
 };
 
+struct DoubleProduct {
+    double *c;
+    const double *a, *b;
+    uint64_t c_stride, a_stride, b_stride, rows, cols, depth;
+    bool falling;
+};
+
 struct AdamW {
     float gradient_factor, decay, beta1, beta2, rate, correction2, epsilon;
 };
@@ -76,7 +87,7 @@ struct Kernels {
     // dst[count] = elements first.. of a flattened weight
     void (*decode[format_count])(const Planes &planes, uint64_t first, uint64_t count, float *dst);
     // Elements first.. (first a multiple of the block) into the code plane; absmax of each block into scales, by block.
-    // Null for Codec::BLOCK and NARROW, which search_cpu.cpp and narrow_cpu.cpp encode.
+    // Null for Codec::BLOCK, NARROW and AFFINE, which search_cpu.cpp, narrow_cpu.cpp and affine_cpu.cpp encode.
     void (*encode[format_count])(const float *x, uint64_t first, uint64_t count, uint32_t block, uint8_t *code, float *scales);
     // Index of the first NaN or infinity, or count.
     uint64_t (*find_not_finite)(const float *x, uint64_t count);
@@ -95,6 +106,10 @@ struct Kernels {
     void (*pack_straight)(const float *src, uint64_t count, uint32_t width, uint64_t panel_stride, float *panel);
     // sums[i] += w . x[i] for i < rows
     void (*dots)(const float *w, const float *x, uint64_t stride, uint32_t rows, uint64_t count, float *sums);
+
+    // c[rows][cols] -= a[rows][depth] b[depth][cols] in double, term after term along the depth: upwards, or falling. No fused
+    // operations: the same bits in every instruction set.
+    void (*subtract_product)(const DoubleProduct &product);
 
     float (*rms_norm[type_count])(const void *x, const float *weight, void *y, uint64_t cols, float epsilon);
     void (*rms_norm_grad[type_count])(const void *x, const float *weight, const void *dy, void *dx, uint64_t cols, float rstd, bool accumulate);

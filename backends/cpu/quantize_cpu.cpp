@@ -53,8 +53,9 @@ void nest_scales(Context &context, const qlora_weight &weight, const float *scal
 
 } // namespace
 
-uint64_t quantize_scratch(Context &, const qlora_quantize_args &args) {
+uint64_t quantize_scratch(Context &context, const qlora_quantize_args &args) {
     if (format_row(args.weight->format)->codec == Codec::NARROW) return narrow_scratch(*args.weight);
+    if (format_row(args.weight->format)->codec == Codec::AFFINE) return affine_scratch(context, *args.weight);
     if (format_row(args.weight->format)->codec == Codec::ABSMAX8) return int8_scratch(*args.weight);
     if (!is_nested(*args.weight)) return 0;
     const uint64_t blocks = block_count(*args.weight);
@@ -69,6 +70,7 @@ int32_t quantize(Context &context, const qlora_quantize_args &args) {
             return context.fail(QLORA_ERROR_VALUE, "qlora_weight_quantize: importance element %llu is NaN, infinite or negative", (unsigned long long)c);
     if (is_searched(args)) return quantize_searched(context, args);
     if (format_row(weight.format)->codec == Codec::NARROW) return quantize_narrow(context, args);
+    if (format_row(weight.format)->codec == Codec::AFFINE) return quantize_affine(context, args);
     if (format_row(weight.format)->codec == Codec::ABSMAX8) return quantize_int8(context, args);
     const uint64_t count = element_count(weight), blocks = block_count(weight);
     const bool nested = is_nested(weight);

@@ -33,15 +33,19 @@ typedef uint32_t uint;
 #define QLORA_FUNCTION QLORA_UNUSED static constexpr inline
 #include "backends/numeric.inc"
 #include "backends/narrow.inc"
+#include "backends/affine.inc"
 #undef QLORA_FUNCTION
 
 QLORA_UNUSED QLORA_INLINE float float_of(uint bits) { float value; __builtin_memcpy(&value, &bits, 4); return value; }
 // An f16 without branches, so that its conversion leaves the loop over the groups of a block.
 QLORA_UNUSED QLORA_INLINE float half_at(const uint8_t *place) {
     const uint bits = uint(place[0]) | uint(place[1]) << 8, magnitude = bits & 0x7fffu, exponent = magnitude >> 10;
-    const uint normal = (magnitude << 13) + (exponent == 31u ? 224u << 23 : 112u << 23);
-    const float value = exponent == 0u ? float(int(magnitude)) * 0x1p-24f : float_of(normal);
-    return bits & 0x8000u ? -value : value;
+    const uint normal = (magnitude << 13) + (112u << (exponent == 31u ? 24 : 23));
+    const float subnormal = float(int(magnitude)) * 0x1p-24f;
+    uint small;
+    __builtin_memcpy(&small, &subnormal, 4);
+    const uint is_small = uint(0) - uint(exponent == 0u);
+    return float_of((small & is_small) | (normal & ~is_small) | (bits & 0x8000u) << 16);
 }
 #define QLORA_HALF(place) half_at(place)
 #define QLORA_FUNCTION QLORA_UNUSED QLORA_INLINE

@@ -79,6 +79,23 @@ template <> struct DecodeCodec<Codec::NARROW> {
     }
 };
 
+template <> struct DecodeCodec<Codec::AFFINE> {
+    static int code(const qlora_span &stream, uint64_t i, uint32_t bits) {
+        const uint8_t *bytes = address<const uint8_t>(stream) + i * bits / 8;
+        const uint32_t shift = uint32_t(i * bits % 8);
+        return int(qlora_stream_code(bytes[0], shift + bits > 8 ? bytes[1] : 0u, shift, bits));
+    }
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint64_t c = index % weight.cols, groups = group_count(weight);
+        uint64_t group = c / weight.block;
+        if (weight.flags & QLORA_WEIGHT_INDEXED) group = uint64_t(address<const uint32_t>(weight.planes[QLORA_PLANE_INDEX])[c]);
+        if (group >= groups) return 0;
+        const uint64_t at = index / weight.cols * groups + group;
+        const float scale = load(address<const void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F16, at);
+        return scale * float(code(weight.planes[QLORA_PLANE_CODE], index, F::bits) - code(weight.planes[QLORA_PLANE_ZERO], at, F::bits));
+    }
+};
+
 } // namespace
 
 Decode decoder(int32_t format) {

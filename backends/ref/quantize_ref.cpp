@@ -1,6 +1,7 @@
 // encode<F>: bitsandbytes' CUDA results and ggml's reference quantizer, one f32 operation at a time.
 #include "backends/ref/blocks_ref.h"
 #include "backends/ref/codebooks_ref.h"
+#include "backends/search/affine.h"
 #include "backends/search/encode_four.h"
 
 #include <cmath>
@@ -181,6 +182,29 @@ template <> struct EncodeCodec<Codec::NARROW> {
         return QLORA_OK;
     }
 };
+template <> struct EncodeCodec<Codec::AFFINE> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) {
+        const qlora_weight &weight = *args.weight;
+        Grid room(context, 1, weight.cols);
+        QLORA_TRY(room.status());
+        float *w = reinterpret_cast<float *>(room.data);
+        search::clear_stream_end(address<uint8_t>(weight.planes[QLORA_PLANE_CODE]), element_count(weight), F::bits);
+        search::clear_stream_end(address<uint8_t>(weight.planes[QLORA_PLANE_ZERO]), weight.rows * group_count(weight), F::bits);
+        for (uint64_t r = 0; r < weight.rows; r++)
+            for (uint64_t begin = 0, group = 0; begin < weight.cols; begin += weight.block, group++) {
+                const uint64_t end = begin + weight.block < weight.cols ? begin + weight.block : weight.cols, at = r * group_count(weight) + group;
+                for (uint64_t c = begin; c < end; c++) w[c] = get(args.src, r, c);
+                const search::AffineGrid grid = search::affine_fit(w + begin, end - begin, F::bits, args.flags & QLORA_FLAG_SYMMETRIC, args.flags & QLORA_FLAG_SEARCH);
+                std::memcpy(address<char>(weight.planes[QLORA_PLANE_SCALE]) + at * 2, &grid.half, 2);
+                search::put_code(address<uint8_t>(weight.planes[QLORA_PLANE_ZERO]), at, F::bits, grid.zero);
+                for (uint64_t c = begin; c < end; c++)
+                    search::put_code(address<uint8_t>(weight.planes[QLORA_PLANE_CODE]), r * weight.cols + c, F::bits, search::affine_code(w[c], grid, F::bits));
+            }
+        for (uint64_t c = 0; (weight.flags & QLORA_WEIGHT_INDEXED) && c < weight.cols; c++)
+            address<int32_t>(weight.planes[QLORA_PLANE_INDEX])[c] = int32_t(c / weight.block);
+        return QLORA_OK;
+    }
+};
 template <> struct EncodeCodec<Codec::ABSMAX8> {
     template <class F> static int32_t run(Context &, const qlora_quantize_args &args) {
         const qlora_weight &weight = *args.weight;
@@ -214,10 +238,7 @@ template <> struct EncodeCodec<Codec::SIGNED8> {
 uint64_t quantize_scratch(Context &, const qlora_quantize_args &) { return 0; }
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
-    for (uint64_t i = 0; i < element_count(*args.weight); i++)
-        if ((bits_of(source(args, i)) & 0x7f800000u) == 0x7f800000u)
-            return context.fail(QLORA_ERROR_VALUE, "qlora_weight_quantize: src element %llu (row %llu, column %llu) is NaN or infinite; clean the tensor first",
-                                (unsigned long long)i, (unsigned long long)(i / args.src.cols), (unsigned long long)(i % args.src.cols));
+    QLORA_TRY(refuse_not_finite(context, "qlora_weight_quantize", args.src));
     for (uint64_t c = 0; args.importance.handle && c < args.src.cols; c++)
         if (bits_of(address<const float>(args.importance)[c]) >= 0x7f800000u) // the sign bit as well
             return context.fail(QLORA_ERROR_VALUE, "qlora_weight_quantize: importance element %llu is NaN, infinite or negative", (unsigned long long)c);

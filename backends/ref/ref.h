@@ -13,6 +13,7 @@ namespace ref {
 typedef uint32_t uint;
 #define QLORA_FUNCTION inline
 #include "backends/numeric.inc"
+#include "backends/affine.inc"
 #undef QLORA_FUNCTION
 
 inline uint32_t bits_of(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }
@@ -49,6 +50,16 @@ inline void set(const qlora_tensor &tensor, uint64_t r, uint64_t c, double value
 // Overwrites or adds, with one rounding to the tensor's type.
 inline void put(const qlora_tensor &tensor, uint64_t r, uint64_t c, double value, bool accumulate) {
     set(tensor, r, c, accumulate ? double(get(tensor, r, c)) + value : value);
+}
+
+// ERROR_VALUE naming the first NaN or infinity of what an operation is about to quantize.
+inline int32_t refuse_not_finite(Context &context, const char *entry, const qlora_tensor &src) {
+    for (uint64_t r = 0; r < src.rows; r++)
+        for (uint64_t c = 0; c < src.cols; c++)
+            if ((bits_of(get(src, r, c)) & 0x7f800000u) == 0x7f800000u)
+                return context.fail(QLORA_ERROR_VALUE, "%s: src element %llu (row %llu, column %llu) is NaN or infinite; clean the tensor first", entry,
+                                    (unsigned long long)(r * src.cols + c), (unsigned long long)r, (unsigned long long)c);
+    return QLORA_OK;
 }
 
 // A matrix of doubles in host memory, freed at the end of its scope.

@@ -21,6 +21,7 @@ typedef uint32_t uint;
 #define QLORA_FUNCTION QLORA_SEARCH
 #include "backends/numeric.inc"
 #include "backends/narrow.inc"
+#include "backends/affine.inc"
 #undef QLORA_FUNCTION
 
 QLORA_SEARCH uint32_t bits_of(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }

@@ -187,7 +187,7 @@ int32_t query(Context &context, qlora_context_info &info) {
 int32_t synchronize(Context &context) { return finish(context); }
 
 // Shaders reach 16-bit elements through 32-bit words, so no optional feature decides.
-bool supports(Context &, uint32_t, int32_t, int32_t) { return true; }
+bool supports(Context &, uint32_t operation, int32_t format, int32_t) { return operation != QLORA_OP_QUANTIZE || encodes(format); }
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_VULKAN
 #define QLORA_VTABLE_NAME "vulkan"

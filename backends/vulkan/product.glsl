@@ -48,7 +48,7 @@ void load_w(uint r, uint c, uint rows, uint cols, out float values[8]) {
             if (r < rows && c + e < cols) bits[e] = decode(i + e);
     }
     [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = uintBitsToFloat(bits[e]);
-    if (COMPUTE != F32 && !(CODEC == CODEC_FLOAT && ELEMENT == COMPUTE))
+    if (COMPUTE != F32 && !(CODEC == CODEC_FLOAT && FORMAT == COMPUTE))
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = round_to(COMPUTE, values[e]);
 }
 

@@ -9,7 +9,7 @@
 namespace finetune {
 
 struct Options {
-    std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics;
+    std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics, perplexity_table;
     std::string device = "auto", compute = "f32", activations = "", quant = "";
     uint32_t quant_block = 0, threads = 0;
     uint32_t rank = 8;
@@ -24,6 +24,7 @@ struct Options {
     uint32_t exact_match = 0, samples = 0;
     uint64_t eval_tokens = 4096;
     uint32_t window = 512;
+    uint64_t perplexity_tokens = 0; // 0: all
     TrainOptions train;
 
     int32_t format() const; // what linear layers become; 0: as they are

@@ -1,5 +1,7 @@
 #include "options.h"
 
+#include "format_choice.h"
+
 #include <map>
 
 namespace finetune {
@@ -7,22 +9,13 @@ namespace {
 
 const std::map<std::string, int32_t> float_types = {
     {"f32", QLORA_FORMAT_F32}, {"f16", QLORA_FORMAT_F16}, {"bf16", QLORA_FORMAT_BF16}};
-const std::map<std::string, int32_t> quant_formats = {{"none", 0},
-                                                      {"nf4-dq", QLORA_FORMAT_NF4_DQ},
-                                                      {"nf4", QLORA_FORMAT_NF4},
-                                                      {"fp4-dq", QLORA_FORMAT_FP4_DQ},
-                                                      {"fp4", QLORA_FORMAT_FP4},
-                                                      {"int8-dyn", QLORA_FORMAT_DYN8},
-                                                      {"q8_0", QLORA_FORMAT_Q8_0},
-                                                      {"q4_0", QLORA_FORMAT_Q4_0}};
 
 } // namespace
 
 int32_t Options::format() const {
-    const auto found = quant_formats.find(quant.empty() ? "none" : quant);
-    if (found == quant_formats.end())
-        fail("--quant ", shown(quant), ": expected nf4-dq, nf4, fp4-dq, fp4, int8-dyn, q8_0, q4_0 or none");
-    return found->second;
+    if (quant.empty() || quant == "none") return 0;
+    if (quant == "int8-dyn") return QLORA_FORMAT_DYN8; // its name before formats had names of their own
+    return named_format(quant, "--quant");
 }
 
 Precision Options::precision() const {

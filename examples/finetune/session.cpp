@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include "evaluate.h"
+#include "format_choice.h"
 #include "generate.h"
 #include "report.h"
 
@@ -48,6 +49,8 @@ Inputs::Inputs(const Options &options) : file(options.model), shape(read_model_s
     if (eval && options.eval_rows > 0 && options.eval_rows < eval->rows.size()) eval->rows.resize(options.eval_rows);
     if (!options.perplexity_ids.empty()) {
         perplexity_ids = read_token_sequence(options.perplexity_ids, shape.vocabulary);
+        if (options.perplexity_tokens > 0 && options.perplexity_tokens < perplexity_ids.size())
+            perplexity_ids.resize(options.perplexity_tokens);
         if (perplexity_ids.size() < options.window)
             fail(options.perplexity_ids, ": shorter than one window of ", options.window, " tokens");
     }
@@ -87,7 +90,7 @@ private:
     // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
     int32_t format() const {
         if (!options_.quant.empty()) return options_.format();
-        return in_.file.tensor("blk.0.attn_q.weight").type->block > 1 ? 0 : QLORA_FORMAT_NF4_DQ;
+        return is_float(format_of(*in_.file.tensor("blk.0.attn_q.weight").type)) ? QLORA_FORMAT_NF4_DQ : 0;
     }
     void plan_memory();
     void print_plan() const;
