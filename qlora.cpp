@@ -59,8 +59,12 @@ const Backend *find_backend(int32_t kind) {
     return nullptr;
 }
 
+// The format that decides whether there is a kernel: the weight's, or none.
+template <class Args> auto format_of(const Args &args, int) -> decltype(args.weight->format) { return args.weight->format; }
+template <class Args> int32_t format_of(const Args &, long) { return 0; }
+
 template <class Args>
-int32_t dispatch(Context *context, const char *entry, const Args *caller, int32_t (*Backend::*run)(Context &, const Args &),
+int32_t dispatch(Context *context, uint32_t operation, const char *entry, const Args *caller, int32_t (*Backend::*run)(Context &, const Args &),
                  uint64_t (*Backend::*scratch)(Context &, const Args &)) {
     if (!context) return QLORA_ERROR_ARGUMENT;
     Call call = {*context, entry, false, {}, false};
@@ -68,6 +72,8 @@ int32_t dispatch(Context *context, const char *entry, const Args *caller, int32_
     if (!adopt(caller, &args)) return call.error(QLORA_ERROR_ARGUMENT, "args", "null, struct_size below 8, or fields set that this version does not know");
     QLORA_TRY(check(call, args));
     if (call.nothing_to_do) return QLORA_OK;
+    if (!context->backend->supports(*context, operation, format_of(args, 0), QLORA_FORMAT_F32)) // no backend chooses by type
+        return context->fail(QLORA_ERROR_UNSUPPORTED, "%s: backend %s has no kernel for this operation on this format; do it on cpu and write the result (of quantizing: the planes) to the device", entry, context->backend->name);
     const uint64_t needed = (context->backend->*scratch)(*context, args);
     if (needed) {
         if (args.scratch.handle == 0 || args.scratch.size < needed)
@@ -300,7 +306,7 @@ int32_t qlora_operation_supports(qlora_context *context, uint32_t operation, int
 
 #define QLORA_OPERATION(ID, name, entry, args_type, ...)                                                      \
     int32_t entry(qlora_context *context, const args_type *args) {                                            \
-        return dispatch<args_type>(context, #entry, args, &Backend::name, &Backend::name##_scratch);          \
+        return dispatch<args_type>(context, QLORA_OP_##ID, #entry, args, &Backend::name, &Backend::name##_scratch);          \
     }
 #include "backends/ops.def"
 #undef QLORA_OPERATION

@@ -82,7 +82,6 @@ void run_operation(const Operation &operation) {
     REQUIRE(!operation.cases.empty());
     struct Tally {
         uint64_t run = 0, failed = 0, unsupported = 0, left_out = 0;
-         // what is unsupported is a written absence
         std::map<int32_t, double> worst; // by deciding type
     };
     std::map<std::string, Tally> tallies;

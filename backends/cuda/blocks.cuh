@@ -1,4 +1,4 @@
-// Decoders of interleaved blocks and of small floats, over the shared sources blocks.inc and narrow.inc. They have what
+// Decoders of interleaved blocks, of small floats and of GPTQ's groups, over the shared sources blocks.inc, narrow.inc and affine.inc. They have what
 // every decoder has (decode.cuh) but fetch and decode: tensor core products read such weights from a dequantized panel.
 #pragma once
 #include "backends/cuda/weight.cuh"
@@ -10,6 +10,7 @@ typedef uint32_t uint;
 #define QLORA_FUNCTION __host__ __device__ inline
 #include "backends/numeric.inc"
 #include "backends/narrow.inc"
+#include "backends/affine.inc"
 #undef QLORA_FUNCTION
 #define QLORA_FUNCTION __device__ __forceinline__
 #define QLORA_PLACE const uint8_t *
@@ -68,6 +69,48 @@ template <class F> struct NarrowDecoder {
     }
 };
 
+// scale * (code - zero) is exact. Eight elements share a row, a group and whole bytes where cols and block are multiples of eight.
+template <class F> struct GroupDecoder {
+    static constexpr int shared_values = 1;
+    __device__ void prepare(const WeightView &, float *) {}
+    __device__ static uint code(const uint8_t *stream, int64_t i) {
+        const int64_t bit = i * F::bits;
+        const uint shift = uint(bit) & 7u;
+        return qlora_stream_code(stream[bit >> 3], shift + F::bits > 8u ? stream[(bit >> 3) + 1] : 0u, shift, F::bits);
+    }
+    __device__ static float scale_at(const WeightView &w, int64_t at) { return f32_from_f16(static_cast<const uint16_t *>(w.scale)[at]); }
+    __device__ float at(const WeightView &w, int64_t index) const {
+        const int64_t r = index / w.cols, c = index - r * w.cols, group = w.index ? w.index[c] : c / w.block;
+        if (group < 0 || group >= w.groups) return 0;
+        const int64_t at = r * w.groups + group;
+        return __fmul_rn(scale_at(w, at), float(int(code(w.code, index)) - int(code(w.zero, at))));
+    }
+    __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const {
+        if (w.index || w.cols % 8 || w.block % 8) {
+            float slow[8]; // as in decode8
+#pragma unroll 1
+            for (int i = 0; i < 8; i++) slow[i] = at(w, index + i);
+#pragma unroll
+            for (int i = 0; i < 8; i++) values[i] = slow[i];
+            return;
+        }
+        const int64_t r = index / w.cols, place = r * w.groups + (index - r * w.cols) / w.block;
+        const float scale = scale_at(w, place);
+        const int zero = int(code(w.zero, place));
+        const uint8_t *bytes = w.code + (index >> 3) * F::bits;
+        uint2 codes = make_uint2(0, 0);
+        if (F::bits == 2) codes.x = *reinterpret_cast<const uint16_t *>(bytes);
+        if (F::bits == 3) codes.x = bytes[0] | uint(bytes[1]) << 8 | uint(bytes[2]) << 16;
+        if (F::bits == 4) codes.x = *reinterpret_cast<const uint *>(bytes);
+        if (F::bits == 8) codes = *reinterpret_cast<const uint2 *>(bytes);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const uint from = F::bits == 8 && i >= 4 ? codes.y : codes.x, shift = F::bits == 8 ? i % 4 * 8 : i * F::bits;
+            values[i] = __fmul_rn(scale, float(int((from >> shift) & ((1u << F::bits) - 1u)) - zero));
+        }
+    }
+};
+
 template <class D> constexpr bool whole_groups = false; // true where decode8 needs no way for single elements
 template <class F> constexpr bool whole_groups<BlockDecoder<F>> = true;
 
@@ -76,6 +119,7 @@ template <Codec C, Scale S> struct Decoder;
 template <class F, Codec C = F::codec> struct DecoderOf { using type = Decoder<C, F::scale>; };
 template <class F> struct DecoderOf<F, Codec::BLOCK> { using type = BlockDecoder<F>; };
 template <class F> struct DecoderOf<F, Codec::NARROW> { using type = NarrowDecoder<F>; };
+template <class F> struct DecoderOf<F, Codec::AFFINE> { using type = GroupDecoder<F>; };
 
 } // namespace cuda
 } // namespace qlora

@@ -42,6 +42,10 @@ struct WeightView {
     int32_t format, block_shift;
     Table table;
     bool grouped; // eight elements at any multiple of eight can be read as words
+    // Scale::GROUP: index is null when a column's group is column / block.
+    const uint8_t *zero;
+    const int32_t *index;
+    int64_t block, groups;
 };
 
 inline WeightView view_of(const qlora_weight &weight) {
@@ -50,10 +54,13 @@ inline WeightView view_of(const qlora_weight &weight) {
     const Table table = with_format(weight.format, Table::NONE, [](auto row) { return Codebook<decltype(row)>::table; });
     const FormatRow *row = format_row(weight.format);
     const uint64_t code = weight.planes[QLORA_PLANE_CODE].handle + weight.planes[QLORA_PLANE_CODE].offset;
-    const uint64_t alignment = row->scale == Scale::INLINE ? 2 : row->codec == Codec::FLOAT ? 16 : row->bits == 6 ? 1 : row->bits; // six bits: bytes
+    const uint64_t alignment = row->scale == Scale::INLINE ? 2 : row->codec == Codec::FLOAT ? 16 : row->bits == 6 || row->bits == 3 ? 1 : row->bits; // six and three bits: bytes
+    const bool indexed = (weight.flags & QLORA_WEIGHT_INDEXED) != 0;
     return WeightView{reinterpret_cast<uint8_t *>(code), address<void>(weight.planes[QLORA_PLANE_SCALE]),
                       address<float>(weight.planes[QLORA_PLANE_NESTED]), address<float>(weight.planes[QLORA_PLANE_OFFSET]),
-                      int64_t(weight.rows), int64_t(weight.cols), weight.format, shift, table, code % alignment == 0};
+                      int64_t(weight.rows), int64_t(weight.cols), weight.format, shift, table, code % alignment == 0,
+                      address<const uint8_t>(weight.planes[QLORA_PLANE_ZERO]), indexed ? address<const int32_t>(weight.planes[QLORA_PLANE_INDEX]) : nullptr,
+                      int64_t(weight.block), int64_t(group_count(weight))};
 }
 
 template <Scale S> __device__ __forceinline__ float scale_of(const WeightView &w, int64_t block, const float *) {

@@ -186,8 +186,14 @@ int32_t query(Context &context, qlora_context_info &info) {
 
 int32_t synchronize(Context &context) { return finish(context); }
 
-// Shaders reach 16-bit elements through 32-bit words, so no optional feature decides.
-bool supports(Context &, uint32_t operation, int32_t format, int32_t) { return operation != QLORA_OP_QUANTIZE || encodes(format); }
+// Shaders reach 16-bit elements through 32-bit words, so no optional feature decides. They have four planes of a weight, and
+// GPTQ formats need the fifth and sixth: dequantize those on the host.
+bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
+    if (operation == QLORA_OP_HESSIAN) return false;
+    if (const FormatRow *row = format_row(format))
+        if (row->codec == Codec::AFFINE) return false;
+    return operation != QLORA_OP_QUANTIZE || encodes(format);
+}
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_VULKAN
 #define QLORA_VTABLE_NAME "vulkan"
