@@ -102,6 +102,7 @@ QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 #define QLORA_FORMAT_GPTQ3       25
 #define QLORA_FORMAT_GPTQ4       26
 #define QLORA_FORMAT_GPTQ8       27
+#define QLORA_FORMAT_INT8        28 /* signed bytes, f32 absmax per row (LLM.int8(), 2208.07339) or per tensor */
 #define QLORA_FORMAT_Q4_1    0x103
 #define QLORA_FORMAT_Q5_0    0x106
 #define QLORA_FORMAT_Q5_1    0x107
@@ -119,7 +120,7 @@ typedef struct qlora_format_info {
     uint32_t struct_size, flags;
     int32_t format;
     uint32_t bits;          /* bits of one code */
-    uint32_t block;         /* default number of values that share a scale; 1 for plain floats */
+    uint32_t block;         /* default number of values that share a scale; 1 for plain floats; 0 = a row */
     uint32_t block_min, block_max; /* any power of two between them is a valid block; any number in GPTQ formats */
     uint32_t block_bytes;   /* bytes of one interleaved block (ggml formats and plain floats), else 0 */
     const char *name;       /* "nf4-dq"; static */
@@ -165,7 +166,9 @@ typedef struct qlora_tensor {
  * GPTQ formats have groups = ceil(cols / block) per row; block is any number from 1, and one of cols or more makes one
  * group per row. value = scale[row][group] * (code - zero[row][group]), exact in f32, with group = column / block or
  * index[column]; a column whose index is no group is zero. scale is f16[rows][groups]. Codes [rows][cols] and zeros
- * [rows][groups] are little-endian streams: element i has the bits from i * bits on, bit 0 being the lowest of byte 0. */
+ * [rows][groups] are little-endian streams: element i has the bits from i * bits on, bit 0 being the lowest of byte 0.
+ * INT8 has an absmax per row (block 0) or one in all (block 2^30): value = code * (absmax * (1 / 127)), every operation
+ * rounded in f32, and code = x * (127 / absmax) to nearest even. Its cols are below 2^30. */
 typedef struct qlora_weight {
     uint32_t struct_size, flags;
     int32_t format;
@@ -321,6 +324,9 @@ QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_a
 #define QLORA_OP_OPTIMIZER_STEP 17
 #define QLORA_OP_HESSIAN         18
 #define QLORA_OP_QUANTIZE_GPTQ   19
+#define QLORA_OP_INT8_MATMUL      21
+#define QLORA_OP_INT8_MATMUL_GRAD 22
+#define QLORA_OP_WEIGHT_GRADIENT  23
 
 /* The scratch bytes that an operation (QLORA_OP_*) needs for these args, whose spans may still be absent:
  * types, shapes and flags decide. Monotone: fewer tokens never need more. */
@@ -476,6 +482,57 @@ typedef struct qlora_gptq_tensors {
 QLORA_API int32_t qlora_gptq_import(qlora_context *context, qlora_gptq_tensors *tensors);
 /* Planes -> checkpoint. */
 QLORA_API int32_t qlora_gptq_export(qlora_context *context, qlora_gptq_tensors *tensors);
+/* ---- products in int8 --------------------------------------------------------------------------------- */
+/* y[tokens][rows] = x[tokens][cols] W^T (ACCUMULATE: y += ...) with a weight of format INT8, in integers (LLM.int8(),
+ * 2208.07339). A column of x in which any |x| reaches threshold is an outlier column; threshold 0: there are none. Each
+ * row of x is scaled by sx = its largest |x| below threshold; its codes are x * (127 / sx) to nearest even, 0 in outlier
+ * columns. Then, with sw the weight's absmax and products of outlier columns in the type of the activations:
+ *   y = f32(sum of code products) * ((sx * sw) * 6.200012e-05f) + sum over outlier columns of x w + bias
+ * where the first sum is exact in int32 (so cols is below 2^17) and the others are f32, rounded once to y's type. bias is
+ * f32[rows] or absent. An absmax below 2^-119, in x as in weights, counts as zero: scale 0, codes 0.
+ * ERROR_VALUE names the first NaN or infinity in x on ref and cpu.
+ * The same call is the forward pass of SwitchBack (2304.13013), with threshold 0 and a weight of either kind. The backward
+ * pass of LLM.int8() is qlora_weight_matmul_grad. */
+typedef struct qlora_int8_matmul_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor x, y;
+    qlora_span bias;
+    float threshold;
+    uint32_t reserved;
+} qlora_int8_matmul_args;
+QLORA_API int32_t qlora_int8_matmul(qlora_context *context, const qlora_int8_matmul_args *args);
+
+/* dx[tokens][cols] = dy[tokens][rows] W in integers (ACCUMULATE: dx += ...): SwitchBack's backward pass. The scales of the
+ * weight's rows go into dy first, dy' = dy * (sw * (1 / 127)), which is quantized row by row as x above, with scale s; then
+ *   dx = f32(sum of code products) * (s * (1 / 127))
+ * rows is below 2^17. ERROR_VALUE names the first element of dy whose dy' is NaN or infinite, on ref and cpu. */
+typedef struct qlora_int8_matmul_grad_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor dy, dx;
+} qlora_int8_matmul_grad_args;
+QLORA_API int32_t qlora_int8_matmul_grad(qlora_context *context, const qlora_int8_matmul_grad_args *args);
+
+/* The gradient of a trained weight: dw[rows][cols] = dy[tokens][rows]^T x[tokens][cols], and dbias f32[rows], unless absent
+ * = column sums of dy (ACCUMULATE_GRADIENTS: both += ...). Nothing is quantized on this path, which is what SwitchBack
+ * switches back to: products of the compute type, summed in f32, one rounding to dw's type, F32, F16 or BF16. Activations
+ * that were saved in 8 bits to save memory come as saved, an INT8 weight[tokens][cols], with x absent; else saved is null. */
+typedef struct qlora_weight_gradient_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *saved;
+    qlora_tensor x, dy, dw;
+    qlora_span dbias;
+    int32_t compute_type;
+    uint32_t reserved;
+} qlora_weight_gradient_args;
+QLORA_API int32_t qlora_weight_gradient(qlora_context *context, const qlora_weight_gradient_args *args);
 
 /* ---- adapters ----------------------------------------------------------------------------------------- */
 /* LoRA-fused linear layer (LoRA, 2106.09685), r = rank, 0 < r <= 1024:

@@ -5,8 +5,8 @@
 
 namespace qlora {
 
-enum class Codec { FLOAT, CODEBOOK4, CODEBOOK8, OFFSET4, SIGNED8, BLOCK, NARROW, AFFINE };
-enum class Scale { NONE, F32, NESTED, INLINE, E8M0, GROUP };
+enum class Codec { FLOAT, CODEBOOK4, CODEBOOK8, OFFSET4, SIGNED8, BLOCK, NARROW, AFFINE, ABSMAX8 };
+enum class Scale { NONE, F32, NESTED, INLINE, E8M0, GROUP, ROW };
 
 struct FormatRow {
     int32_t format;
@@ -80,7 +80,7 @@ template <class Function, class Result> Result with_format(int32_t format, Resul
 
 // Whether an operation, by its `weight` column in ops.def, takes this row (null: no weight).
 constexpr bool operation_takes(int weight, const FormatRow *row) {
-    return weight == 0 ? row == nullptr : row != nullptr && (weight == 1 || row->codec == Codec::AFFINE);
+    return weight == 0 ? row == nullptr : row != nullptr && (weight == 1 || row->codec == (weight == 2 ? Codec::AFFINE : Codec::ABSMAX8));
 }
 
 // Element size of an activation type.

@@ -151,6 +151,9 @@ public:
     void gptq_export(qlora_gptq_tensors &tensors) const { check(qlora_gptq_export(context_, &tensors)); }
     void weight_matmul(const qlora_matmul_args &args) const { check(qlora_weight_matmul(context_, &args)); }
     void weight_matmul_grad(const qlora_matmul_args &args) const { check(qlora_weight_matmul_grad(context_, &args)); }
+    void int8_matmul(const qlora_int8_matmul_args &args) const { check(qlora_int8_matmul(context_, &args)); }
+    void int8_matmul_grad(const qlora_int8_matmul_grad_args &args) const { check(qlora_int8_matmul_grad(context_, &args)); }
+    void weight_gradient(const qlora_weight_gradient_args &args) const { check(qlora_weight_gradient(context_, &args)); }
     void linear_forward(const qlora_linear_args &args) const { check(qlora_linear_forward(context_, &args)); }
     void linear_grad(const qlora_linear_grad_args &args) const { check(qlora_linear_grad(context_, &args)); }
     void embedding_gather(const qlora_embedding_args &args) const { check(qlora_embedding_gather(context_, &args)); }

@@ -49,7 +49,7 @@ struct AffinePlanes {
     void put_code(uint64_t r, uint64_t c, int code) const { search::put_code(codes, r * weight.cols + c, bits, code); }
 };
 
-// The smallest index of a value that is not finite, whichever thread meets it.
+// The smallest index of a value that is not finite, whichever thread meets it. (Of activations as well: int8_matmul_cpu.cpp.)
 struct FirstBad {
     const uint64_t none;
     std::atomic<uint64_t> index;
@@ -84,6 +84,10 @@ uint64_t affine_scratch(Context &context, const qlora_weight &weight);
 int32_t quantize_affine(Context &context, const qlora_quantize_args &args);
 // Rows per task where streams of codes are written: tasks then share no byte.
 constexpr uint64_t stream_rows = 8;
+
+// quantize_int8_cpu.cpp: signed bytes. scratch: a float per row where one scale is for all.
+uint64_t int8_scratch(const qlora_weight &weight);
+int32_t quantize_int8(Context &context, const qlora_quantize_args &args);
 
 } // namespace cpu
 } // namespace qlora

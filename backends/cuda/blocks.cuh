@@ -111,6 +111,31 @@ template <class F> struct GroupDecoder {
     }
 };
 
+// A signed byte times the scale of its row. Eight elements share a row where cols is a multiple of eight.
+struct ByteDecoder {
+    static constexpr int shared_values = 1;
+    __device__ void prepare(const WeightView &, float *) {}
+    __device__ static float scale_at(const WeightView &w, int64_t index) {
+        const int64_t r = w.block == int64_t(1) << 30 ? 0 : index / w.cols; // one scale in all, or one per row
+        return __fmul_rn(static_cast<const float *>(w.scale)[r], 1.0f / 127.0f);
+    }
+    __device__ float at(const WeightView &w, int64_t index) const { return __fmul_rn(float(int8_t(w.code[index])), scale_at(w, index)); }
+    __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const {
+        if (w.cols % 8) {
+            float slow[8]; // as in decode8
+#pragma unroll 1
+            for (int i = 0; i < 8; i++) slow[i] = at(w, index + i);
+#pragma unroll
+            for (int i = 0; i < 8; i++) values[i] = slow[i];
+            return;
+        }
+        const uint2 codes = *reinterpret_cast<const uint2 *>(w.code + index);
+        const float scale = scale_at(w, index);
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[i] = __fmul_rn(float(int8_t((i < 4 ? codes.x : codes.y) >> (i % 4 * 8))), scale);
+    }
+};
+
 template <class D> constexpr bool whole_groups = false; // true where decode8 needs no way for single elements
 template <class F> constexpr bool whole_groups<BlockDecoder<F>> = true;
 
@@ -120,6 +145,7 @@ template <class F, Codec C = F::codec> struct DecoderOf { using type = Decoder<C
 template <class F> struct DecoderOf<F, Codec::BLOCK> { using type = BlockDecoder<F>; };
 template <class F> struct DecoderOf<F, Codec::NARROW> { using type = NarrowDecoder<F>; };
 template <class F> struct DecoderOf<F, Codec::AFFINE> { using type = GroupDecoder<F>; };
+template <class F> struct DecoderOf<F, Codec::ABSMAX8> { using type = ByteDecoder; };
 
 } // namespace cuda
 } // namespace qlora

@@ -60,6 +60,12 @@ template <> struct DecodeCodec<Codec::BLOCK> {
         return block_value<F>(block, uint(index % F::block));
     }
 };
+template <> struct DecodeCodec<Codec::ABSMAX8> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const float code = address<const int8_t>(weight.planes[QLORA_PLANE_CODE])[index];
+        return code * int8_scale(weight, index / weight.cols);
+    }
+};
 template <> struct DecodeCodec<Codec::NARROW> {
     template <class F> static float at(const qlora_weight &weight, uint64_t index) {
         const uint8_t *codes = address<const uint8_t>(weight.planes[QLORA_PLANE_CODE]);

@@ -205,6 +205,20 @@ template <> struct EncodeCodec<Codec::AFFINE> {
         return QLORA_OK;
     }
 };
+template <> struct EncodeCodec<Codec::ABSMAX8> {
+    template <class F> static int32_t run(Context &, const qlora_quantize_args &args) {
+        const qlora_weight &weight = *args.weight;
+        const uint64_t count = element_count(weight), group = one_scale(weight) ? count : weight.cols;
+        for (uint64_t begin = 0; begin < count; begin += group) {
+            float absmax = absmax_of(args, begin, begin + group);
+            if (absmax < int8_least) absmax = 0;
+            store(address<void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F32, begin / group, absmax);
+            for (uint64_t i = begin; i < begin + group; i++)
+                address<int8_t>(weight.planes[QLORA_PLANE_CODE])[i] = int8_code(source(args, i), int8_inverse(absmax));
+        }
+        return QLORA_OK;
+    }
+};
 template <> struct EncodeCodec<Codec::SIGNED8> {
     template <class F> static int32_t run(Context &, const qlora_quantize_args &args) {
         for (uint64_t b = 0; b < block_count(*args.weight); b++) {

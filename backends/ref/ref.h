@@ -3,6 +3,7 @@
 #pragma once
 #include "backends/backend.h"
 
+#include <cmath>
 #include <cstring>
 #include <initializer_list>
 
@@ -97,6 +98,17 @@ inline void multiply(Grid &x, Grid &w, Grid &y) {
             for (uint64_t n = 0; n < w.cols; n++) out[n] += value * row[n];
         }
 }
+
+// INT8: absmax of row r of a weight, what a code of it is worth, and what one divided by absmax is worth in codes.
+constexpr float int8_part = 1.0f / 127.0f;
+constexpr float int8_least = 0x1p-119f; // an absmax below it counts as zero, so that its 127th part is normal
+inline float int8_absmax(const qlora_weight &weight, uint64_t r) {
+    return load(address<const void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F32, row_scale(weight, r));
+}
+inline float int8_scale(const qlora_weight &weight, uint64_t r) { return int8_absmax(weight, r) * int8_part; }
+inline float int8_inverse(float absmax) { return absmax > 0 ? 127.0f / absmax : 0.0f; }
+// To nearest even.
+inline int8_t int8_code(float x, float inverse) { return int8_t(std::nearbyint(x * inverse)); }
 
 // Decoded element index (flattened) of a weight, in f32. Defined in decode_ref.cpp over formats.def.
 typedef float (*Decode)(const qlora_weight &weight, uint64_t index);

@@ -164,6 +164,9 @@ template <> struct EncodeCodec<Codec::SIGNED8> {
 template <> struct EncodeCodec<Codec::BLOCK> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_closed<F>(context, args); }
 };
+template <> struct EncodeCodec<Codec::ABSMAX8> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
+};
 template <> struct EncodeCodec<Codec::NARROW> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_narrow<F>(context, args); }
 };
@@ -176,7 +179,7 @@ template <> struct EncodeCodec<Codec::AFFINE> {
 bool encodes(int32_t format) {
     return with_format(format, false, [](auto row) {
         using F = decltype(row);
-        return F::codec != Codec::AFFINE && (F::codec != Codec::BLOCK || Closed<F>::value);
+        return F::codec != Codec::AFFINE && F::codec != Codec::ABSMAX8 && (F::codec != Codec::BLOCK || Closed<F>::value);
     });
 }
 
