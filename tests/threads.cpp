@@ -1,9 +1,11 @@
 // The same bits for any number of threads, whoever runs them; and no thread of the library's own when the host brings a runner.
+#include "tests/support/inputs.h"
 #include "tests/support/stage.h"
 #include "tests/support/targets.h"
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <thread>
 
