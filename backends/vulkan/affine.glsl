@@ -65,13 +65,8 @@ void decode8(uint r, uint c, out uint values[8]) {
     float scale;
     int zero;
     affine_codes(r * w_stride + c, codes);
-    if (INDEXED == 0u && BLOCK % 8u == 0u) {
-        affine_group(r, c, scale, zero);
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = affine_value(codes[e], scale, zero);
-        return;
-    }
     [[unroll]] for (uint e = 0u; e < 8u; e++) {
-        affine_group(r, c + e, scale, zero);
+        if (e == 0u || INDEXED != 0u || BLOCK % 8u != 0u) affine_group(r, c + e, scale, zero); // else all eight share one
         values[e] = affine_value(codes[e], scale, zero);
     }
 }
