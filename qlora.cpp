@@ -3,6 +3,7 @@
 #include "qlora.h"
 #include "backends/backend.h"
 #include "backends/check.h"
+#include "backends/interchange/interchange.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -58,8 +59,12 @@ const Backend *find_backend(int32_t kind) {
     return nullptr;
 }
 
+// The format that decides whether there is a kernel: the weight's, or none.
+template <class Args> auto format_of(const Args &args, int) -> decltype(args.weight->format) { return args.weight->format; }
+template <class Args> int32_t format_of(const Args &, long) { return 0; }
+
 template <class Args>
-int32_t dispatch(Context *context, const char *entry, const Args *caller, int32_t (*Backend::*run)(Context &, const Args &),
+int32_t dispatch(Context *context, uint32_t operation, const char *entry, const Args *caller, int32_t (*Backend::*run)(Context &, const Args &),
                  uint64_t (*Backend::*scratch)(Context &, const Args &)) {
     if (!context) return QLORA_ERROR_ARGUMENT;
     Call call = {*context, entry, false, {}, false};
@@ -67,6 +72,8 @@ int32_t dispatch(Context *context, const char *entry, const Args *caller, int32_
     if (!adopt(caller, &args)) return call.error(QLORA_ERROR_ARGUMENT, "args", "null, struct_size below 8, or fields set that this version does not know");
     QLORA_TRY(check(call, args));
     if (call.nothing_to_do) return QLORA_OK;
+    if (!context->backend->supports(*context, operation, format_of(args, 0), QLORA_FORMAT_F32)) // no backend chooses by type
+        return context->fail(QLORA_ERROR_UNSUPPORTED, "%s: backend %s has no kernel for this operation on this format; do it on cpu and write the result (of quantizing: the planes) to the device", entry, context->backend->name);
     const uint64_t needed = (context->backend->*scratch)(*context, args);
     if (needed) {
         if (args.scratch.handle == 0 || args.scratch.size < needed)
@@ -282,13 +289,15 @@ int32_t qlora_operation_supports(qlora_context *context, uint32_t operation, int
     if (!context) return QLORA_ERROR_ARGUMENT;
     if (type != QLORA_FORMAT_F32 && type != QLORA_FORMAT_F16 && type != QLORA_FORMAT_BF16)
         return context->fail(QLORA_ERROR_FORMAT, "qlora_operation_supports: type must be F32, F16 or BF16");
-    bool takes_weight = false, known = false;
+    int weight_column = 0;
+    bool known = false;
 #define QLORA_OPERATION(ID, name, entry, args_type, weight, ...)                                              \
-    if (operation == QLORA_OP_##ID) { known = true; takes_weight = weight; }
+    if (operation == QLORA_OP_##ID) { known = true; weight_column = weight; }
 #include "backends/ops.def"
 #undef QLORA_OPERATION
     if (!known) return context->fail(QLORA_ERROR_ARGUMENT, "qlora_operation_supports: operation %u is none of QLORA_OP_*", operation);
-    if (takes_weight ? !format_row(format) : format != 0)
+    const FormatRow *row = format_row(format);
+    if ((format != 0 && !row) || !operation_takes(weight_column, row))
         return context->fail(QLORA_ERROR_FORMAT, "qlora_operation_supports: format %d does not go with this operation", format);
     if (context->backend->supports(*context, operation, format, type)) return QLORA_OK;
     return context->fail(QLORA_ERROR_UNSUPPORTED, "qlora_operation_supports: backend %s has no kernel for operation %u, format %d, type %d",
@@ -297,10 +306,27 @@ int32_t qlora_operation_supports(qlora_context *context, uint32_t operation, int
 
 #define QLORA_OPERATION(ID, name, entry, args_type, ...)                                                      \
     int32_t entry(qlora_context *context, const args_type *args) {                                            \
-        return dispatch<args_type>(context, #entry, args, &Backend::name, &Backend::name##_scratch);          \
+        return dispatch<args_type>(context, QLORA_OP_##ID, #entry, args, &Backend::name, &Backend::name##_scratch);          \
     }
 #include "backends/ops.def"
 #undef QLORA_OPERATION
+
+#define QLORA_INTERCHANGE_CALL(entry, run, importing)                                                         \
+    int32_t entry(qlora_context *context, qlora_gptq_tensors *caller) {                                       \
+        if (!context) return QLORA_ERROR_ARGUMENT;                                                            \
+        Call call = {*context, #entry, false, {}, false};                                                     \
+        qlora_gptq_tensors args;                                                                              \
+        if (!adopt(caller, &args)) return call.error(QLORA_ERROR_ARGUMENT, "tensors", "null, struct_size below 8, or fields set that this version does not know"); \
+        const qlora_weight *weight = args.weight;                                                             \
+        QLORA_TRY(check(call, args, importing));                                                              \
+        QLORA_TRY(interchange::run(*context, args));                                                          \
+        args.weight = weight;                                                                                 \
+        hand_back(args, caller);                                                                              \
+        return QLORA_OK;                                                                                      \
+    }
+QLORA_INTERCHANGE_CALL(qlora_gptq_import, import_gptq, true)
+QLORA_INTERCHANGE_CALL(qlora_gptq_export, export_gptq, false)
+#undef QLORA_INTERCHANGE_CALL
 
 const char *qlora_status_name(int32_t status) {
 #define QLORA_NAME(name) if (status == QLORA_##name) return #name;

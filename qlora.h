@@ -79,7 +79,6 @@ QLORA_API const char *qlora_status_name(int32_t status);
 QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 
 /* ---- formats ------------------------------------------------------------------------------------------ */
-
 /* Storage formats. Numbers are pinned; ggml types are 0x100 + GGML_TYPE_x. The first three are also the
  * element types of activations and the compute types. */
 #define QLORA_FORMAT_F32    0x100
@@ -93,13 +92,36 @@ QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 #define QLORA_FORMAT_FP4_DQ     4 /* FP4 with double-quantized absmax */
 #define QLORA_FORMAT_DYN8       5 /* bitsandbytes dynamic 8-bit, signed, f32 absmax per block (2110.02861) */
 #define QLORA_FORMAT_UDYN8      6 /* bitsandbytes dynamic 8-bit, unsigned */
+#define QLORA_FORMAT_FP8_E4M3   16 /* 8-bit floats (2209.05433), f32 scale per block: absmax / largest value; */
+#define QLORA_FORMAT_FP8_E5M2   17 /* a block of 2^30 is one scale per tensor */
+#define QLORA_FORMAT_MXFP8_E4M3 18 /* OCP MX 1.0: 32 values along a row share a power of two (a byte, E8M0, */
+#define QLORA_FORMAT_MXFP8_E5M2 19 /* 255 = NaN) */
+#define QLORA_FORMAT_MXFP6_E2M3 20 /* codes are a little-endian stream of 6 bits */
+#define QLORA_FORMAT_MXFP6_E3M2 21
+#define QLORA_FORMAT_GPTQ2       24 /* groups of any size along a row: f16 scale, integer zero (GPTQ, 2210.17323) */
+#define QLORA_FORMAT_GPTQ3       25
+#define QLORA_FORMAT_GPTQ4       26
+#define QLORA_FORMAT_GPTQ8       27
+#define QLORA_FORMAT_INT8        28 /* signed bytes, f32 absmax per row (LLM.int8(), 2208.07339) or per tensor */
+#define QLORA_FORMAT_Q4_1    0x103
+#define QLORA_FORMAT_Q5_0    0x106
+#define QLORA_FORMAT_Q5_1    0x107
+#define QLORA_FORMAT_Q2_K    0x10a /* ggml K types: 256 values in groups of 16 or 32 with quantized scales */
+#define QLORA_FORMAT_Q3_K    0x10b
+#define QLORA_FORMAT_Q4_K    0x10c
+#define QLORA_FORMAT_Q5_K    0x10d
+#define QLORA_FORMAT_Q6_K    0x10e
+#define QLORA_FORMAT_IQ4_NL  0x114
+#define QLORA_FORMAT_IQ4_XS  0x117
+#define QLORA_FORMAT_MXFP4   0x127
+#define QLORA_FORMAT_NVFP4   0x128 /* 64 values, an E4M3 scale per 16; a scale per tensor is the caller's */
 
 typedef struct qlora_format_info {
     uint32_t struct_size, flags;
     int32_t format;
     uint32_t bits;          /* bits of one code */
-    uint32_t block;         /* default number of values that share a scale; 1 for plain floats */
-    uint32_t block_min, block_max; /* any power of two between them is a valid block */
+    uint32_t block;         /* default number of values that share a scale; 1 for plain floats; 0 = a row */
+    uint32_t block_min, block_max; /* any power of two between them is a valid block; any number in GPTQ formats */
     uint32_t block_bytes;   /* bytes of one interleaved block (ggml formats and plain floats), else 0 */
     const char *name;       /* "nf4-dq"; static */
 } qlora_format_info;
@@ -110,7 +132,6 @@ QLORA_API int32_t qlora_format_query(int32_t format, qlora_format_info *info);
 QLORA_API int32_t qlora_format_find(const char *name, int32_t *format);
 
 /* ---- views -------------------------------------------------------------------------------------------- */
-
 /* A range of device memory. handle is a host pointer (ref, cpu), a device pointer (cuda) or a VkBuffer
  * (vulkan); offset and size are bytes. handle 0 means absent. host and CUDA addresses (handle + offset)
  * are aligned to the element size, Vulkan offsets to 4 bytes. */
@@ -129,14 +150,25 @@ typedef struct qlora_tensor {
 
 /* Planes of a weight; which of them a format has is in qlora_weight_layout(). */
 #define QLORA_PLANE_CODE    0 /* codes; or whole interleaved blocks; or plain floats */
-#define QLORA_PLANE_SCALE   1 /* absmax per block: f32, or u8 codes when double-quantized */
+#define QLORA_PLANE_SCALE   1 /* scale per block: f32; u8 codes when double-quantized; E8M0 bytes in MX formats; f16 in GPTQ */
 #define QLORA_PLANE_NESTED  2 /* f32 absmax per nested block of scale codes */
 #define QLORA_PLANE_OFFSET  3 /* f32[1]: mean absmax, added back after decoding a scale */
+#define QLORA_PLANE_ZERO    4 /* GPTQ: zero of each row and group */
+#define QLORA_PLANE_INDEX   5 /* GPTQ, with QLORA_WEIGHT_INDEXED: int32[cols], the group of each column */
 #define QLORA_PLANE_COUNT   8
 
+/* Flags of a weight. */
+#define QLORA_WEIGHT_INDEXED 1u /* GPTQ formats: columns say their group in an index plane (act-order) */
+
 /* A weight W[rows][cols] at rest. Blocks run over the flattened matrix and may straddle rows, except in ggml
- * formats, whose cols are a multiple of the block. In 4-bit codes of bitsandbytes formats element 2j is the
- * high nibble of byte j. */
+ * and MX formats, whose cols are a multiple of the block. In 4-bit codes of bitsandbytes formats element 2j is the
+ * high nibble of byte j.
+ * GPTQ formats have groups = ceil(cols / block) per row; block is any number from 1, and one of cols or more makes one
+ * group per row. value = scale[row][group] * (code - zero[row][group]), exact in f32, with group = column / block or
+ * index[column]; a column whose index is no group is zero. scale is f16[rows][groups]. Codes [rows][cols] and zeros
+ * [rows][groups] are little-endian streams: element i has the bits from i * bits on, bit 0 being the lowest of byte 0.
+ * INT8 has an absmax per row (block 0) or one in all (block 2^30): value = code * (absmax * (1 / 127)), every operation
+ * rounded in f32, and code = x * (127 / absmax) to nearest even. Its cols are below 2^30. */
 typedef struct qlora_weight {
     uint32_t struct_size, flags;
     int32_t format;
@@ -240,7 +272,6 @@ QLORA_API int32_t qlora_context_query(qlora_context *context, qlora_context_info
 QLORA_API int32_t qlora_device_count(int32_t backend, uint32_t *count);
 
 /* ---- buffers ------------------------------------------------------------------------------------------ */
-
 /* For callers with no device API of their own. */
 typedef struct qlora_buffer_args {
     uint32_t struct_size, flags;
@@ -266,7 +297,6 @@ QLORA_API int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_a
 QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *args);
 
 /* ---- operations: sizes and support -------------------------------------------------------------------- */
-
 /* Every operation has an args struct that begins struct_size, flags, stream, scratch.
  *   stream   0 = the context's own; cuda: a cudaStream_t; vulkan: a VkCommandBuffer in recording state.
  *   scratch  device memory of at least qlora_operation_scratch() bytes, aligned to 256; its contents before
@@ -292,6 +322,11 @@ QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_a
 #define QLORA_OP_CROSS_ENTROPY  15
 #define QLORA_OP_GRADIENT_NORM  16
 #define QLORA_OP_OPTIMIZER_STEP 17
+#define QLORA_OP_HESSIAN         18
+#define QLORA_OP_QUANTIZE_GPTQ   19
+#define QLORA_OP_INT8_MATMUL      21
+#define QLORA_OP_INT8_MATMUL_GRAD 22
+#define QLORA_OP_WEIGHT_GRADIENT  23
 
 /* The scratch bytes that an operation (QLORA_OP_*) needs for these args, whose spans may still be absent:
  * types, shapes and flags decide. Monotone: fewer tokens never need more. */
@@ -305,19 +340,42 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_FLAG_ACCUMULATE           1u /* add to y or dx instead of overwriting it */
 #define QLORA_FLAG_ACCUMULATE_GRADIENTS 2u /* add to parameter gradients (da, db, dbias, dweight) */
 #define QLORA_FLAG_INVERSE              4u /* rope: rotate back */
+#define QLORA_FLAG_STOCHASTIC           8u /* quantize: round up or down at random, with the nearer more likely */
+#define QLORA_FLAG_SYMMETRIC           16u /* GPTQ formats: the zero is the middle code */
+#define QLORA_FLAG_SEARCH              32u /* GPTQ formats: of 80 smaller ranges take the one with least sum |error|^2.4 */
+#define QLORA_FLAG_ACT_ORDER           64u /* quantize_gptq: columns in falling order of the Hessian's diagonal */
+#define QLORA_FLAG_STATIC_GROUPS      128u /* quantize_gptq: scales and zeros from the weight as given */
+#define QLORA_FLAG_LAGGING            256u /* quantize_gptq: scales and zeros from values that lag behind, as in the first GPTQ */
+#define QLORA_FLAG_WIDE               512u /* the Hessian is f64, not f32 */
 
 /* ---- weights ------------------------------------------------------------------------------------------ */
+/* How a block's power of two follows from its absmax in MXFP8 and MXFP6. */
+#define QLORA_POWER_FLOOR 0 /* the OCP rule; the largest values of a block may saturate */
+#define QLORA_POWER_CEIL  1 /* absmax rounded up to a power of two, then as FLOOR */
+#define QLORA_POWER_EVEN  2 /* absmax rounded to the element's mantissa, then as FLOOR */
+#define QLORA_POWER_RCEIL 3 /* the smallest power that saturates nothing */
 
 /* Quantizes src[rows][cols] (F32, F16 or BF16) into the planes of weight, the only writer of planes.
- * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit. Plain float
- * formats are rounded to nearest even. ERROR_VALUE names the first NaN or infinity on ref and cpu; cuda and
- * vulkan do not look. */
+ * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit but for blocks that
+ * ggml gets wrong (backends/README.md). Plain floats: to nearest even. ERROR_VALUE names the first NaN or infinity
+ * on ref and cpu; cuda and vulkan do not look. Beyond a format's range FP8, MX and NVFP4 saturate; other ggml
+ * formats keep an infinite scale, as ggml does. importance, f32[cols] or absent, says how much errors of a column
+ * matter (finite, not negative): Q4_0, Q4_1, Q5_0, Q5_1, the K and IQ4 types search with it, others do not look.
+ * STOCHASTIC (FP8, MX, NVFP4): element i rounds by a random word of (seed, i), the same everywhere.
+ * GPTQ formats round to nearest, each row and group on its own, zero included in its range: scale = (high - low) / (2^bits
+ * - 1) in f16 (beyond that type: 65504; a scale that would be 0 counts as a group of zeros), zero = round(-low / scale),
+ * code = round(w / scale) + zero, all to even, saturated. SYMMETRIC: low = -high where any value is negative, zero =
+ * 2^(bits - 1). SEARCH shrinks the range. An index plane is filled with column / block. */
 typedef struct qlora_quantize_args {
     uint32_t struct_size, flags;
     uint64_t stream;
     qlora_span scratch;
     const qlora_weight *weight;
     qlora_tensor src;
+    qlora_span importance;
+    uint64_t seed;
+    int32_t power; /* QLORA_POWER_* */
+    uint32_t reserved;
 } qlora_quantize_args;
 QLORA_API int32_t qlora_weight_quantize(qlora_context *context, const qlora_quantize_args *args);
 
@@ -347,8 +405,136 @@ typedef struct qlora_matmul_args {
 QLORA_API int32_t qlora_weight_matmul(qlora_context *context, const qlora_matmul_args *args);
 QLORA_API int32_t qlora_weight_matmul_grad(qlora_context *context, const qlora_matmul_args *args);
 
-/* ---- adapters ----------------------------------------------------------------------------------------- */
+/* ---- calibrated quantization -------------------------------------------------------------------------- */
+/* The Hessian of a linear layer's inputs, for qlora_weight_quantize_gptq (GPTQ, 2210.17323), one batch x[tokens][cols]
+ * at a time:   H = H * count / (count + batch) + 2 / (count + batch) * x^T x
+ * count is what the calls before added up to, batch what this one adds: sequences or tokens, as the caller likes;
+ * batch 0 = x.rows. hessian is [cols][cols] f32 (WIDE: f64), both triangles; with count 0 what it held is not read.
+ * NaN and infinity in x land in it. cols is below 2^28. */
+typedef struct qlora_hessian_args {
+    uint32_t struct_size, flags; /* WIDE */
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor x;
+    qlora_span hessian;
+    uint64_t count, batch;
+} qlora_hessian_args;
+QLORA_API int32_t qlora_hessian_accumulate(qlora_context *context, const qlora_hessian_args *args);
 
+/* What qlora_weight_quantize_gptq did, most wanted first. */
+#define QLORA_GPTQ_DONE    1 /* with the damping that was asked for */
+#define QLORA_GPTQ_DAMPED  2 /* the Hessian had no factor at that damping; with the larger one in damping */
+#define QLORA_GPTQ_FLOORED 3 /* nor below 1: with its diagonal raised to floor */
+#define QLORA_GPTQ_NEAREST 4 /* nor then, or the loss overflowed: rounded to nearest; loss is NaN */
+
+typedef struct qlora_gptq_outcome {
+    uint32_t struct_size;  /* bytes that the library wrote */
+    uint32_t method;       /* QLORA_GPTQ_* */
+    uint32_t dead_columns; /* whose inputs were never non-zero; their weights became 0 */
+    uint32_t attempts;     /* factorizations tried */
+    double damping, floor;
+    double loss;           /* half the sum over rows of (w - q) H (w - q)^T, H damped and w zero in dead columns */
+} qlora_gptq_outcome;
+
+/* Quantizes src[rows][cols] into a weight of a GPTQ format so that the outputs x W^T change little: column by column,
+ * each column's error is made up for in the columns after it (GPTQ, 2210.17323). hessian is what
+ * qlora_hessian_accumulate made; its upper triangle is read. damping times the mean of its diagonal is added to the
+ * diagonal; 0 = 0.01. While there is no factor damping grows by 0.01 below 1; then the diagonal is raised to 1e-6, 1e-5
+ * ... 0.1 of its largest; then columns round to nearest. outcome, unless absent, is device memory that receives a
+ * qlora_gptq_outcome.
+ *   ACT_ORDER      needs an index plane (QLORA_WEIGHT_INDEXED) unless STATIC_GROUPS is set as well or there is one group
+ *                  per row; ties keep the order of columns. With STATIC_GROUPS it costs nothing later and loses little.
+ *   LAGGING        scales and zeros of a group are found before its columns have received the errors of earlier columns
+ *                  in the same block of lag columns (0 = 128), as the first implementation has it.
+ *   SYMMETRIC, SEARCH, and the rounding itself: as in qlora_weight_quantize, which this equals for H = identity.
+ * ERROR_VALUE names the first NaN or infinity of src or hessian. cuda and vulkan: ERROR_UNSUPPORTED; quantize on cpu
+ * and write the planes. */
+typedef struct qlora_quantize_gptq_args {
+    uint32_t struct_size, flags; /* SYMMETRIC, SEARCH, ACT_ORDER, STATIC_GROUPS, LAGGING, WIDE */
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor src;
+    qlora_span hessian, outcome;
+    float damping;
+    uint32_t lag;
+} qlora_quantize_gptq_args;
+QLORA_API int32_t qlora_weight_quantize_gptq(qlora_context *context, const qlora_quantize_gptq_args *args);
+
+/* The tensors of a linear layer in a GPTQ checkpoint, in host memory, and a weight of a GPTQ format whose planes are in
+ * host memory too, whatever the context: write them to the device afterwards. With K = cols, N = rows, b = bits:
+ *   qweight  int32[K b / 32][N]: codes of an output as a little-endian stream along K, word by word
+ *   qzeros   int32[groups][N b / 32]: the same along N; version 1 stores zero - 1, version 2 the zero, modulo 2^b
+ *   scales   f16[groups][N]          g_idx  int32[K]: group of each input, or absent
+ * K b and N b are multiples of 32, else ERROR_SHAPE. version 0 = 1; when importing, 0 = told by qzeros, which only
+ * symmetric files allow (else ERROR_VALUE), and filled in. A g_idx other than column / block needs QLORA_WEIGHT_INDEXED
+ * (else ERROR_ARGUMENT); one that is no group is ERROR_VALUE. ambiguous_zeros receives how many zeros an imported
+ * version 1 stores as 2^b - 1: true zeros 0 in asymmetric files, which some writers spoil, with their neighbours. */
+typedef struct qlora_gptq_tensors {
+    uint32_t struct_size, flags;
+    const qlora_weight *weight;
+    qlora_span qweight, qzeros, scales, g_idx;
+    uint64_t ambiguous_zeros;
+    uint32_t version;
+    uint32_t reserved;
+} qlora_gptq_tensors;
+/* Checkpoint -> planes. */
+QLORA_API int32_t qlora_gptq_import(qlora_context *context, qlora_gptq_tensors *tensors);
+/* Planes -> checkpoint. */
+QLORA_API int32_t qlora_gptq_export(qlora_context *context, qlora_gptq_tensors *tensors);
+/* ---- products in int8 --------------------------------------------------------------------------------- */
+/* y[tokens][rows] = x[tokens][cols] W^T (ACCUMULATE: y += ...) with a weight of format INT8, in integers (LLM.int8(),
+ * 2208.07339). A column of x in which any |x| reaches threshold is an outlier column; threshold 0: there are none. Each
+ * row of x is scaled by sx = its largest |x| below threshold; its codes are x * (127 / sx) to nearest even, 0 in outlier
+ * columns. Then, with sw the weight's absmax and products of outlier columns in the type of the activations:
+ *   y = f32(sum of code products) * ((sx * sw) * 6.200012e-05f) + sum over outlier columns of x w + bias
+ * where the first sum is exact in int32 (so cols is below 2^17) and the others are f32, rounded once to y's type. bias is
+ * f32[rows] or absent. An absmax below 2^-119, in x as in weights, counts as zero: scale 0, codes 0.
+ * ERROR_VALUE names the first NaN or infinity in x on ref and cpu.
+ * The same call is the forward pass of SwitchBack (2304.13013), with threshold 0 and a weight of either kind. The backward
+ * pass of LLM.int8() is qlora_weight_matmul_grad. */
+typedef struct qlora_int8_matmul_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor x, y;
+    qlora_span bias;
+    float threshold;
+    uint32_t reserved;
+} qlora_int8_matmul_args;
+QLORA_API int32_t qlora_int8_matmul(qlora_context *context, const qlora_int8_matmul_args *args);
+
+/* dx[tokens][cols] = dy[tokens][rows] W in integers (ACCUMULATE: dx += ...): SwitchBack's backward pass. The scales of the
+ * weight's rows go into dy first, dy' = dy * (sw * (1 / 127)), which is quantized row by row as x above, with scale s; then
+ *   dx = f32(sum of code products) * (s * (1 / 127))
+ * rows is below 2^17. ERROR_VALUE names the first element of dy whose dy' is NaN or infinite, on ref and cpu. */
+typedef struct qlora_int8_matmul_grad_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor dy, dx;
+} qlora_int8_matmul_grad_args;
+QLORA_API int32_t qlora_int8_matmul_grad(qlora_context *context, const qlora_int8_matmul_grad_args *args);
+
+/* The gradient of a trained weight: dw[rows][cols] = dy[tokens][rows]^T x[tokens][cols], and dbias f32[rows], unless absent
+ * = column sums of dy (ACCUMULATE_GRADIENTS: both += ...). Nothing is quantized on this path, which is what SwitchBack
+ * switches back to: products of the compute type, summed in f32, one rounding to dw's type, F32, F16 or BF16. Activations
+ * that were saved in 8 bits to save memory come as saved, an INT8 weight[tokens][cols], with x absent; else saved is null. */
+typedef struct qlora_weight_gradient_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *saved;
+    qlora_tensor x, dy, dw;
+    qlora_span dbias;
+    int32_t compute_type;
+    uint32_t reserved;
+} qlora_weight_gradient_args;
+QLORA_API int32_t qlora_weight_gradient(qlora_context *context, const qlora_weight_gradient_args *args);
+
+/* ---- adapters ----------------------------------------------------------------------------------------- */
 /* LoRA-fused linear layer (LoRA, 2106.09685), r = rank, 0 < r <= 1024:
  *   xa = x A^T                              xa[tokens][r] in f32, kept for the backward call
  *   y  = x W^T + bias + scale * xa B^T      ACCUMULATE: y += ..., which makes a residual connection free
@@ -384,7 +570,6 @@ typedef struct qlora_linear_grad_args {
 QLORA_API int32_t qlora_linear_grad(qlora_context *context, const qlora_linear_grad_args *args);
 
 /* ---- training operations ------------------------------------------------------------------------------ */
-
 /* y[i] = row ids[i] of weight, for i below y.rows. ids is int32[y.rows]; an id outside 0..weight.rows-1
  * is ERROR_ARGUMENT on ref and cpu and gives a row of zeros on cuda and vulkan. */
 typedef struct qlora_embedding_args {
@@ -518,7 +703,6 @@ typedef struct qlora_cross_entropy_args {
 QLORA_API int32_t qlora_cross_entropy_loss(qlora_context *context, const qlora_cross_entropy_args *args);
 
 /* ---- optimizer ---------------------------------------------------------------------------------------- */
-
 /* One trained tensor of count elements. state1 and state2 are the first and second moment, zero before the
  * first step. Types: F32. */
 typedef struct qlora_parameter {

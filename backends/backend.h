@@ -123,6 +123,13 @@ template <class T> inline T *address(const qlora_span &span) { return reinterpre
 // Geometry of a weight's planes that every backend needs.
 inline uint64_t element_count(const qlora_weight &weight) { return weight.rows * weight.cols; }
 inline uint64_t block_count(const qlora_weight &weight) { return (element_count(weight) + weight.block - 1) / weight.block; }
+// Groups per row where the scale kind is GROUP.
+inline uint64_t group_count(const qlora_weight &weight) { return (weight.cols + weight.block - 1) / weight.block; }
+// Bytes of a stream of codes.
+constexpr uint64_t stream_bytes(uint64_t count, uint32_t bits) { return (count * bits + 7) / 8; }
+// Where the scale kind is ROW: the scale of row r. block is then cols (at least 1), or the format's block_max.
+inline bool one_scale(const qlora_weight &weight) { return weight.block == 1u << 30; }
+inline uint64_t row_scale(const qlora_weight &weight, uint64_t r) { return one_scale(weight) ? 0 : r; }
 
 // Operations carve their scratch in pieces of this alignment.
 constexpr uint64_t scratch_alignment = 256;

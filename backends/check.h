@@ -11,6 +11,8 @@ namespace qlora {
 namespace {
 
 constexpr uint64_t dimension_limit = uint64_t(1) << 31;
+constexpr uint64_t hessian_limit = uint64_t(1) << 28; // of cols, so that bytes can be counted
+constexpr uint64_t int8_depth_limit = uint64_t(1) << 17; // 127 * 127 * 2^17 < 2^31: an int32 holds every sum
 
 // Copies a caller's growing struct into a zeroed one of ours. Null when its size cannot be understood.
 template <class T> bool adopt(const T *caller, T *own) {
@@ -37,22 +39,36 @@ int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, 
     *why = "format is none of QLORA_FORMAT_*";
     if (!row) return QLORA_ERROR_FORMAT;
     const uint32_t block = weight.block ? weight.block : row->block;
-    *why = "block must be a power of two inside the format's range (see qlora_format_query)";
-    if (block < row->block_min || block > row->block_max || (block & (block - 1))) return QLORA_ERROR_ARGUMENT;
+    const bool grouped = row->scale == Scale::GROUP, by_row = row->scale == Scale::ROW;
+    *why = "flags: only GPTQ formats take one, QLORA_WEIGHT_INDEXED";
+    if (weight.flags & ~(grouped ? QLORA_WEIGHT_INDEXED : 0u)) return QLORA_ERROR_ARGUMENT;
+    *why = "block must be a power of two (in GPTQ formats any number) inside the format's range (see qlora_format_query); of int8 0 or 2^30";
+    if (by_row ? block != 0 && block != row->block_max : block < row->block_min || block > row->block_max || (!grouped && (block & (block - 1)))) return QLORA_ERROR_ARGUMENT;
     *why = "nested_block must be 0 or 256";
     if (weight.nested_block != 0 && weight.nested_block != 256) return QLORA_ERROR_ARGUMENT;
     *why = "rows and cols must be below 2^31";
     if (weight.rows >= dimension_limit || weight.cols >= dimension_limit) return QLORA_ERROR_SHAPE;
-    *why = "cols must be a multiple of the block in ggml formats";
-    if (row->scale == Scale::INLINE && weight.cols % block) return QLORA_ERROR_SHAPE;
-    const uint64_t count = weight.rows * weight.cols, blocks = (count + block - 1) / block;
+    *why = "cols must be a multiple of the block in ggml and MX formats";
+    if (whole_blocks(*row) && weight.cols % block) return QLORA_ERROR_SHAPE;
+    *why = "cols of int8 must be below 2^30";
+    if (by_row && weight.cols >= row->block_max) return QLORA_ERROR_SHAPE;
+    const uint64_t count = weight.rows * weight.cols, blocks = by_row ? (block ? 1 : weight.rows) : (count + block - 1) / block;
+    *why = "the bytes of its planes cannot be counted";
+    if (count >> 58) return QLORA_ERROR_SHAPE;
     std::memset(layout->plane_bytes, 0, sizeof layout->plane_bytes);
     std::memset(layout->plane_offset, 0, sizeof layout->plane_offset);
     uint64_t *bytes = layout->plane_bytes;
     if (row->scale == Scale::INLINE) bytes[QLORA_PLANE_CODE] = blocks * row->block_bytes;
     else if (row->scale == Scale::NONE) bytes[QLORA_PLANE_CODE] = count * row->block_bytes;
     else bytes[QLORA_PLANE_CODE] = (count * row->bits + 7) / 8;
-    if (row->scale == Scale::F32) bytes[QLORA_PLANE_SCALE] = blocks * 4;
+    if (row->scale == Scale::F32 || by_row) bytes[QLORA_PLANE_SCALE] = blocks * 4;
+    if (row->scale == Scale::E8M0) bytes[QLORA_PLANE_SCALE] = blocks;
+    if (grouped) {
+        const uint64_t groups = (weight.cols + block - 1) / block;
+        bytes[QLORA_PLANE_SCALE] = weight.rows * groups * 2;
+        bytes[QLORA_PLANE_ZERO] = stream_bytes(weight.rows * groups, row->bits);
+        if (weight.flags & QLORA_WEIGHT_INDEXED) bytes[QLORA_PLANE_INDEX] = weight.cols * 4;
+    }
     if (row->scale == Scale::NESTED) {
         bytes[QLORA_PLANE_SCALE] = blocks;
         bytes[QLORA_PLANE_NESTED] = (blocks + 255) / 256 * 4;
@@ -131,17 +147,23 @@ struct Call {
         if (status) return error(status, "weight", why);
         const FormatRow *row = format_row(weight_copy.format);
         if (weight_copy.block == 0) weight_copy.block = row->block;
+        if (weight_copy.block == 0) weight_copy.block = weight_copy.cols ? uint32_t(weight_copy.cols) : 1;
         if (weight_copy.nested_block == 0) weight_copy.nested_block = 256;
         static const char *const plane_names[QLORA_PLANE_COUNT] = {"weight code plane", "weight scale plane", "weight nested plane",
-                                                                   "weight offset plane", "plane 4", "plane 5", "plane 6", "plane 7"};
+                                                                   "weight offset plane", "weight zero plane", "weight index plane", "plane 6", "plane 7"};
         for (int i = 0; i < QLORA_PLANE_COUNT; i++) {
             uint64_t alignment = 4;
             if (i == QLORA_PLANE_CODE) alignment = row->scale == Scale::INLINE ? 2 : row->scale == Scale::NONE ? row->block_bytes : 1;
-            if (i == QLORA_PLANE_SCALE && row->scale == Scale::NESTED) alignment = 1;
+            if (i == QLORA_PLANE_SCALE && row->scale != Scale::F32 && row->scale != Scale::ROW) alignment = row->scale == Scale::GROUP ? 2 : 1;
+            if (i == QLORA_PLANE_ZERO) alignment = 1;
             if (layout.plane_bytes[i]) QLORA_TRY(span(weight_copy.planes[i], plane_names[i], layout.plane_bytes[i], alignment));
         }
         weight = &weight_copy;
         return QLORA_OK;
+    }
+    int32_t hessian(const qlora_span &span_, uint64_t cols, uint32_t flags_) {
+        const uint64_t bytes = flags_ & QLORA_FLAG_WIDE ? 8 : 4;
+        return span(span_, "hessian", cols * cols * bytes, bytes);
     }
     int32_t compute(int32_t &compute_type, int32_t type) {
         if (compute_type == 0) compute_type = type;
@@ -187,9 +209,13 @@ struct Call {
 };
 
 int32_t check(Call &call, qlora_quantize_args &args) {
-    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_STOCHASTIC | QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH)); // of any format
     QLORA_TRY(call.weight(args.weight));
+    const FormatRow &row = *format_row(args.weight->format);
+    QLORA_TRY(call.flags(args.flags, row.codec == Codec::AFFINE ? QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH : row.stochastic ? QLORA_FLAG_STOCHASTIC : 0));
     QLORA_TRY(call.tensor(args.src, "src", args.weight->rows, args.weight->cols, 0));
+    QLORA_TRY(call.span(args.importance, "importance", args.weight->cols * 4, 4, true));
+    if (args.power < QLORA_POWER_FLOOR || args.power > QLORA_POWER_RCEIL) return call.error(QLORA_ERROR_ARGUMENT, "power", "must be one of QLORA_POWER_*");
     call.nothing_to_do = element_count(*args.weight) == 0;
     return QLORA_OK;
 }
@@ -202,6 +228,52 @@ int32_t check(Call &call, qlora_dequantize_args &args) {
     return QLORA_OK;
 }
 
+int32_t check(Call &call, qlora_hessian_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_WIDE));
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.x.cols, 0));
+    if (args.x.cols >= hessian_limit) return call.error(QLORA_ERROR_SHAPE, "x", "cols must be below 2^28");
+    QLORA_TRY(call.hessian(args.hessian, args.x.cols, args.flags));
+    if (args.batch == 0) args.batch = args.x.rows;
+    if (args.count + args.batch < args.count) return call.error(QLORA_ERROR_ARGUMENT, "count, batch", "their sum overflows");
+    call.nothing_to_do = args.x.cols == 0 || (args.batch == 0 && args.count != 0);
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_quantize_gptq_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH | QLORA_FLAG_ACT_ORDER | QLORA_FLAG_STATIC_GROUPS | QLORA_FLAG_LAGGING | QLORA_FLAG_WIDE));
+    QLORA_TRY(call.weight(args.weight));
+    const qlora_weight &weight = *args.weight;
+    if (format_row(weight.format)->codec != Codec::AFFINE) return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_GPTQ2, 3, 4 or 8");
+    if (weight.cols >= hessian_limit) return call.error(QLORA_ERROR_SHAPE, "weight", "cols must be below 2^28");
+    QLORA_TRY(call.tensor(args.src, "src", weight.rows, weight.cols, 0));
+    QLORA_TRY(call.hessian(args.hessian, weight.cols, args.flags));
+    QLORA_TRY(call.span(args.outcome, "outcome", sizeof(qlora_gptq_outcome), 8, true));
+    const bool scattered = (args.flags & QLORA_FLAG_ACT_ORDER) && !(args.flags & QLORA_FLAG_STATIC_GROUPS) && weight.cols > weight.block;
+    if (scattered && !(weight.flags & QLORA_WEIGHT_INDEXED))
+        return call.error(QLORA_ERROR_ARGUMENT, "flags", "ACT_ORDER needs a weight with QLORA_WEIGHT_INDEXED, or STATIC_GROUPS as well");
+    if (args.damping == 0) args.damping = 0.01f;
+    if (!(args.damping > 0 && args.damping - args.damping == 0)) return call.error(QLORA_ERROR_VALUE, "damping", "must be positive and finite, or 0 for 0.01");
+    if (args.lag == 0) args.lag = 128;
+    call.nothing_to_do = element_count(weight) == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_gptq_tensors &args, bool importing) {
+    QLORA_TRY(call.flags(args.flags, 0));
+    QLORA_TRY(call.weight(args.weight));
+    const qlora_weight &weight = *args.weight;
+    const FormatRow &row = *format_row(weight.format);
+    if (row.codec != Codec::AFFINE) return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_GPTQ2, 3, 4 or 8");
+    if (args.version > 2) return call.error(QLORA_ERROR_ARGUMENT, "version", "must be 1 or 2, or 0");
+    if (args.version == 0 && !importing) args.version = 1;
+    if (weight.cols * row.bits % 32 || weight.rows * row.bits % 32)
+        return call.error(QLORA_ERROR_SHAPE, "weight", "rows and cols times the bits of a code must be multiples of 32, as the checkpoint packs words");
+    QLORA_TRY(call.span(args.qweight, "qweight", stream_bytes(element_count(weight), row.bits), 4));
+    QLORA_TRY(call.span(args.qzeros, "qzeros", stream_bytes(group_count(weight) * weight.rows, row.bits), 4));
+    QLORA_TRY(call.span(args.scales, "scales", group_count(weight) * weight.rows * 2, 2));
+    return call.span(args.g_idx, "g_idx", weight.cols * 4, 4, true);
+}
+
 int32_t check(Call &call, qlora_matmul_args &args) {
     QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE));
     QLORA_TRY(call.weight(args.weight));
@@ -209,6 +281,52 @@ int32_t check(Call &call, qlora_matmul_args &args) {
     QLORA_TRY(call.tensor(args.y, "y", args.x.rows, args.weight->rows, args.x.type));
     call.nothing_to_do = args.x.rows == 0;
     return call.compute(args.compute_type, args.x.type);
+}
+
+// What both products in int8 ask of their weight; depth is the number of products in a sum.
+int32_t check_int8_weight(Call &call, const qlora_weight *&weight, uint64_t (*depth)(const qlora_weight &)) {
+    QLORA_TRY(call.weight(weight));
+    if (format_row(weight->format)->codec != Codec::ABSMAX8) return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_INT8");
+    if (depth(*weight) >= int8_depth_limit) return call.error(QLORA_ERROR_SHAPE, "weight", "the inner dimension must be below 2^17, or int32 sums could overflow");
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_int8_matmul_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE));
+    QLORA_TRY(check_int8_weight(call, args.weight, [](const qlora_weight &weight) { return weight.cols; }));
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.weight->cols, 0));
+    QLORA_TRY(call.tensor(args.y, "y", args.x.rows, args.weight->rows, args.x.type));
+    QLORA_TRY(call.span(args.bias, "bias", args.weight->rows * 4, 4, true));
+    if (!(args.threshold >= 0)) return call.error(QLORA_ERROR_ARGUMENT, "threshold", "must be positive, or 0 for no outliers");
+    call.nothing_to_do = args.x.rows == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_int8_matmul_grad_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE));
+    QLORA_TRY(check_int8_weight(call, args.weight, [](const qlora_weight &weight) { return weight.rows; }));
+    QLORA_TRY(call.tensor(args.dy, "dy", args.dy.rows, args.weight->rows, 0));
+    QLORA_TRY(call.tensor(args.dx, "dx", args.dy.rows, args.weight->cols, args.dy.type));
+    call.nothing_to_do = args.dy.rows == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_weight_gradient_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE_GRADIENTS));
+    const uint64_t tokens = args.dy.rows;
+    QLORA_TRY(call.tensor(args.dy, "dy", tokens, args.dw.rows, 0));
+    if (args.saved) {
+        if (args.x.type) return call.error(QLORA_ERROR_ARGUMENT, "x, saved", "give one of them");
+        QLORA_TRY(call.weight(args.saved));
+        if (format_row(args.saved->format)->codec != Codec::ABSMAX8) return call.error(QLORA_ERROR_FORMAT, "saved", "its format must be QLORA_FORMAT_INT8");
+        if (args.saved->rows != tokens || args.saved->cols != args.dw.cols) return call.error(QLORA_ERROR_SHAPE, "saved", "must have the rows of dy and the cols of dw");
+    } else {
+        QLORA_TRY(call.tensor(args.x, "x", tokens, args.dw.cols, args.dy.type));
+    }
+    QLORA_TRY(call.tensor(args.dw, "dw", args.dw.rows, args.dw.cols, 0));
+    QLORA_TRY(call.span(args.dbias, "dbias", args.dw.rows * 4, 4, true));
+    call.nothing_to_do = args.dw.rows == 0 || (tokens == 0 && (args.flags & QLORA_FLAG_ACCUMULATE_GRADIENTS));
+    return call.compute(args.compute_type, args.dy.type);
 }
 
 int32_t check_adapter(Call &call, qlora_tensor &a, qlora_tensor &b, const qlora_weight &weight, float scale) {

@@ -5,8 +5,8 @@
 
 namespace qlora {
 
-enum class Codec { FLOAT, CODEBOOK4, CODEBOOK8, OFFSET4, SIGNED8 };
-enum class Scale { NONE, F32, NESTED, INLINE };
+enum class Codec { FLOAT, CODEBOOK4, CODEBOOK8, OFFSET4, SIGNED8, BLOCK, NARROW, AFFINE, ABSMAX8 };
+enum class Scale { NONE, F32, NESTED, INLINE, E8M0, GROUP, ROW };
 
 struct FormatRow {
     int32_t format;
@@ -15,20 +15,42 @@ struct FormatRow {
     uint32_t bits, block, block_min, block_max;
     Scale scale;
     uint32_t block_bytes;
+    bool stochastic;
 };
+
+// True when blocks may not straddle rows.
+constexpr bool whole_blocks(const FormatRow &row) { return row.scale == Scale::INLINE || row.scale == Scale::E8M0; }
 
 // One row as compile-time facts: Format<QLORA_FORMAT_NF4>::codec and so on.
 template <int F> struct Format;
+#define QLORA_FORMAT_FACTS(NAME, text, CODEC, BITS, BLOCK, MIN, MAX, SCALE, BYTES, STOCHASTIC)                \
+    static constexpr FormatRow row = {QLORA_FORMAT_##NAME, text, Codec::CODEC, BITS, BLOCK, MIN, MAX,          \
+                                      Scale::SCALE, BYTES, STOCHASTIC};                                       \
+    static constexpr Codec codec = Codec::CODEC;                                                              \
+    static constexpr Scale scale = Scale::SCALE;                                                              \
+    static constexpr uint32_t bits = BITS, block = BLOCK, block_bytes = BYTES;
 #define QLORA_FORMAT_ROW(NAME, text, CODEC, BITS, BLOCK, MIN, MAX, SCALE, BYTES)                              \
     template <> struct Format<QLORA_FORMAT_##NAME> {                                                          \
-        static constexpr FormatRow row = {QLORA_FORMAT_##NAME, text, Codec::CODEC, BITS, BLOCK, MIN, MAX,      \
-                                          Scale::SCALE, BYTES};                                               \
-        static constexpr Codec codec = Codec::CODEC;                                                          \
-        static constexpr Scale scale = Scale::SCALE;                                                          \
-        static constexpr uint32_t bits = BITS, block = BLOCK, block_bytes = BYTES;                            \
+        QLORA_FORMAT_FACTS(NAME, text, CODEC, BITS, BLOCK, MIN, MAX, SCALE, BYTES, false)                     \
+    };
+#define QLORA_BLOCK_ROW(NAME, name, BITS, BLOCK_SIZE, GROUP, AFFINE, STOCHASTIC, BYTES)                       \
+    template <> struct Format<QLORA_FORMAT_##NAME> {                                                          \
+        QLORA_FORMAT_FACTS(NAME, #name, BLOCK, BITS, BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE, INLINE, BYTES, STOCHASTIC != 0) \
+        static constexpr uint32_t group = GROUP;                                                              \
+        static constexpr bool affine = AFFINE != 0;                                                           \
+        using Bytes = Block##NAME;                                                                            \
+    };                                                                                                        \
+    static_assert(sizeof(Block##NAME) == BYTES, #name " row and block agree");
+#define QLORA_NARROW_ROW(NAME, text, BITS, BLOCK, MIN, MAX, SCALE, MANTISSA, BIAS, MAXIMUM)                   \
+    template <> struct Format<QLORA_FORMAT_##NAME> {                                                          \
+        QLORA_FORMAT_FACTS(NAME, text, NARROW, BITS, BLOCK, MIN, MAX, SCALE, 0, true)                         \
+        static constexpr uint32_t mantissa = MANTISSA, bias = BIAS, maximum = MAXIMUM;                        \
     };
 #include "backends/formats.def"
 #undef QLORA_FORMAT_ROW
+#undef QLORA_BLOCK_ROW
+#undef QLORA_NARROW_ROW
+#undef QLORA_FORMAT_FACTS
 
 constexpr FormatRow format_rows[] = {
 #define QLORA_FORMAT_ROW(NAME, ...) Format<QLORA_FORMAT_##NAME>::row,
@@ -54,6 +76,11 @@ template <class Function, class Result> Result with_format(int32_t format, Resul
 #include "backends/formats.def"
 #undef QLORA_FORMAT_ROW
     return otherwise;
+}
+
+// Whether an operation, by its `weight` column in ops.def, takes this row (null: no weight).
+constexpr bool operation_takes(int weight, const FormatRow *row) {
+    return weight == 0 ? row == nullptr : row != nullptr && (weight == 1 || row->codec == (weight == 2 ? Codec::AFFINE : Codec::ABSMAX8));
 }
 
 // Element size of an activation type.

@@ -145,8 +145,15 @@ public:
 
     void weight_quantize(const qlora_quantize_args &args) const { check(qlora_weight_quantize(context_, &args)); }
     void weight_dequantize(const qlora_dequantize_args &args) const { check(qlora_weight_dequantize(context_, &args)); }
+    void hessian_accumulate(const qlora_hessian_args &args) const { check(qlora_hessian_accumulate(context_, &args)); }
+    void weight_quantize_gptq(const qlora_quantize_gptq_args &args) const { check(qlora_weight_quantize_gptq(context_, &args)); }
+    void gptq_import(qlora_gptq_tensors &tensors) const { check(qlora_gptq_import(context_, &tensors)); }
+    void gptq_export(qlora_gptq_tensors &tensors) const { check(qlora_gptq_export(context_, &tensors)); }
     void weight_matmul(const qlora_matmul_args &args) const { check(qlora_weight_matmul(context_, &args)); }
     void weight_matmul_grad(const qlora_matmul_args &args) const { check(qlora_weight_matmul_grad(context_, &args)); }
+    void int8_matmul(const qlora_int8_matmul_args &args) const { check(qlora_int8_matmul(context_, &args)); }
+    void int8_matmul_grad(const qlora_int8_matmul_grad_args &args) const { check(qlora_int8_matmul_grad(context_, &args)); }
+    void weight_gradient(const qlora_weight_gradient_args &args) const { check(qlora_weight_gradient(context_, &args)); }
     void linear_forward(const qlora_linear_args &args) const { check(qlora_linear_forward(context_, &args)); }
     void linear_grad(const qlora_linear_grad_args &args) const { check(qlora_linear_grad(context_, &args)); }
     void embedding_gather(const qlora_embedding_args &args) const { check(qlora_embedding_gather(context_, &args)); }
@@ -242,7 +249,8 @@ private:
 class Weight {
 public:
     Weight() = default;
-    Weight(const Context &context, int32_t format, uint64_t rows, uint64_t cols, uint32_t block = 0) : weight_(make<qlora_weight>()) {
+    Weight(const Context &context, int32_t format, uint64_t rows, uint64_t cols, uint32_t block = 0, uint32_t flags = 0) : weight_(make<qlora_weight>()) {
+        weight_.flags = flags;
         weight_.format = format;
         weight_.block = block;
         weight_.rows = rows;

@@ -1,8 +1,9 @@
 // golden_check FILE --backend B [--device N] [--isa I]
 //
-// Compares a backend with golden outputs of other libraries. Three namings of tensors are understood:
+// Compares a backend with golden outputs of other libraries. Four namings of tensors are understood:
 //   <format>.bs<block>.<type>.<n>.{q, absmax | absmax_q, offset, state2_absmax, deq}  made from x.<type>.<n>, code.<table>
 //   <TYPE>.{bytes, deq}                                                               made from x[rows][cols]
+//   <name>.<M>x<K>x<N>.{A, B, qb, sb, t0.qa, t0.sa, t6.qa, t6.sa, t6.outcols, c32, out, linear8bitlt_t6}   LLM.int8()
 //   <name>.<M>x<K>x<N>.nf4dq.<type>.{W, dy, y, dx, y_f64}                             with <name>.<M>x<K>x<N>.A
 // One line per group with counts, a summary, exit code 0 when everything agrees, 1 when not, 2 for a wrong command.
 //
@@ -33,7 +34,7 @@ struct Checker {
     const qlora::Context &context;
     const Tensors &tensors;
     std::set<std::string> seen = {};
-    uint64_t groups = 0, failures = 0, ties = 0, codes = 0;
+    uint64_t groups = 0, failures = 0, ties = 0, codes = 0, absent = 0;
 
     const SafeTensor &take(const std::string &key) {
         const auto found = tensors.find(key);
@@ -174,13 +175,16 @@ struct Checker {
         std::printf("%-24s", group.c_str());
         const SafeTensor &x = take("x"), &bytes = take(group + ".bytes"), &deq = take(group + ".deq");
         const uint64_t rows = x.shape.at(0), cols = x.shape.at(1);
-        const qlora::Weight ours = quantize(format, 0, QLORA_FORMAT_F32, rows, cols, x.bytes);
-        if (bytes.bytes.size() != ours.layout().plane_bytes[QLORA_PLANE_CODE]) throw std::runtime_error(group + ".bytes: size differs from the layout");
-        const uint64_t wrong_bytes = different_elements(ours.read_plane(QLORA_PLANE_CODE), bytes.bytes, 1);
         qlora::Weight golden(context, format, rows, cols);
+        if (bytes.bytes.size() != golden.layout().plane_bytes[QLORA_PLANE_CODE]) throw std::runtime_error(group + ".bytes: size differs from the layout");
+        const bool encodes = context.operation_supports(QLORA_OP_QUANTIZE, format, QLORA_FORMAT_F32);
+        uint64_t wrong_bytes = 0;
+        if (encodes) wrong_bytes = different_elements(quantize(format, 0, QLORA_FORMAT_F32, rows, cols, x.bytes).read_plane(QLORA_PLANE_CODE), bytes.bytes, 1);
+        else absent++;
         golden.write_plane(QLORA_PLANE_CODE, bytes.bytes.data());
         const uint64_t wrong_values = different_elements(dequantize(golden, QLORA_FORMAT_F32), deq.bytes, 4);
-        std::printf(" bytes %zu", bytes.bytes.size());
+        if (encodes) std::printf(" bytes %zu", bytes.bytes.size());
+        else std::printf(" encoder ABSENT");
         if (wrong_bytes) std::printf(" of which %llu DIFFER", (unsigned long long)wrong_bytes);
         std::printf(" | dequantized %llu", (unsigned long long)(rows * cols));
         if (wrong_values) std::printf(" of which %llu DIFFER", (unsigned long long)wrong_values);
@@ -221,6 +225,115 @@ struct Checker {
         std::printf(" y: ours %.1e theirs %.1e | dx: ours %.1e theirs %.1e", y_error, relative_error(take(group + ".y").doubles(), y_f64), dx_error,
                     relative_error(take(group + ".dx").doubles(), dx_f64));
         verdict(y_error <= tolerance(QLORA_OP_MATMUL, type) && dx_error <= tolerance(QLORA_OP_MATMUL_GRAD, type));
+    }
+
+    // Rows of f16 as INT8 against golden codes and scales; a code may differ by one where x * 127 / absmax is a middle.
+    bool rows_of_bytes(const std::string &values, const std::string &codes, const std::string &scales) {
+        const SafeTensor &x = take(values), &q = take(codes), &s = take(scales);
+        const qlora::Weight ours = quantize(QLORA_FORMAT_INT8, 0, activation_type(x.type), x.shape.at(0), x.shape.at(1), x.bytes);
+        const std::vector<uint8_t> own = ours.read_plane(QLORA_PLANE_CODE);
+        const std::vector<float> inputs = x.floats(), absmax = s.floats();
+        uint64_t tied = 0, wrong = 0;
+        for (size_t i = 0; i < own.size(); i++) {
+            const int difference = int8_t(own[i]) - int8_t(q.bytes.at(i));
+            if (difference == 0) continue;
+            const double quotient = inputs[i] * 127.0 / absmax[i / x.shape[1]], from_middle = std::fabs(quotient - std::floor(quotient) - 0.5);
+            std::abs(difference) == 1 && from_middle <= std::ldexp(std::fabs(quotient), -22) ? tied++ : wrong++;
+        }
+        const uint64_t scales_differ = different_elements(ours.read_plane(QLORA_PLANE_SCALE), s.bytes, 4);
+        std::printf(" %s %llu equal %llu ties", codes.substr(codes.find_last_of('.') + 1).c_str(), (unsigned long long)(own.size() - tied - wrong), (unsigned long long)tied);
+        if (wrong) std::printf(" %llu WRONG", (unsigned long long)wrong);
+        if (scales_differ) std::printf(", scales: %llu DIFFER", (unsigned long long)scales_differ);
+        this->codes += own.size();
+        ties += tied;
+        return wrong == 0 && scales_differ == 0;
+    }
+
+    // f32 activations of which a row's quantization is known: every code times scale / 127, but the largest exactly the scale.
+    static std::vector<float> values_of_codes(const SafeTensor &q, const std::vector<float> &absmax) {
+        std::vector<float> x(q.bytes.size());
+        for (size_t i = 0; i < x.size(); i++) {
+            const int code = int8_t(q.bytes[i]);
+            const float scale = absmax.empty() ? 127.0f : absmax[i / q.shape[1]];
+            x[i] = std::abs(code) == 127 ? std::copysign(scale, float(code)) : scale * float(code) / 127;
+        }
+        return x;
+    }
+
+    std::vector<uint8_t> int8_product(const qlora::Weight &weight, int32_t type, const std::vector<uint8_t> &x, float threshold) {
+        const uint64_t rows = weight.get()->rows, cols = weight.get()->cols, tokens = x.size() / element_bytes(type) / cols;
+        const qlora::Buffer from(context, x), to(context, tokens * rows * element_bytes(type));
+        auto args = qlora::make<qlora_int8_matmul_args>();
+        args.weight = weight.get();
+        args.x = qlora::tensor(type, tokens, cols, from.span());
+        args.y = qlora::tensor(type, tokens, rows, to.span());
+        args.threshold = threshold;
+        const qlora::Buffer scratch(context, context.operation_scratch(QLORA_OP_INT8_MATMUL, args));
+        args.scratch = scratch.span();
+        context.int8_matmul(args);
+        return to.read<uint8_t>();
+    }
+
+    // <name>.<M>x<K>x<N>: LLM.int8() with thresholds 0 and 6.
+    void int8_rows(const std::string &group) {
+        std::printf("%-20s", group.c_str());
+        bool good = rows_of_bytes(group + ".B", group + ".qb", group + ".sb");
+        good = rows_of_bytes(group + ".A", group + ".t0.qa", group + ".t0.sa") && good;
+        if (!context.operation_supports(QLORA_OP_INT8_MATMUL, QLORA_FORMAT_INT8, QLORA_FORMAT_F32)) {
+            for (const char *part : {".t6.qa", ".t6.sa", ".t6.outcols", ".c32", ".out", ".linear8bitlt_t6"}) take(group + part);
+            std::printf(" | this backend has no product in int8");
+            return verdict(good);
+        }
+        const SafeTensor &a = take(group + ".A"), &qb = take(group + ".qb"), &sb = take(group + ".sb"), &qa = take(group + ".t0.qa");
+        const uint64_t rows = qb.shape.at(0), cols = qb.shape.at(1);
+        auto weight_of = [&](uint64_t count, const std::vector<uint8_t> &codes, const std::vector<float> &scales) {
+            qlora::Weight weight(context, QLORA_FORMAT_INT8, count, cols);
+            weight.write_plane(QLORA_PLANE_CODE, codes.data());
+            weight.write_plane(QLORA_PLANE_SCALE, scales.data());
+            return weight;
+        };
+        // With all scales 127 the only rounding of a sum is the factor's: dividing by it finds the integer.
+        const SafeTensor &c32 = take(group + ".c32"), &out = take(group + ".out");
+        const std::vector<float> sums = unpack(QLORA_FORMAT_F32, int8_product(weight_of(rows, qb.bytes, std::vector<float>(rows, 127.0f)), QLORA_FORMAT_F32, bytes_of(values_of_codes(qa, {})), 0));
+        uint64_t wrong_sums = 0, wrong_out = 0;
+        for (size_t i = 0; i < sums.size(); i++) {
+            int32_t golden;
+            std::memcpy(&golden, c32.bytes.data() + 4 * i, 4);
+            wrong_sums += std::llround(sums[i] / double(127.0f * 127.0f * 6.200012e-05f)) != golden;
+        }
+        const qlora::Weight weight = weight_of(rows, qb.bytes, sb.floats());
+        const std::vector<float> y = unpack(QLORA_FORMAT_F32, int8_product(weight, QLORA_FORMAT_F32, bytes_of(values_of_codes(qa, take(group + ".t0.sa").floats())), 0));
+        wrong_out = different_elements(pack(QLORA_FORMAT_F16, y), out.bytes, 2);
+        std::printf(" | c32 %zu, %llu wrong | out %llu wrong", sums.size(), (unsigned long long)wrong_sums, (unsigned long long)wrong_out);
+
+        // Against an identity the product shows what became of every activation: its code, or itself in outlier columns.
+        const SafeTensor &qa6 = take(group + ".t6.qa"), &outliers = take(group + ".t6.outcols");
+        const std::vector<float> sa6 = take(group + ".t6.sa").floats(), inputs = a.floats();
+        std::vector<uint8_t> identity(cols * cols, 0);
+        for (uint64_t c = 0; c < cols; c++) identity[c * cols + c] = 1;
+        const std::vector<float> seen = unpack(QLORA_FORMAT_F32, int8_product(weight_of(cols, identity, std::vector<float>(cols, 1.0f)), QLORA_FORMAT_F32, bytes_of(inputs), 6));
+        std::set<uint64_t> columns;
+        for (uint64_t i = 0; i < outliers.count(); i++) {
+            int32_t column;
+            std::memcpy(&column, outliers.bytes.data() + 4 * i, 4);
+            columns.insert(uint64_t(column));
+        }
+        uint64_t wrong_codes = 0, tied = 0;
+        for (size_t i = 0; i < seen.size(); i++) {
+            const double absmax = sa6[i / cols], part = absmax * 6.200012e-05;
+            const bool is_outlier = columns.count(i % cols) != 0;
+            const double expected = is_outlier ? inputs[i] / 127.0 : int8_t(qa6.bytes[i]) * part;
+            if (is_outlier && qa6.bytes[i]) wrong_codes++;
+            if (std::fabs(seen[i] - expected) <= 1e-6 * std::fabs(expected)) continue;
+            const double quotient = inputs[i] * 127.0 / absmax, from_middle = std::fabs(quotient - std::floor(quotient) - 0.5);
+            !is_outlier && from_middle <= std::ldexp(std::fabs(quotient), -22) && std::fabs(seen[i] - expected) <= 1.01 * part ? tied++ : wrong_codes++;
+        }
+        ties += tied;
+        codes += seen.size();
+        const double error = relative_error(unpack(QLORA_FORMAT_F16, int8_product(weight, QLORA_FORMAT_F16, a.bytes, 6)), take(group + ".linear8bitlt_t6").floats());
+        std::printf(" | t6 qa %llu equal %llu ties %llu wrong, %zu outlier columns, linear %.1e", (unsigned long long)(seen.size() - tied - wrong_codes), (unsigned long long)tied,
+                    (unsigned long long)wrong_codes, columns.size(), error);
+        verdict(good && wrong_sums == 0 && wrong_out == 0 && wrong_codes == 0 && error <= tolerance(QLORA_OP_INT8_MATMUL, QLORA_FORMAT_F16));
     }
 
     template <class Function> void guarded(Function &&check) {
@@ -269,6 +382,8 @@ int check_file(const std::string &path, const Tensors &tensors, const qlora::Con
         } else if (parts.size() == 2 && last == "bytes") {
             if (!format) { skipped.insert(parts[0] + ": this build has no such format"); continue; }
             checker.guarded([&] { checker.blocks(group, format); });
+        } else if (last == "c32") {
+            checker.guarded([&] { checker.int8_rows(group); });
         } else if (last == "y_f64") {
             checker.guarded([&] { checker.products(group, parts[parts.size() - 2]); });
         }
@@ -278,8 +393,8 @@ int check_file(const std::string &path, const Tensors &tensors, const qlora::Con
         if (!checker.seen.count(entry.first)) unknown[split(entry.first)[0] + "...." + split(entry.first).back()]++;
     for (const std::string &line : skipped) std::printf("skipped   %s\n", line.c_str());
     for (const auto &entry : unknown) std::printf("not used  %s (%llu tensors)\n", entry.first.c_str(), (unsigned long long)entry.second);
-    std::printf("%s on %s: %llu groups, %llu failed; %llu codes, %llu ties\n", path.c_str(), context.query().name, (unsigned long long)checker.groups,
-                (unsigned long long)checker.failures, (unsigned long long)checker.codes, (unsigned long long)checker.ties);
+    std::printf("%s on %s: %llu groups, %llu failed; %llu codes, %llu ties, %llu encoders absent\n", path.c_str(), context.query().name, (unsigned long long)checker.groups,
+                (unsigned long long)checker.failures, (unsigned long long)checker.codes, (unsigned long long)checker.ties, (unsigned long long)checker.absent);
     if (checker.groups == 0) std::printf("nothing in this file was checked\n");
     return checker.failures || checker.groups == 0 ? 1 : 0;
 }

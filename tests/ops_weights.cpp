@@ -11,6 +11,12 @@ std::string label(int32_t format, const Arithmetic &arithmetic, const Shape &sha
 // Rows longer than their contents in every third case.
 uint64_t stride_of(uint64_t cols, uint32_t variant, uint32_t extra) { return variant % 3 == 2 ? cols + extra : 0; }
 
+// Elements around the borders of blocks; a block that is a row or the tensor has none of its own.
+std::vector<uint64_t> counts_of(uint64_t block) {
+    if (block == 0 || block > 4096) block = 64;
+    return {1, block - 1, block, block + 1, block * 13 + 5, 4992};
+}
+
 } // namespace
 
 template <> std::vector<Case> cases<QLORA_OP_QUANTIZE>() {
@@ -18,23 +24,24 @@ template <> std::vector<Case> cases<QLORA_OP_QUANTIZE>() {
     for (const qlora::FormatRow &row : qlora::format_rows)
         for (int32_t type : types) {
             std::vector<uint32_t> blocks = {row.block};
-            if (row.block_min != row.block_max) blocks = {row.block_min, row.block_min * 2, 256, 1024, row.block_max};
+            if (row.scale == qlora::Scale::ROW) blocks = {0, row.block_max};
+            if (row.block_min != row.block_max) blocks = {row.block_min, row.block_min * 2, 256, 1024, std::min(row.block_max, 4096u)};
             for (uint32_t block : blocks)
-                for (uint64_t count : {uint64_t(1), uint64_t(block - 1), uint64_t(block), uint64_t(block + 1), uint64_t(block) * 13 + 5, uint64_t(4992)}) {
+                for (uint64_t count : counts_of(block)) {
                     if (count == 0) continue;
                     // ggml divides by such a scale without asking: blocks of subnormals have no defined codes there.
-                    const bool wide = row.scale == qlora::Scale::INLINE;
-                    const uint64_t rows = wide ? (count + 95) / 96 : count % 3 == 0 ? 3 : 1, cols = wide ? 96 : count / rows;
+                    const bool wide = qlora::whole_blocks(row);
+                    const uint64_t width = row.block * 3, rows = wide ? (count + width - 1) / width : count % 3 == 0 ? 3 : 1, cols = wide ? width : count / rows;
                     list.push_back({std::string(row.name) + " " + format_name(type) + " block " + std::to_string(block) + " " + std::to_string(rows) + "x" + std::to_string(cols),
                                     row.format, type, 0, [=](Stage &stage) {
                                         qlora_quantize_args args = {};
                                         args.weight = stage.output_weight(row.format, rows, cols, block);
-                                        args.src = stage.tensor(type, rows, cols, special_values(rows * cols, block > 1 ? block : 32, type, count), count % 2 ? cols + 3 : 0);
+                                        args.src = stage.tensor(type, rows, cols, special_values(rows * cols, block > 1 && block <= 4096 ? block : 32, type, count), count % 2 ? cols + 3 : 0);
                                         stage.run<QLORA_OP_QUANTIZE>(args);
                                     }});
                 }
             // Enough blocks for two nested ones, and for two chunks of the mean.
-            const uint64_t many = row.scale == qlora::Scale::NESTED ? 4096u * 32u * 2 + 32 * 5 + 1 : 32 * 300;
+            const uint64_t many = row.scale == qlora::Scale::NESTED ? 4096u * 32u * 2 + 32 * 5 + 1 : 256 * 40;
             list.push_back({std::string(row.name) + " " + format_name(type) + " many blocks", row.format, type, 0, [=](Stage &stage) {
                                 qlora_quantize_args args = {};
                                 args.weight = stage.output_weight(row.format, 1, many, row.block_min);
@@ -71,7 +78,9 @@ template <uint32_t Operation> std::vector<Case> matmul_cases() {
     for_formats_and_shapes(2, [&](int32_t format, Arithmetic arithmetic, Shape shape, uint32_t variant) {
         list.push_back({label(format, arithmetic, shape, variant), format, arithmetic.type, arithmetic.compute_type, [=](Stage &stage) {
                             qlora_matmul_args args = {};
-                            const uint32_t block = qlora::format_row(format)->block_max > 32 && variant % 4 == 1 ? 128 : 0;
+                            const qlora::FormatRow &row = *qlora::format_row(format);
+                            const uint32_t other = row.scale == qlora::Scale::ROW ? row.block_max : 128;
+                            const uint32_t block = !qlora::whole_blocks(row) && row.block_max > 32 && variant % 4 == 1 ? other : 0;
                             args.weight = stage.weight(host_weight(format, shape.rows, shape.cols, block));
                             args.compute_type = arithmetic.compute_type;
                             const std::vector<float> before = variant % 2 ? random_values(shape.tokens * (forward ? shape.rows : shape.cols), 3) : std::vector<float>();

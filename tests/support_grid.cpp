@@ -18,7 +18,7 @@ const int32_t types[] = {QLORA_FORMAT_F32, QLORA_FORMAT_F16, QLORA_FORMAT_BF16};
 std::string answer(qlora_context *context, int32_t format) {
     int have = 0, all = 0;
 #define QLORA_OPERATION(ID, name, entry, args, weight, ...)                                                   \
-    if (weight == (format != 0))                                                                              \
+    if (qlora::operation_takes(weight, qlora::format_row(format)))                                            \
         for (int32_t type : types) {                                                                          \
             all++;                                                                                            \
             have += qlora_operation_supports(context, QLORA_OP_##ID, format, type) == QLORA_OK;               \

@@ -37,7 +37,9 @@ const char *avx512_missing() {
     if (!__builtin_cpu_supports("avx512vl")) return "AVX-512 VL";
     return nullptr;
 }
+bool has_vnni() { return __builtin_cpu_supports("avx512vnni") != 0; }
 #else
+bool has_vnni() { return false; }
 const char *avx2_missing() { return "AVX2"; }
 const char *avx512_missing() { return "AVX-512"; }
 #endif
@@ -82,6 +84,7 @@ int32_t create(Context &context, const qlora_context_args &args) {
     state->isa = row->isa;
     state->threads = threads;
     state->kernels = row->kernels();
+    state->int8 = row->isa == QLORA_ISA_AVX512 && has_vnni() ? vnni_kernels() : &state->kernels->int8;
     if (threads > 1 && !context.host.parallel_for) {
         context.message[0] = 0;
         state->pool = pool_create(context, threads);

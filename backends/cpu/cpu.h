@@ -12,6 +12,7 @@ struct State {
     int32_t isa;
     uint32_t threads; // workers, the caller among them
     const Kernels *kernels;
+    const Int8Kernels *int8; // of kernels, or better ones
     Pool *pool; // null when the host runs the threads, or with one thread
 };
 
@@ -34,6 +35,14 @@ void decode_row(const Kernels &kernels, const Planes &planes, const qlora_weight
 inline uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 inline uint64_t most(uint64_t a, uint64_t b) { return a > b ? a : b; }
 inline uint64_t divide_up(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
+
+// The absmax of a row of bytes as it is stored: so small a one that its 127th part would be no normal float counts as zero.
+inline float int8_absmax(float absmax) { return absmax < 0x1p-119f ? 0 : absmax; }
+// What a value is multiplied by to be a code.
+inline float int8_inverse(float absmax) { return absmax > 0 ? 127.0f / absmax : 0.0f; }
+
+// dbias[r] = (accumulate ? dbias[r] : 0) + sum over tokens of dy[t][r]
+void sum_columns(Context &context, const qlora_tensor &dy, bool accumulate, float *dbias);
 
 // A list of parameters cut into chunks: first[i] = chunks before parameter i, first[count] = all; and the way back.
 void chunk_parameters(const qlora_parameter *parameters, uint32_t count, uint64_t chunk, uint64_t *first);

@@ -1,4 +1,4 @@
-// The table of inner loops that each instruction set fills once (isa_*_cpu.cpp). Every pointer is set. Arrays run over
+// The table of inner loops that each instruction set fills once (isa_*_cpu.cpp). Every pointer is set but some encoders. Arrays run over
 // formats (in the order of formats.def) or over the element types of activations.
 #pragma once
 #include "backends/formats.h"
@@ -31,6 +31,11 @@ struct Planes {
     const float *nested;
     float offset;
     uint32_t block_bits, nested_bits; // log2 of the block sizes
+    // Scale::GROUP: codes end at code_end; index is null when a column's group is column / block.
+    const uint8_t *code_end, *zero;
+    const int32_t *index;
+    uint64_t cols, groups, block;
+    uint64_t row;                     // Scale::ROW: elements that share a scale
 };
 
 // One (sequence, head) of attention, packed; see simd_attention.inc.
@@ -46,6 +51,31 @@ struct AttentionTile {
     float *work;
 };
 
+// Products of signed bytes in int32. Panels are made of words, each `group` neighbours along the depth, as many bits as an
+// f32, so that the packing of floats serves: x[depth / group][tile_rows], w[depth / group][tile_cols].
+struct Int8Kernels {
+    uint32_t tile_rows, tile_cols, group;
+    int32_t offset; // added to codes of w in words; what the sums get from it is offset * the sum of x's codes
+    // words[divide_up(count, group)] of a row of codes
+    void (*words_x)(const int8_t *codes, uint64_t count, float *words);
+    void (*words_w)(const int8_t *codes, uint64_t count, float *words);
+    // words[count] of `depth` (at most group) rows of codes, one below the other
+    void (*weave_w)(const int8_t *codes, uint64_t stride, uint32_t depth, uint64_t count, float *words);
+    // panel[count][tile_rows] from tile_rows rows of words; w has tile_cols of Kernels, whose pack_* serve
+    void (*turn_x)(const float *words, uint64_t count, float *panel);
+    // c[rows][cols] = (accumulate ? c : 0) + x w
+    void (*multiply)(uint64_t words, const float *x, const float *w, int32_t *c, uint64_t stride, uint32_t rows, uint32_t cols, bool accumulate);
+    // sums[i] = w . x[i] for i < rows; count codes of w, rows of words with zeros behind, up to a multiple of 64 bytes
+    void (*dots)(const int8_t *w, uint64_t count, const float *x, uint64_t stride, uint32_t rows, int32_t *sums);
+};
+
+struct DoubleProduct {
+    double *c;
+    const double *a, *b;
+    uint64_t c_stride, a_stride, b_stride, rows, cols, depth;
+    bool falling;
+};
+
 struct AdamW {
     float gradient_factor, decay, beta1, beta2, rate, correction2, epsilon;
 };
@@ -57,6 +87,7 @@ struct Kernels {
     // dst[count] = elements first.. of a flattened weight
     void (*decode[format_count])(const Planes &planes, uint64_t first, uint64_t count, float *dst);
     // Elements first.. (first a multiple of the block) into the code plane; absmax of each block into scales, by block.
+    // Null for Codec::BLOCK, NARROW and AFFINE, which search_cpu.cpp, narrow_cpu.cpp and affine_cpu.cpp encode.
     void (*encode[format_count])(const float *x, uint64_t first, uint64_t count, uint32_t block, uint8_t *code, float *scales);
     // Index of the first NaN or infinity, or count.
     uint64_t (*find_not_finite)(const float *x, uint64_t count);
@@ -75,6 +106,10 @@ struct Kernels {
     void (*pack_straight)(const float *src, uint64_t count, uint32_t width, uint64_t panel_stride, float *panel);
     // sums[i] += w . x[i] for i < rows
     void (*dots)(const float *w, const float *x, uint64_t stride, uint32_t rows, uint64_t count, float *sums);
+
+    // c[rows][cols] -= a[rows][depth] b[depth][cols] in double, term after term along the depth: upwards, or falling. No fused
+    // operations: the same bits in every instruction set.
+    void (*subtract_product)(const DoubleProduct &product);
 
     float (*rms_norm[type_count])(const void *x, const float *weight, void *y, uint64_t cols, float epsilon);
     void (*rms_norm_grad[type_count])(const void *x, const float *weight, const void *dy, void *dx, uint64_t cols, float rstd, bool accumulate);
@@ -95,6 +130,14 @@ struct Kernels {
     void (*softmax_grad)(float *logits, uint64_t count, float lse, float scale);
     double (*sum_squares)(const float *x, uint64_t count);
     void (*adamw)(const AdamW &step, uint64_t count, const float *gradient, float *value, float *state1, float *state2);
+
+    // Largest |x| that is below limit; 0 when there is none.
+    float (*absmax_below)(const float *x, uint64_t count, float limit);
+    // codes = x * inverse to nearest even
+    void (*encode_int8)(const float *x, float inverse, uint64_t count, int8_t *codes);
+    // y = f32(sum - correction) * ((scale * scales) * factor), or * scale where scales is null
+    void (*scale_sums)(const int32_t *sum, int32_t correction, float scale, const float *scales, float factor, uint64_t count, float *y);
+    Int8Kernels int8;
 };
 
 // Null where the compiler's target has no such instruction set.
@@ -102,6 +145,8 @@ const Kernels *scalar_kernels();
 const Kernels *avx2_kernels();
 const Kernels *avx512_kernels();
 const Kernels *neon_kernels();
+// Better products of bytes for processors with AVX-512 VNNI.
+const Int8Kernels *vnni_kernels();
 
 } // namespace cpu
 } // namespace qlora

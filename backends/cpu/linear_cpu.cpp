@@ -91,9 +91,10 @@ struct Pieces {
     }
 };
 
+} // namespace
+
 constexpr uint64_t strip = 256; // columns of dbias per task
 
-// dbias[r] = (accumulate ? dbias[r] : 0) + sum over tokens of dy[t][r]
 void sum_columns(Context &context, const qlora_tensor &dy, bool accumulate, float *dbias) {
     const auto load = kernels_of(context).load[type_index(dy.type)];
     parallel(context, (dy.cols + strip - 1) / strip, [&](uint64_t unit, uint32_t) {
@@ -108,8 +109,6 @@ void sum_columns(Context &context, const qlora_tensor &dy, bool accumulate, floa
         for (uint64_t c = 0; c < count; c++) dbias[begin + c] = float(sum[c]);
     });
 }
-
-} // namespace
 
 uint64_t linear_grad_scratch(Context &context, const qlora_linear_grad_args &args) { return Pieces(context, args).bytes; }
 

@@ -1,15 +1,12 @@
 // Planes from src: units of whole blocks in parallel; then, for nested scales, the mean of the scales in the fixed order of
 // all backends and the scales themselves as dynamic 8-bit codes.
-#include "backends/cpu/cpu.h"
-
-#include <atomic>
+#include "backends/cpu/quantize_cpu.h"
 
 namespace qlora {
 namespace cpu {
 
 namespace {
 
-constexpr uint64_t unit_elements = 4096; // a multiple of every block
 constexpr uint64_t sum_chunk = 4096, sum_lanes = 256;
 
 bool is_nested(const qlora_weight &weight) { return format_row(weight.format)->scale == Scale::NESTED; }
@@ -56,7 +53,10 @@ void nest_scales(Context &context, const qlora_weight &weight, const float *scal
 
 } // namespace
 
-uint64_t quantize_scratch(Context &, const qlora_quantize_args &args) {
+uint64_t quantize_scratch(Context &context, const qlora_quantize_args &args) {
+    if (format_row(args.weight->format)->codec == Codec::NARROW) return narrow_scratch(*args.weight);
+    if (format_row(args.weight->format)->codec == Codec::AFFINE) return affine_scratch(context, *args.weight);
+    if (format_row(args.weight->format)->codec == Codec::ABSMAX8) return int8_scratch(*args.weight);
     if (!is_nested(*args.weight)) return 0;
     const uint64_t blocks = block_count(*args.weight);
     return align_scratch(blocks * 4) + align_scratch(divide_up(blocks, sum_chunk) * 4);
@@ -64,33 +64,27 @@ uint64_t quantize_scratch(Context &, const qlora_quantize_args &args) {
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
     const qlora_weight &weight = *args.weight;
-    const Kernels &kernels = kernels_of(context);
+    const uint32_t *importance = optional<const uint32_t>(args.importance); // the bits
+    for (uint64_t c = 0; importance && c < weight.cols; c++)
+        if (importance[c] >= 0x7f800000u) // the sign bit as well
+            return context.fail(QLORA_ERROR_VALUE, "qlora_weight_quantize: importance element %llu is NaN, infinite or negative", (unsigned long long)c);
+    if (is_searched(args)) return quantize_searched(context, args);
+    if (format_row(weight.format)->codec == Codec::NARROW) return quantize_narrow(context, args);
+    if (format_row(weight.format)->codec == Codec::AFFINE) return quantize_affine(context, args);
+    if (format_row(weight.format)->codec == Codec::ABSMAX8) return quantize_int8(context, args);
     const uint64_t count = element_count(weight), blocks = block_count(weight);
     const bool nested = is_nested(weight);
     uint8_t *code = address<uint8_t>(weight.planes[QLORA_PLANE_CODE]);
     float *scales = nested ? address<float>(args.scratch) : optional<float>(weight.planes[QLORA_PLANE_SCALE]);
-    const auto encode = kernels.encode[format_index(weight.format)];
-    std::atomic<uint64_t> bad(count); // the smallest index of a value that is not finite
+    const auto encode = kernels_of(context).encode[format_index(weight.format)];
+    FirstBad bad(count);
     parallel(context, divide_up(count, unit_elements), [&](uint64_t unit, uint32_t) {
         float x[unit_elements];
         const uint64_t first = unit * unit_elements, here = least(unit_elements, count - first);
-        for (uint64_t i = 0; i < here;) {
-            const uint64_t r = (first + i) / weight.cols, c = (first + i) % weight.cols, run = least(weight.cols - c, here - i);
-            kernels.load[type_index(args.src.type)](element(args.src, r, c), run, x + i);
-            i += run;
-        }
-        const uint64_t found = kernels.find_not_finite(x, here);
-        if (found < here) {
-            uint64_t known = bad.load(std::memory_order_relaxed);
-            while (first + found < known && !bad.compare_exchange_weak(known, first + found, std::memory_order_relaxed)) {}
-            return;
-        }
-        encode(x, first, here, weight.block, code, scales);
+        load_elements(context, args, first, here, x);
+        if (!bad.found(kernels_of(context).find_not_finite(x, here), here, first)) encode(x, first, here, weight.block, code, scales);
     });
-    const uint64_t index = bad.load();
-    if (index < count)
-        return context.fail(QLORA_ERROR_VALUE, "qlora_weight_quantize: src element %llu (row %llu, column %llu) is NaN or infinite; clean the tensor first",
-                            (unsigned long long)index, (unsigned long long)(index / weight.cols), (unsigned long long)(index % weight.cols));
+    QLORA_TRY(bad.status(context, weight));
     if (nested) nest_scales(context, weight, scales, blocks, reinterpret_cast<float *>(address<char>(args.scratch) + align_scratch(blocks * 4)));
     return QLORA_OK;
 }

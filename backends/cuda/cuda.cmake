@@ -13,8 +13,11 @@ if(NOT QLORA_CUDA STREQUAL "OFF")
     enable_language(CUDA)
     file(GLOB qlora_cuda CONFIGURE_DEPENDS backends/cuda/*.cu)
     target_sources(qlora PRIVATE ${qlora_cuda})
+    # The searches are to give the bits that they give on the host, where contraction is off.
+    file(GLOB qlora_cuda_search CONFIGURE_DEPENDS backends/cuda/quantize_search*.cu)
+    set_source_files_properties(${qlora_cuda_search} PROPERTIES COMPILE_OPTIONS "--fmad=false")
     target_compile_definitions(qlora PRIVATE QLORA_WITH_CUDA)
-    target_compile_options(qlora PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=true -Xcompiler=-ffp-contract=off,-fno-exceptions,-fno-rtti>)
+    target_compile_options(qlora PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-ffp-contract=off,-fno-exceptions,-fno-rtti>)
     set_target_properties(qlora PROPERTIES CUDA_STANDARD 17 CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden
       CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
     message(STATUS "qlora: CUDA backend for ${CMAKE_CUDA_ARCHITECTURES}")

@@ -1,75 +1,16 @@
 // decode<F> on the device: stored codes to f32, one rounding. Selected by codec and scale kind, so that a new row of
-// a known codec needs nothing but its table below.
+// a known codec needs nothing but its table in weight.cuh; interleaved blocks and small floats are in blocks.cuh.
 #pragma once
-#include "backends/cuda/device.cuh"
+#include "backends/cuda/blocks.cuh"
 
 namespace qlora {
 namespace cuda {
-
-static __device__ const uint32_t nf4_table[16] = {
-#include "backends/codebooks/nf4.inc"
-};
-static __device__ const uint32_t fp4_table[16] = {
-#include "backends/codebooks/fp4.inc"
-};
-static __device__ const uint32_t dyn8_table[256] = {
-#include "backends/codebooks/dyn8.inc"
-};
-static __device__ const uint32_t udyn8_table[256] = {
-#include "backends/codebooks/udyn8.inc"
-};
-
-enum class Table { NONE, NF4, FP4, DYN8, UDYN8 };
-
-// Which table a codebook format uses.
-template <class F> struct Codebook { static_assert(F::codec != Codec::CODEBOOK4 && F::codec != Codec::CODEBOOK8, "name the table of this format here"); static constexpr Table table = Table::NONE; };
-template <> struct Codebook<Format<QLORA_FORMAT_NF4>> { static constexpr Table table = Table::NF4; };
-template <> struct Codebook<Format<QLORA_FORMAT_NF4_DQ>> { static constexpr Table table = Table::NF4; };
-template <> struct Codebook<Format<QLORA_FORMAT_FP4>> { static constexpr Table table = Table::FP4; };
-template <> struct Codebook<Format<QLORA_FORMAT_FP4_DQ>> { static constexpr Table table = Table::FP4; };
-template <> struct Codebook<Format<QLORA_FORMAT_DYN8>> { static constexpr Table table = Table::DYN8; };
-template <> struct Codebook<Format<QLORA_FORMAT_UDYN8>> { static constexpr Table table = Table::UDYN8; };
-
-__device__ __forceinline__ const uint32_t *table_bits(Table table) {
-    return table == Table::NF4 ? nf4_table : table == Table::FP4 ? fp4_table : table == Table::DYN8 ? dyn8_table : udyn8_table;
-}
-
-// A weight as a kernel parameter.
-struct WeightView {
-    uint8_t *code;
-    void *scale;
-    float *nested, *offset;
-    int64_t rows, cols;
-    int32_t format, block_shift;
-    Table table;
-    bool grouped; // eight elements at any multiple of eight can be read as words
-};
-
-inline WeightView view_of(const qlora_weight &weight) {
-    int shift = 0;
-    while ((1u << shift) < weight.block) shift++;
-    const Table table = with_format(weight.format, Table::NONE, [](auto row) { return Codebook<decltype(row)>::table; });
-    const FormatRow *row = format_row(weight.format);
-    const uint64_t code = weight.planes[QLORA_PLANE_CODE].handle + weight.planes[QLORA_PLANE_CODE].offset;
-    const uint64_t alignment = row->scale == Scale::INLINE ? 2 : row->codec == Codec::FLOAT ? 16 : row->bits;
-    return WeightView{reinterpret_cast<uint8_t *>(code), address<void>(weight.planes[QLORA_PLANE_SCALE]),
-                      address<float>(weight.planes[QLORA_PLANE_NESTED]), address<float>(weight.planes[QLORA_PLANE_OFFSET]),
-                      int64_t(weight.rows), int64_t(weight.cols), weight.format, shift, table, code % alignment == 0};
-}
 
 // Codes of eight neighbours as they were read, and what scales them.
 struct Raw {
     uint4 codes;
     float scale;
 };
-
-template <Scale S> __device__ __forceinline__ float scale_of(const WeightView &w, int64_t block, const float *) {
-    return static_cast<const float *>(w.scale)[block];
-}
-template <> __device__ __forceinline__ float scale_of<Scale::NESTED>(const WeightView &w, int64_t block, const float *nested_table) {
-    const uint8_t code = static_cast<const uint8_t *>(w.scale)[block];
-    return __fadd_rn(__fmul_rn(nested_table[code], w.nested[block >> 8]), *w.offset);
-}
 
 // Each decoder has: shared_values, the floats of shared memory it wants; prepare() to fill them (then the block must
 // synchronise); at() for one element; fetch() and decode() for eight from a multiple of eight, when w.grouped.
@@ -179,22 +120,24 @@ template <Scale S> struct Decoder<Codec::SIGNED8, S> {
 // Eight elements from any place, count of which exist: the fast way when it is open, else one by one.
 template <class D>
 __device__ __forceinline__ void decode8(const D &decoder, const WeightView &w, int64_t index, int64_t count, float (&values)[8]) {
-    if (w.grouped && count >= 8 && (index & 7) == 0) {
+    if (whole_groups<D> || (w.grouped && count >= 8 && (index & 7) == 0)) {
         decoder.group(w, index, values);
         return;
     }
-    float slow[8]; // indexed at run time, hence not in registers: one copy of at() instead of eight
+    if constexpr (!whole_groups<D>) {
+        float slow[8]; // indexed at run time, hence not in registers: one copy of at() instead of eight
 #pragma unroll 1
-    for (int i = 0; i < 8; i++) slow[i] = i < count ? decoder.at(w, index + i) : 0.0f;
+        for (int i = 0; i < 8; i++) slow[i] = i < count ? decoder.at(w, index + i) : 0.0f;
 #pragma unroll
-    for (int i = 0; i < 8; i++) values[i] = slow[i];
+        for (int i = 0; i < 8; i++) values[i] = slow[i];
+    }
 }
 
 // Calls f(Decoder<...>()) for a format.
 template <class Function> int32_t with_decoder(int32_t format, Function &&f) {
     return with_format(format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
         using F = decltype(row);
-        return f(Decoder<F::codec, F::scale>());
+        return f(typename DecoderOf<F>::type());
     });
 }
 

@@ -1,14 +1,17 @@
-// dst[r][c] = decode(W[r][c]): bound by memory, so each thread has four groups of eight elements in flight.
+// dst[r][c] = decode(W[r][c]): bound by memory, so each thread has several groups of eight elements in flight.
 #include "backends/cuda/dequantize.cuh"
 
 namespace qlora {
 namespace cuda {
 
-constexpr int threads = 256, in_flight = 4;
+constexpr int threads = 256;
+template <class D> constexpr int groups_in_flight = 4;
+template <class F> constexpr int groups_in_flight<BlockDecoder<F>> = 1; // bytes are loads of their own, and enough of them
 
 // One row of the grid's y axis per row of dst; the contiguous case arrives here as a single long row.
 template <class D>
 static __global__ void __launch_bounds__(threads) dequantize_kernel(WeightView w, int64_t row, int64_t col, View dst) {
+    constexpr int in_flight = groups_in_flight<D>;
     __shared__ float tables[D::shared_values];
     D decoder;
     decoder.prepare(w, tables);
@@ -44,12 +47,13 @@ int32_t dequantize_panel(Context &context, cudaStream_t stream, const qlora_weig
             out.vector = reinterpret_cast<uint64_t>(out.data) % 16 == 0;
         }
     }
-    const uint64_t blocks = ceil_divide(uint64_t(out.cols), threads * in_flight * 8);
     const uint64_t most = uint64_t(state_of(context).multiprocessors) * 16;
     const uint64_t rows = uint64_t(out.rows) < 65535 ? uint64_t(out.rows) : 65535;
-    const Grid grid = {dim3(unsigned(blocks < most ? blocks : most), unsigned(rows)), threads};
     return with_decoder(weight.format, [&](auto decoder) {
-        return launch(context, stream, grid, dequantize_kernel<decltype(decoder)>, w, row, col, out);
+        using D = decltype(decoder);
+        const uint64_t blocks = ceil_divide(uint64_t(out.cols), threads * groups_in_flight<D> * 8);
+        const Grid grid = {dim3(unsigned(blocks < most ? blocks : most), unsigned(rows)), threads};
+        return launch(context, stream, grid, dequantize_kernel<D>, w, row, col, out);
     });
 }
 

@@ -1,7 +1,7 @@
 // encode on the device: codes of values that were divided by their block's absmax. The results are those of the
 // threshold searches in the reference, found with one table look-up and one comparison per value.
 #pragma once
-#include "backends/cuda/decode.cuh"
+#include "backends/cuda/quantize.cuh"
 
 namespace qlora {
 namespace cuda {
@@ -12,8 +12,6 @@ static __device__ const uint32_t nf4_thresholds[15] = {
 static __device__ const uint32_t fp4_thresholds[7] = {
 #include "backends/codebooks/fp4_thresholds.inc"
 };
-
-constexpr float smallest_normal = 1.17549435e-38f; // an absmax below it counts as zero
 
 template <Table T> struct Encoder; // deleted primary: a new table has its search here
 

@@ -62,13 +62,16 @@ static __global__ void __launch_bounds__(threads) gemv_kernel(Operand a, WeightV
 }
 
 int32_t multiply_gemv(Context &context, cudaStream_t stream, const Product &p) {
-    const WeightView w = view_of(*p.weight);
     const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(p.n), columns))), threads};
-    const Epilogue y = epilogue_of(p, nullptr);
-    return with_decoder(p.weight->format, [&](auto decoder) {
-        using D = decltype(decoder);
-        const auto kernel = p.m == 1 ? gemv_kernel<D, 1> : p.m <= 4 ? gemv_kernel<D, 4> : gemv_kernel<D, gemv_rows>;
-        return launch(context, stream, grid, kernel, p.a, w, p.low_a, p.low_b, p.low_k, p.compute_type, y);
+    return with_format(p.weight->format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
+        using F = decltype(row);
+        if constexpr (F::codec == Codec::BLOCK || F::codec == Codec::NARROW || F::codec == Codec::AFFINE || F::codec == Codec::ABSMAX8) {
+            return multiply_gemv_blocks(context, stream, p);
+        } else {
+            using D = Decoder<F::codec, F::scale>;
+            const auto kernel = p.m == 1 ? gemv_kernel<D, 1> : p.m <= 4 ? gemv_kernel<D, 4> : gemv_kernel<D, gemv_rows>;
+            return launch(context, stream, grid, kernel, p.a, view_of(*p.weight), p.low_a, p.low_b, p.low_k, p.compute_type, epilogue_of(p, nullptr));
+        }
     });
 }
 

@@ -64,6 +64,7 @@ int32_t multiply_simt(Context &context, cudaStream_t stream, const Product &prod
 int32_t multiply_plain_mma(Context &context, cudaStream_t stream, const Product &product, int slices, float *partial);
 template <Codec C, Scale S> int32_t multiply_weight_mma(Context &context, cudaStream_t stream, const Product &product, int slices, float *partial);
 int32_t multiply_gemv(Context &context, cudaStream_t stream, const Product &product); // y = a W^T, m at most gemv_rows
+int32_t multiply_gemv_blocks(Context &context, cudaStream_t stream, const Product &product); // for BLOCK and NARROW
 constexpr int64_t gemv_rows = 8, simt_m = 64, simt_n = 128, simt_k = 16, mma_m = 128, mma_n = 128, mma_k = 32;
 
 // A range of k, in tiles, for one of several slices.

@@ -1,5 +1,6 @@
 // How to compute a product. Few rows: gemv. A 16-bit compute type: cuBLASLt on a dequantized panel of the weight when
-// it is there and the product is large, else our tensor core kernels, which decode on the way. Otherwise f32 SIMT.
+// it is there and the product is large, else our tensor core kernels, which decode on the way or, where they were not
+// compiled for the codec, read a panel as well. Otherwise f32 SIMT, on a panel.
 #include "backends/cuda/cublaslt.cuh"
 #include "backends/cuda/dequantize.cuh"
 #include "backends/cuda/mma.cuh"
@@ -14,6 +15,8 @@ constexpr int64_t lt_rows = 128;                   // from here a dequantized pa
 constexpr uint64_t panel_bytes = uint64_t(96) << 20; // at most, for a panel of dequantized weight
 
 static bool is_float(const qlora_weight &weight) { return format_row(weight.format)->codec == Codec::FLOAT; }
+// Whether tensor core kernels decode this weight themselves. A kernel for each row of formats.def would take minutes to compile.
+constexpr bool decodes_in_mma(Codec codec) { return codec != Codec::BLOCK && codec != Codec::NARROW && codec != Codec::AFFINE && codec != Codec::ABSMAX8; }
 static int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Columns of y per dequantized panel: all, or equal parts within panel_bytes.
@@ -23,6 +26,15 @@ static int64_t panel_columns(const Product &p, int32_t type) {
 }
 static uint64_t panel_elements(const Product &p, int64_t columns) {
     return p.b.turned ? uint64_t(p.k) * round_up(columns, 8) : uint64_t(columns) * round_up(p.k, 8);
+}
+
+// Whether the kernels of a compute type (tensor cores or SIMT) want a panel of this type, and the first of its parts, which
+// is the widest: it decides the slices of all of them.
+static bool takes_panel(const Product &p, bool mma) { return p.weight && (mma ? !decodes_in_mma(format_row(p.weight->format)->codec) : !is_float(*p.weight)); }
+static Product widest_part(const Product &p, bool mma) {
+    Product part = p;
+    if (takes_panel(p, mma)) part.n = std::min(p.n, panel_columns(p, mma ? p.compute_type : QLORA_FORMAT_F32));
+    return part;
 }
 
 // ---- slices of k, for products with too few tiles to fill the device ------------------------------------------
@@ -99,10 +111,24 @@ static int32_t dequantize_part(Context &context, cudaStream_t stream, const Prod
     return dequantize_panel(context, stream, *p.weight, p.b.turned ? 0 : c, p.b.turned ? c : 0, panel);
 }
 
+// run(part) for the parts of a product whose weight is dequantized to panels of a type.
+template <class Run> static int32_t run_panels(Context &context, cudaStream_t stream, const Product &p, int32_t type, Carver &scratch, Run &&run) {
+    const int64_t columns = panel_columns(p, type);
+    void *panel = scratch.take<char>(panel_elements(p, columns) * type_bytes(type));
+    for (int64_t c = 0; c < p.n; c += columns) {
+        Product part = part_of(p, c, std::min(columns, p.n - c));
+        part.weight = nullptr;
+        QLORA_TRY(dequantize_part(context, stream, p, c, part.n, type, panel, &part.b));
+        QLORA_TRY(run(part));
+    }
+    return QLORA_OK;
+}
+
 static int32_t run_simt(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
-    float *partial = scratch.take<float>(partial_elements(context, p, simt_tiling));
+    const Product widest = widest_part(p, false);
+    const int slices = slices_of(context, widest, simt_tiling);
+    float *partial = scratch.take<float>(partial_elements(context, widest, simt_tiling));
     const auto run = [&](const Product &part) -> int32_t {
-        const int slices = slices_of(context, part, simt_tiling);
         QLORA_TRY(multiply_simt(context, stream, part, slices, partial));
         return finish(context, stream, part, slices, partial);
     };
@@ -112,38 +138,34 @@ static int32_t run_simt(Context &context, cudaStream_t stream, const Product &p,
         plain.b = operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned);
         return run(plain);
     }
-    const int64_t columns = panel_columns(p, QLORA_FORMAT_F32);
-    float *panel = scratch.take<float>(panel_elements(p, columns));
-    for (int64_t c = 0; c < p.n; c += columns) {
-        Product part = part_of(p, c, std::min(columns, p.n - c));
-        QLORA_TRY(dequantize_part(context, stream, p, c, part.n, QLORA_FORMAT_F32, panel, &part.b));
-        QLORA_TRY(run(part));
-    }
-    return QLORA_OK;
+    return run_panels(context, stream, p, QLORA_FORMAT_F32, scratch, run);
 }
 
-template <Codec C, Scale S> struct WeightMma {
-    static int32_t run(Context &context, cudaStream_t stream, const Product &p, int slices, float *partial) { return multiply_weight_mma<C, S>(context, stream, p, slices, partial); }
-};
-template <Scale S> struct WeightMma<Codec::FLOAT, S> {
-    static int32_t run(Context &context, cudaStream_t stream, const Product &p, int slices, float *partial) {
-        Product plain = p;
-        plain.weight = nullptr;
-        plain.b = operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned);
-        return multiply_plain_mma(context, stream, plain, slices, partial);
-    }
-};
+static int32_t multiply_weight(Context &context, cudaStream_t stream, const Product &p, int slices, float *partial) {
+    return with_format(p.weight->format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
+        using F = decltype(row);
+        if constexpr (F::codec == Codec::FLOAT) {
+            Product plain = p;
+            plain.weight = nullptr;
+            plain.b = operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned);
+            return multiply_plain_mma(context, stream, plain, slices, partial);
+        } else if constexpr (decodes_in_mma(F::codec)) {
+            return multiply_weight_mma<F::codec, F::scale>(context, stream, p, slices, partial);
+        } else {
+            return QLORA_ERROR_UNSUPPORTED; // takes_panel
+        }
+    });
+}
 
 static int32_t run_mma(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
-    float *partial = scratch.take<float>(partial_elements(context, p, mma_tiling));
-    const int slices = slices_of(context, p, mma_tiling);
-    if (!p.weight) QLORA_TRY(multiply_plain_mma(context, stream, p, slices, partial));
-    else
-        QLORA_TRY(with_format(p.weight->format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
-            using F = decltype(row);
-            return WeightMma<F::codec, F::scale>::run(context, stream, p, slices, partial);
-        }));
-    return finish(context, stream, p, slices, partial);
+    const Product widest = widest_part(p, true);
+    const int slices = slices_of(context, widest, mma_tiling);
+    float *partial = scratch.take<float>(partial_elements(context, widest, mma_tiling));
+    const auto run = [&](const Product &part) -> int32_t {
+        QLORA_TRY(part.weight ? multiply_weight(context, stream, part, slices, partial) : multiply_plain_mma(context, stream, part, slices, partial));
+        return finish(context, stream, part, slices, partial);
+    };
+    return takes_panel(p, true) ? run_panels(context, stream, p, p.compute_type, scratch, run) : run(p);
 }
 
 // Bias and low-rank product go to y first, then the base product is added by cuBLASLt: y of a 16-bit type is rounded
@@ -211,8 +233,9 @@ uint64_t multiply_scratch(Context &context, const Product &p) {
     if (p.m == 0 || p.n == 0 || takes_gemv(p)) return 0;
     const bool mma = has_mma(context, p.compute_type);
     Carver own;
-    own.take<float>(partial_elements(context, p, mma ? mma_tiling : simt_tiling));
-    if (!mma && p.weight && !is_float(*p.weight)) own.take<float>(panel_elements(p, panel_columns(p, QLORA_FORMAT_F32)));
+    own.take<float>(partial_elements(context, widest_part(p, mma), mma ? mma_tiling : simt_tiling));
+    const int32_t type = mma ? p.compute_type : QLORA_FORMAT_F32;
+    if (takes_panel(p, mma)) own.take<char>(panel_elements(p, panel_columns(p, type)) * type_bytes(type));
     if (!takes_lt(context, p)) return own.bytes;
     Carver lt;
     lt.take<char>(lt_workspace(context));

@@ -1,55 +1,11 @@
-// Blocks of values to codes and a scale. A thread holds eight neighbours, a group of block / 8 threads holds a block,
-// and a thread block of 512 threads holds a tile of 4096 values, so that every block size fits in one tile.
+// Blocks of values to codes and a scale, and the choice among the ways to quantize. Every block of a codebook format fits in one
+// tile of 4096 values.
 #include "backends/cuda/encode.cuh"
 
 namespace qlora {
 namespace cuda {
 
-constexpr int threads = 512, tile = threads * 8, in_flight = 2;
-
-// Eight flattened elements of src, of which count exist.
-static __device__ __forceinline__ void load_flat(const View &src, int64_t index, int64_t count, float (&values)[8]) {
-    if (src.stride == src.cols) load8(src.data, src.type, index, count, src.vector, values);
-    else {
-        const int64_t row = index / src.cols, col = index - row * src.cols;
-        if (col + 8 <= src.cols) load8(src, row, col, values);
-        else
-            for (int i = 0; i < 8; i++) values[i] = i < count ? load1(src.data, src.type, (index + i) / src.cols * src.stride + (index + i) % src.cols) : 0.0f;
-    }
-}
-
-// max over the threads of a block of values: lanes is a power of two up to 512.
-static __device__ __forceinline__ float group_max(float value, int lanes, float *shared) {
-    for (int half = min(lanes, 32) / 2; half >= 1; half /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, half));
-    if (lanes > 32) { // the same for the whole grid
-        __syncthreads();
-        if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-        __syncthreads();
-        const int warps = lanes / 32, first = threadIdx.x / 32 & ~(warps - 1);
-        for (int i = 0; i < warps; i++) value = fmaxf(value, shared[first + i]);
-    }
-    return value;
-}
-
-template <int bits> static __device__ __forceinline__ void store_codes(const WeightView &w, int64_t index, int64_t count, const uint32_t (&codes)[8]) {
-    if (bits == 4) {
-        uint32_t word = 0;
-#pragma unroll
-        for (int i = 0; i < 8; i++) word |= codes[i] << (i % 2 ? 4 * i - 4 : 4 * i + 4);
-        if (count >= 8 && w.grouped) *reinterpret_cast<uint32_t *>(w.code + (index >> 1)) = word;
-        else
-            for (int i = 0; i < 4; i++)
-                if (2 * i < count) w.code[(index >> 1) + i] = uint8_t(word >> (8 * i));
-    } else {
-        uint32_t low = 0, high = 0;
-#pragma unroll
-        for (int i = 0; i < 4; i++) { low |= codes[i] << (8 * i); high |= codes[i + 4] << (8 * i); }
-        if (count >= 8 && w.grouped) *reinterpret_cast<uint2 *>(w.code + index) = make_uint2(low, high);
-        else
-            for (int i = 0; i < 8; i++)
-                if (i < count) w.code[index + i] = uint8_t((i < 4 ? low : high) >> (i % 4 * 8));
-    }
-}
+constexpr int threads = quantize_threads, tile = quantize_tile, in_flight = 2;
 
 // Codebook formats. absmax is the scale plane, or scratch when the scales are quantized again.
 template <class E, int bits> static __global__ void __launch_bounds__(threads) quantize_kernel(View src, WeightView w, float *absmax) {
@@ -105,12 +61,14 @@ template <Codec C> static __global__ void __launch_bounds__(threads) quantize_gg
         if (fabsf(other) > fabsf(extreme) || (fabsf(other) == fabsf(extreme) && !mine_first)) extreme = other;
     }
     const float scale = C == Codec::OFFSET4 ? __fmul_rn(extreme, -0.125f) : __fdiv_rn(fabsf(extreme), 127.0f);
-    const float inverse = scale != 0 ? __frcp_rn(scale) : 0;
+    const float reciprocal = scale != 0 ? __frcp_rn(scale) : 0;
+    const bool vanishing = isinf(reciprocal); // a scale so small is zero as f16: its codes are 0, whatever the values
+    const float inverse = vanishing ? 0 : reciprocal;
     uint32_t low = 0, high = 0; // one byte per element
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         const float scaled = __fmul_rn(values[i], inverse);
-        const uint32_t code = C == Codec::OFFSET4 ? uint32_t(min(15, int(__fadd_rn(scaled, 8.5f)))) : uint32_t(uint8_t(int8_t(roundf(scaled))));
+        const uint32_t code = C == Codec::OFFSET4 ? uint32_t(vanishing ? 0 : min(15, int(__fadd_rn(scaled, 8.5f)))) : uint32_t(uint8_t(int8_t(roundf(scaled))));
         (i < 4 ? low : high) |= (code & 255u) << (i % 4 * 8);
     }
     uint8_t *block = w.code + (index >> 5) * (C == Codec::OFFSET4 ? sizeof(BlockQ4_0) : sizeof(BlockQ8_0));
@@ -172,12 +130,21 @@ template <class F> struct Encode<F, Codec::FLOAT> {
 template <Codec C> int32_t encode_ggml(const Encoding &e) {
     return launch(e.context, e.stream, Grid{dim3(e.tiles(tile, UINT32_MAX)), threads}, quantize_ggml_kernel<C>, e.src, e.w);
 }
-template <class F> struct Encode<F, Codec::OFFSET4> { static int32_t run(const Encoding &e) { return encode_ggml<Codec::OFFSET4>(e); } };
+template <class F> struct Encode<F, Codec::OFFSET4> {
+    static int32_t run(const Encoding &e) {
+        return e.args.importance.handle ? quantize_search<F>(e.context, e.stream, e.args, e.src) : encode_ggml<Codec::OFFSET4>(e);
+    }
+};
 template <class F> struct Encode<F, Codec::SIGNED8> { static int32_t run(const Encoding &e) { return encode_ggml<Codec::SIGNED8>(e); } };
+template <class F> struct Encode<F, Codec::BLOCK> { static int32_t run(const Encoding &e) { return quantize_search<F>(e.context, e.stream, e.args, e.src); } };
+template <class F> struct Encode<F, Codec::AFFINE> { static int32_t run(const Encoding &) { return QLORA_ERROR_UNSUPPORTED; } }; // supports() says so first
+template <class F> struct Encode<F, Codec::ABSMAX8> { static int32_t run(const Encoding &) { return QLORA_ERROR_UNSUPPORTED; } };
+template <class F> struct Encode<F, Codec::NARROW> { static int32_t run(const Encoding &e) { return quantize_narrow(e.context, e.stream, e.args, e.src); } };
 
 } // namespace
 
 uint64_t quantize_scratch(Context &, const qlora_quantize_args &args) {
+    if (format_row(args.weight->format)->codec == Codec::NARROW) return quantize_narrow_scratch(args);
     if (format_row(args.weight->format)->scale != Scale::NESTED) return 0;
     Carver carver;
     carver.take<float>(block_count(*args.weight));

@@ -1,4 +1,5 @@
 // decode<F>: one stored element as f32. Selected by codec and scale kind, so a format of a known kind needs nothing here.
+#include "backends/ref/blocks_ref.h"
 #include "backends/ref/codebooks_ref.h"
 
 namespace qlora {
@@ -51,6 +52,47 @@ template <> struct DecodeCodec<Codec::SIGNED8> {
     template <class F> static float at(const qlora_weight &weight, uint64_t index) {
         const BlockQ8_0 &block = address<const BlockQ8_0>(weight.planes[QLORA_PLANE_CODE])[index / 32];
         return float(block.codes[index % 32]) * float_of(qlora_f32_from_f16(block.scale));
+    }
+};
+template <> struct DecodeCodec<Codec::BLOCK> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint8_t *block = address<const uint8_t>(weight.planes[QLORA_PLANE_CODE]) + index / F::block * F::block_bytes;
+        return block_value<F>(block, uint(index % F::block));
+    }
+};
+template <> struct DecodeCodec<Codec::ABSMAX8> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const float code = address<const int8_t>(weight.planes[QLORA_PLANE_CODE])[index];
+        return code * int8_scale(weight, index / weight.cols);
+    }
+};
+template <> struct DecodeCodec<Codec::NARROW> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint8_t *codes = address<const uint8_t>(weight.planes[QLORA_PLANE_CODE]);
+        const uint32_t code = F::bits == 8 ? codes[index] : qlora_packed6(codes + index / 4 * 3, uint(index % 4));
+        if (F::scale == Scale::F32) {
+            const float level = float_of(qlora_f32_from_narrow(code, F::bits, F::mantissa, F::bias, 0));
+            return level * scale_of<Scale::F32>(weight, index / weight.block);
+        }
+        const uint8_t power = address<const uint8_t>(weight.planes[QLORA_PLANE_SCALE])[index / weight.block];
+        return float_of(power == 255 ? 0x7fc00000u : qlora_f32_from_narrow(code, F::bits, F::mantissa, F::bias, int(power) - 127));
+    }
+};
+
+template <> struct DecodeCodec<Codec::AFFINE> {
+    static int code(const qlora_span &stream, uint64_t i, uint32_t bits) {
+        const uint8_t *bytes = address<const uint8_t>(stream) + i * bits / 8;
+        const uint32_t shift = uint32_t(i * bits % 8);
+        return int(qlora_stream_code(bytes[0], shift + bits > 8 ? bytes[1] : 0u, shift, bits));
+    }
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint64_t c = index % weight.cols, groups = group_count(weight);
+        uint64_t group = c / weight.block;
+        if (weight.flags & QLORA_WEIGHT_INDEXED) group = uint64_t(address<const uint32_t>(weight.planes[QLORA_PLANE_INDEX])[c]);
+        if (group >= groups) return 0;
+        const uint64_t at = index / weight.cols * groups + group;
+        const float scale = load(address<const void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F16, at);
+        return scale * float(code(weight.planes[QLORA_PLANE_CODE], index, F::bits) - code(weight.planes[QLORA_PLANE_ZERO], at, F::bits));
     }
 };
 

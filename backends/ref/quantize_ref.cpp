@@ -1,5 +1,8 @@
 // encode<F>: bitsandbytes' CUDA results and ggml's reference quantizer, one f32 operation at a time.
+#include "backends/ref/blocks_ref.h"
 #include "backends/ref/codebooks_ref.h"
+#include "backends/search/affine.h"
+#include "backends/search/encode_four.h"
 
 #include <cmath>
 
@@ -90,6 +93,68 @@ template <class F> int32_t encode_codebook(Context &context, const qlora_quantiz
     return status;
 }
 
+// Rows with a search or a closed form in backends/search.
+template <class F, class Bytes> int32_t encode_blocks(const qlora_quantize_args &args) {
+    const uint64_t cols = args.src.cols;
+    const float *importance = args.importance.handle ? address<const float>(args.importance) : nullptr;
+    uint8_t *bytes = address<uint8_t>(args.weight->planes[QLORA_PLANE_CODE]);
+    float x[F::block];
+    search::Source block = {x, nullptr, 0, (args.flags & QLORA_FLAG_STOCHASTIC) != 0, args.seed, 0};
+    for (uint64_t r = 0; r < args.src.rows; r++) {
+        float sum = 0;
+        for (uint64_t c = 0; importance && c < cols; c++) sum += get(args.src, r, c) * get(args.src, r, c);
+        block.row_mean_square = sum / float(cols);
+        for (uint64_t c = 0; c < cols; c += F::block, bytes += sizeof(Bytes)) {
+            for (uint32_t i = 0; i < F::block; i++) x[i] = get(args.src, r, c + i);
+            block.importance = importance ? importance + c : nullptr;
+            block.first = r * cols + c;
+            Bytes out;
+            search::Encode<F>::block(block, out);
+            std::memcpy(bytes, &out, sizeof out); // blocks of 17 bytes lie anywhere
+        }
+    }
+    return QLORA_OK;
+}
+
+// One block of small floats: scale = absmax / largest value in f32, or a power of two.
+template <class F> void encode_narrow(const qlora_quantize_args &args, uint64_t block) {
+    const qlora_weight &weight = *args.weight;
+    const uint64_t count = element_count(weight), begin = block * weight.block, end = begin + weight.block < count ? begin + weight.block : count;
+    uint8_t *codes = address<uint8_t>(weight.planes[QLORA_PLANE_CODE]);
+    uint32_t absmax = 0;
+    for (uint64_t i = begin; i < end; i++) {
+        const uint32_t magnitude = bits_of(source(args, i)) & 0x7fffffffu;
+        if (magnitude > absmax) absmax = magnitude;
+    }
+    float inverse = 0;
+    int power = 0;
+    if (F::scale == Scale::F32) {
+        const float largest = float_of(qlora_f32_from_narrow(F::maximum, F::bits, F::mantissa, F::bias, 0));
+        float scale = float_of(absmax) / largest;
+        if (scale < smallest_normal) scale = 0;
+        if (scale > 0) inverse = 1.0f / scale;
+        store(address<void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F32, block, scale);
+    } else {
+        const uint32_t code = qlora_e8m0_from_absmax(absmax, F::mantissa, F::bias, F::maximum, uint32_t(args.power));
+        address<uint8_t>(weight.planes[QLORA_PLANE_SCALE])[block] = uint8_t(code);
+        power = int(code) - 127;
+    }
+    for (uint64_t i = begin; i < end; i++) {
+        const float value = F::scale == Scale::F32 ? source(args, i) * inverse : source(args, i);
+        const bool stochastic = (args.flags & QLORA_FLAG_STOCHASTIC) != 0;
+        const uint32_t noise = stochastic ? qlora_random(uint(args.seed), uint(args.seed >> 32), uint(i), uint(i >> 32)) : 0;
+        const uint32_t code = qlora_narrow_from_f32(bits_of(value), power, F::bits, F::mantissa, F::bias, F::maximum, stochastic, noise);
+        if (F::bits == 8) {
+            codes[i] = uint8_t(code);
+            continue;
+        }
+        uint8_t *three = codes + i / 4 * 3; // four codes of 6 bits
+        const uint32_t at = uint32_t(i % 4 * 6), place = at / 8, shift = at % 8, mask = 63u << shift;
+        three[place] = uint8_t((three[place] & ~mask) | code << shift);
+        if (shift > 2) three[place + 1] = uint8_t((three[place + 1] & ~(mask >> 8)) | code << shift >> 8);
+    }
+}
+
 template <Codec C> struct EncodeCodec; // deleted primary: a new codec must be written here
 
 template <> struct EncodeCodec<Codec::FLOAT> {
@@ -106,23 +171,50 @@ template <> struct EncodeCodec<Codec::CODEBOOK8> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_codebook<F>(context, args); }
 };
 template <> struct EncodeCodec<Codec::OFFSET4> {
+    template <class F> static int32_t run(Context &, const qlora_quantize_args &args) { return encode_blocks<F, BlockQ4_0>(args); }
+};
+template <> struct EncodeCodec<Codec::BLOCK> {
+    template <class F> static int32_t run(Context &, const qlora_quantize_args &args) { return encode_blocks<F, typename F::Bytes>(args); }
+};
+template <> struct EncodeCodec<Codec::NARROW> {
     template <class F> static int32_t run(Context &, const qlora_quantize_args &args) {
-        for (uint64_t b = 0; b < block_count(*args.weight); b++) {
-            BlockQ4_0 &block = address<BlockQ4_0>(args.weight->planes[QLORA_PLANE_CODE])[b];
-            float extreme = 0; // of largest magnitude, with its sign; the first wins
-            for (uint64_t j = 0; j < 32; j++) {
-                const float value = source(args, b * 32 + j);
-                if (std::fabs(value) > std::fabs(extreme)) extreme = value;
+        for (uint64_t b = 0; b < block_count(*args.weight); b++) encode_narrow<F>(args, b);
+        return QLORA_OK;
+    }
+};
+template <> struct EncodeCodec<Codec::AFFINE> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) {
+        const qlora_weight &weight = *args.weight;
+        Grid room(context, 1, weight.cols);
+        QLORA_TRY(room.status());
+        float *w = reinterpret_cast<float *>(room.data);
+        search::clear_stream_end(address<uint8_t>(weight.planes[QLORA_PLANE_CODE]), element_count(weight), F::bits);
+        search::clear_stream_end(address<uint8_t>(weight.planes[QLORA_PLANE_ZERO]), weight.rows * group_count(weight), F::bits);
+        for (uint64_t r = 0; r < weight.rows; r++)
+            for (uint64_t begin = 0, group = 0; begin < weight.cols; begin += weight.block, group++) {
+                const uint64_t end = begin + weight.block < weight.cols ? begin + weight.block : weight.cols, at = r * group_count(weight) + group;
+                for (uint64_t c = begin; c < end; c++) w[c] = get(args.src, r, c);
+                const search::AffineGrid grid = search::affine_fit(w + begin, end - begin, F::bits, args.flags & QLORA_FLAG_SYMMETRIC, args.flags & QLORA_FLAG_SEARCH);
+                std::memcpy(address<char>(weight.planes[QLORA_PLANE_SCALE]) + at * 2, &grid.half, 2);
+                search::put_code(address<uint8_t>(weight.planes[QLORA_PLANE_ZERO]), at, F::bits, grid.zero);
+                for (uint64_t c = begin; c < end; c++)
+                    search::put_code(address<uint8_t>(weight.planes[QLORA_PLANE_CODE]), r * weight.cols + c, F::bits, search::affine_code(w[c], grid, F::bits));
             }
-            const float scale = extreme / -8, inverse = inverse_of(scale);
-            block.scale = uint16_t(qlora_f16_from_f32(bits_of(scale)));
-            uint32_t codes[32];
-            for (uint64_t j = 0; j < 32; j++) {
-                const float scaled = source(args, b * 32 + j) * inverse;
-                const int32_t code = int32_t(scaled + 8.5f);
-                codes[j] = uint32_t(code > 15 ? 15 : code);
-            }
-            for (int j = 0; j < 16; j++) block.codes[j] = uint8_t(codes[j] | codes[j + 16] << 4);
+        for (uint64_t c = 0; (weight.flags & QLORA_WEIGHT_INDEXED) && c < weight.cols; c++)
+            address<int32_t>(weight.planes[QLORA_PLANE_INDEX])[c] = int32_t(c / weight.block);
+        return QLORA_OK;
+    }
+};
+template <> struct EncodeCodec<Codec::ABSMAX8> {
+    template <class F> static int32_t run(Context &, const qlora_quantize_args &args) {
+        const qlora_weight &weight = *args.weight;
+        const uint64_t count = element_count(weight), group = one_scale(weight) ? count : weight.cols;
+        for (uint64_t begin = 0; begin < count; begin += group) {
+            float absmax = absmax_of(args, begin, begin + group);
+            if (absmax < int8_least) absmax = 0;
+            store(address<void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F32, begin / group, absmax);
+            for (uint64_t i = begin; i < begin + group; i++)
+                address<int8_t>(weight.planes[QLORA_PLANE_CODE])[i] = int8_code(source(args, i), int8_inverse(absmax));
         }
         return QLORA_OK;
     }
@@ -146,10 +238,10 @@ template <> struct EncodeCodec<Codec::SIGNED8> {
 uint64_t quantize_scratch(Context &, const qlora_quantize_args &) { return 0; }
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
-    for (uint64_t i = 0; i < element_count(*args.weight); i++)
-        if ((bits_of(source(args, i)) & 0x7f800000u) == 0x7f800000u)
-            return context.fail(QLORA_ERROR_VALUE, "qlora_weight_quantize: src element %llu (row %llu, column %llu) is NaN or infinite; clean the tensor first",
-                                (unsigned long long)i, (unsigned long long)(i / args.src.cols), (unsigned long long)(i % args.src.cols));
+    QLORA_TRY(refuse_not_finite(context, "qlora_weight_quantize", args.src));
+    for (uint64_t c = 0; args.importance.handle && c < args.src.cols; c++)
+        if (bits_of(address<const float>(args.importance)[c]) >= 0x7f800000u) // the sign bit as well
+            return context.fail(QLORA_ERROR_VALUE, "qlora_weight_quantize: importance element %llu is NaN, infinite or negative", (unsigned long long)c);
     return with_format(args.weight->format, QLORA_ERROR_FORMAT, [&](auto row) -> int32_t {
         using F = decltype(row);
         return EncodeCodec<F::codec>::template run<F>(context, args);

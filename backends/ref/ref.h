@@ -3,6 +3,7 @@
 #pragma once
 #include "backends/backend.h"
 
+#include <cmath>
 #include <cstring>
 #include <initializer_list>
 
@@ -12,6 +13,7 @@ namespace ref {
 typedef uint32_t uint;
 #define QLORA_FUNCTION inline
 #include "backends/numeric.inc"
+#include "backends/affine.inc"
 #undef QLORA_FUNCTION
 
 inline uint32_t bits_of(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }
@@ -50,6 +52,16 @@ inline void put(const qlora_tensor &tensor, uint64_t r, uint64_t c, double value
     set(tensor, r, c, accumulate ? double(get(tensor, r, c)) + value : value);
 }
 
+// ERROR_VALUE naming the first NaN or infinity of what an operation is about to quantize.
+inline int32_t refuse_not_finite(Context &context, const char *entry, const qlora_tensor &src) {
+    for (uint64_t r = 0; r < src.rows; r++)
+        for (uint64_t c = 0; c < src.cols; c++)
+            if ((bits_of(get(src, r, c)) & 0x7f800000u) == 0x7f800000u)
+                return context.fail(QLORA_ERROR_VALUE, "%s: src element %llu (row %llu, column %llu) is NaN or infinite; clean the tensor first", entry,
+                                    (unsigned long long)(r * src.cols + c), (unsigned long long)r, (unsigned long long)c);
+    return QLORA_OK;
+}
+
 // A matrix of doubles in host memory, freed at the end of its scope.
 struct Grid {
     Context &context;
@@ -86,6 +98,17 @@ inline void multiply(Grid &x, Grid &w, Grid &y) {
             for (uint64_t n = 0; n < w.cols; n++) out[n] += value * row[n];
         }
 }
+
+// INT8: absmax of row r of a weight, what a code of it is worth, and what one divided by absmax is worth in codes.
+constexpr float int8_part = 1.0f / 127.0f;
+constexpr float int8_least = 0x1p-119f; // an absmax below it counts as zero, so that its 127th part is normal
+inline float int8_absmax(const qlora_weight &weight, uint64_t r) {
+    return load(address<const void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F32, row_scale(weight, r));
+}
+inline float int8_scale(const qlora_weight &weight, uint64_t r) { return int8_absmax(weight, r) * int8_part; }
+inline float int8_inverse(float absmax) { return absmax > 0 ? 127.0f / absmax : 0.0f; }
+// To nearest even.
+inline int8_t int8_code(float x, float inverse) { return int8_t(std::nearbyint(x * inverse)); }
 
 // Decoded element index (flattened) of a weight, in f32. Defined in decode_ref.cpp over formats.def.
 typedef float (*Decode)(const qlora_weight &weight, uint64_t index);

@@ -2,7 +2,8 @@
 //
 // Elements of 16 bits are halves of words, so that no device feature is needed. A whole word is written when both halves
 // belong to the writer; a single half by two atomics, which leave the neighbour's half alone.
-const uint F32 = 0x100u, F16 = 0x101u, BF16 = 0x11eu;
+#include "formats_vulkan.glsl" // QLORA_FORMAT_*, as constants
+const uint F32 = QLORA_FORMAT_F32, F16 = QLORA_FORMAT_F16, BF16 = QLORA_FORMAT_BF16;
 
 #define QLORA_FUNCTION
 #include "backends/numeric.inc"
@@ -49,3 +50,13 @@ float round_to(uint type, float value) {
         words[QLORA_BASE(binding) + (i >> 1)] = narrow(type, first) | (narrow(type, second) << 16);           \
     }                                                                                                         \
     void name##_pair(uint i, float first, float second) { name##_pair_bits(i, floatBitsToUint(first), floatBitsToUint(second)); }
+
+// Defines name(word, value, limit): writes a word of bytes of which those from byte limit on belong to nobody here.
+#define QLORA_WRITE_WORD(name, words, binding)                                                                \
+    void name(uint word, uint value, uint limit) {                                                            \
+        uint place = QLORA_BASE(binding) + word, first = word * 4u;                                           \
+        if (first >= limit) return;                                                                           \
+        if (first + 4u <= limit) { words[place] = value; return; }                                            \
+        uint mask = (1u << ((limit - first) * 8u)) - 1u;                                                      \
+        words[place] = (words[place] & ~mask) | (value & mask);                                               \
+    }

@@ -1,25 +1,40 @@
 // decode<F>: elements of a weight at rest, selected by codec and scale kind. The planes are bindings 0 to 3, the format is
 // specialisation constants 0 to 7, and both come from weight_vulkan.h. Define QLORA_EXACT where the result is stored
-// rather than multiplied: then subnormals are right on devices that flush them.
-const uint CODEC_FLOAT = 0u, CODEC_CODEBOOK4 = 1u, CODEC_CODEBOOK8 = 2u, CODEC_OFFSET4 = 3u, CODEC_SIGNED8 = 4u;
-const uint SCALE_NONE = 0u, SCALE_F32 = 1u, SCALE_NESTED = 2u, SCALE_INLINE = 3u;
+// rather than multiplied: then subnormals are right on devices that flush them. A shader that includes it is compiled three times,
+// with QLORA_BLOCKS for interleaved blocks and with QLORA_AFFINE for that codec: drivers take long over what they drop. Push
+// constants have w_stride, which is the weight's cols but for strided plain floats.
+const uint CODEC_FLOAT = 0u, CODEC_CODEBOOK4 = 1u, CODEC_CODEBOOK8 = 2u, CODEC_OFFSET4 = 3u, CODEC_SIGNED8 = 4u, CODEC_NARROW = 6u;
+const uint SCALE_NONE = 0u, SCALE_F32 = 1u, SCALE_NESTED = 2u, SCALE_INLINE = 3u, SCALE_E8M0 = 4u;
 
 layout(constant_id = 0) const uint CODEC = 0u;
 layout(constant_id = 1) const uint SCALE = 0u;
-layout(constant_id = 2) const uint TABLE = 0u;
-layout(constant_id = 3) const uint TABLE_SIZE = 1u;
-layout(constant_id = 4) const uint NESTED_SIZE = 1u;  // 256 when scales are codes, else 1
-layout(constant_id = 5) const uint ELEMENT = 0x100u;  // codec FLOAT: the type
-layout(constant_id = 6) const uint BLOCK_SHIFT = 0u;
-layout(constant_id = 7) const uint BLOCK_BYTES = 0u;
+layout(constant_id = 5) const uint FORMAT = 0x100u;   // of codecs FLOAT and BLOCK
 
 layout(binding = 0, std430) readonly buffer CodePlane { uint code_words[]; };
 layout(binding = 1, std430) readonly buffer ScalePlane { uint scale_words[]; };
+
+#ifdef QLORA_AFFINE
+#include "backends/vulkan/affine.glsl"
+#else
+
+layout(constant_id = 2) const uint TABLE = 0u;
+layout(constant_id = 3) const uint TABLE_SIZE = 1u;
+layout(constant_id = 4) const uint NESTED_SIZE = 1u;  // 256 when scales are codes, else 1
+layout(constant_id = 6) const uint BLOCK_SHIFT = 0u;
+layout(constant_id = 7) const uint BLOCK_BYTES = 0u;
+
 layout(binding = 2, std430) readonly buffer NestedPlane { uint nested_words[]; };
 layout(binding = 3, std430) readonly buffer OffsetPlane { uint offset_words[]; };
 
+#ifdef QLORA_BLOCKS
+#include "backends/vulkan/blocks.glsl"
+#else
+
 shared uint decode_table[TABLE_SIZE];
 shared uint decode_nested[NESTED_SIZE];
+
+// Codes of one byte are looked up, whatever they mean.
+bool decode_bytes() { return CODEC == CODEC_CODEBOOK8 || (CODEC == CODEC_NARROW && TABLE_SIZE == 256u); }
 
 // Every invocation of the workgroup calls this before it decodes.
 void decode_begin() {
@@ -60,7 +75,7 @@ void decode_multiply8(inout uint values[8], uint scale) {
     }
 }
 
-// Halfwords of the code plane, and a word that begins at any halfword.
+// Bytes and halfwords of the code plane, and a word that begins at any halfword.
 uint code_half(uint i) { return (code_words[QLORA_BASE(0u) + (i >> 1)] >> ((i & 1u) * 16u)) & 0xffffu; }
 uint code_word_at_half(uint i) {
     uint place = QLORA_BASE(0u) + (i >> 1), word = code_words[place];
@@ -75,6 +90,10 @@ uint decode_scale(uint block) {
         uint code = (scale_words[QLORA_BASE(1u) + (block >> 2)] >> ((block & 3u) * 8u)) & 255u;
         return decode_add(decode_multiply(decode_nested[code], nested_words[QLORA_BASE(2u) + (block >> 8)]), offset_words[QLORA_BASE(3u)]);
     }
+    if (SCALE == SCALE_E8M0) {
+        uint power = (scale_words[QLORA_BASE(1u) + (block >> 2)] >> ((block & 3u) * 8u)) & 255u;
+        return power == 255u ? 0x7fc00000u : power == 0u ? 0x00400000u : power << 23;
+    }
     if (SCALE == SCALE_INLINE) return qlora_f32_from_f16(code_half(block * (BLOCK_BYTES / 2u)));
     return 0x3f800000u;
 }
@@ -83,31 +102,36 @@ uint decode_scale(uint block) {
 float decode_offset4(uint nibble) { return float(int(nibble) - 8); }
 float decode_signed8(uint code) { return float(bitfieldExtract(int(code), 0, 8)); }
 
-// f32 bits of element i of the flattened weight; of element i of an array whose rows may be strided, for codec FLOAT.
-uint decode(uint i) {
-    if (CODEC == CODEC_FLOAT) return widen(ELEMENT, code_words[QLORA_BASE(0u) + (ELEMENT == F32 ? i : i >> 1)], i);
+// f32 bits of w[r][c]. Not for codes of six bits: their rows are whole octets.
+uint decode(uint r, uint c) {
+    uint i = r * w_stride + c;
+    if (CODEC == CODEC_FLOAT) return widen(FORMAT, code_words[QLORA_BASE(0u) + (FORMAT == F32 ? i : i >> 1)], i);
     uint block = i >> BLOCK_SHIFT, j = i & ((1u << BLOCK_SHIFT) - 1u), scale = decode_scale(block), value;
     if (CODEC == CODEC_CODEBOOK4) value = decode_table[(code_byte(i >> 1) >> ((i & 1u) == 0u ? 4u : 0u)) & 15u];
-    else if (CODEC == CODEC_CODEBOOK8) value = decode_table[code_byte(i)];
+    else if (decode_bytes()) value = decode_table[code_byte(i)];
     else if (CODEC == CODEC_OFFSET4) value = floatBitsToUint(decode_offset4((code_byte(block * BLOCK_BYTES + 2u + (j & 15u)) >> (j < 16u ? 0u : 4u)) & 15u));
     else value = floatBitsToUint(decode_signed8(code_byte(block * BLOCK_BYTES + 2u + j)));
     return decode_multiply(value, scale);
 }
 
-// Eight elements from i on, a multiple of 8; whole words of codes, one scale. Codec FLOAT needs rows of such multiples.
-void decode8(uint i, out uint values[8]) {
+// w[r][c .. c + 7], where c and w_stride are multiples of 8; whole words of codes, one scale.
+void decode8(uint r, uint c, out uint values[8]) {
+    uint i = r * w_stride + c;
     if (CODEC == CODEC_FLOAT) {
-        uint place = QLORA_BASE(0u) + (ELEMENT == F32 ? i : i >> 1);
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = widen(ELEMENT, code_words[place + (ELEMENT == F32 ? e : e >> 1)], e);
+        uint place = QLORA_BASE(0u) + (FORMAT == F32 ? i : i >> 1);
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = widen(FORMAT, code_words[place + (FORMAT == F32 ? e : e >> 1)], e);
         return;
     }
     uint block = i >> BLOCK_SHIFT, j = i & ((1u << BLOCK_SHIFT) - 1u);
     if (CODEC == CODEC_CODEBOOK4) {
         uint word = code_words[QLORA_BASE(0u) + (i >> 3)];
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(word >> ((e ^ 1u) * 4u)) & 15u];
-    } else if (CODEC == CODEC_CODEBOOK8) {
+    } else if (decode_bytes()) {
         uint place = QLORA_BASE(0u) + (i >> 2), low = code_words[place], high = code_words[place + 1u];
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 255u];
+    } else if (CODEC == CODEC_NARROW) { // eight codes of six bits are three halfwords
+        uint place = (i >> 3) * 3u, low = code_word_at_half(place), high = code_half(place + 2u);
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(e < 5u ? low >> (e * 6u) : e == 5u ? (low >> 30) | (high << 2) : high >> (e * 6u - 32u)) & 63u];
     } else if (CODEC == CODEC_OFFSET4) {
         uint place = block * (BLOCK_BYTES / 2u) + 1u + ((j & 15u) >> 1), shift = j < 16u ? 0u : 4u;
         uint low = code_word_at_half(place) >> shift, high = code_word_at_half(place + 2u) >> shift;
@@ -118,3 +142,5 @@ void decode8(uint i, out uint values[8]) {
     }
     decode_multiply8(values, decode_scale(block));
 }
+#endif
+#endif

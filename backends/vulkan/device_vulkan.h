@@ -207,6 +207,8 @@ inline bool vectors(const qlora_tensor &tensor) {
 inline qlora_tensor float_tensor(const qlora_span &span, uint64_t rows, uint64_t cols) {
     return qlora_tensor{QLORA_FORMAT_F32, 0, rows, cols, cols, span};
 }
+// True when this backend quantizes into a format (quantize_vulkan.cpp).
+bool encodes(int32_t format);
 // A counter that shaders hold in 32 bits.
 int32_t check_elements(Context &context, const char *entry, uint64_t elements);
 

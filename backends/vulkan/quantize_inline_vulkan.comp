@@ -21,8 +21,9 @@ QLORA_READ(read_src, src_words, 0u, TYPE)
 
 const uint HALVES = CODEC == CODEC_OFFSET4 ? 9u : 17u; // of a block
 
-// Code of x * inverse for Q4_0: rounded by adding 8.5 and truncating.
+// Code of x * inverse for Q4_0: rounded by adding 8.5 and truncating. An infinite inverse makes all codes 0.
 uint encode_offset4(uint x, uint inverse) {
+    if ((inverse & 0x7fffffffu) == 0x7f800000u) return 0u;
     precise float moved = uintBitsToFloat(exact_multiply(x, inverse)) + 8.5;
     return uint(min(int(moved), 15)) & 15u;
 }
@@ -41,7 +42,7 @@ void encode_block(uint block, out uint halves[17]) {
     }
     uint scale = CODEC == CODEC_OFFSET4 ? exact_divide(extreme, 0xc1000000u) : exact_divide(extreme & 0x7fffffffu, 0x42fe0000u); // / -8, / 127
     uint inverse = (scale & 0x7fffffffu) != 0u ? exact_divide(0x3f800000u, scale) : 0u;
-    if ((inverse & 0x7fffffffu) == 0x7f800000u) inverse = 0u; // a scale whose reciprocal overflows counts as zero
+    if (CODEC == CODEC_SIGNED8 && inverse == 0x7f800000u) inverse = 0u; // a scale whose reciprocal overflows counts as zero
     halves[0] = qlora_f16_from_f32(scale);
     if (CODEC == CODEC_OFFSET4) {
         [[dont_unroll]] for (uint h = 0u; h < 8u; h++) {

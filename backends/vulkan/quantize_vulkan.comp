@@ -27,6 +27,7 @@ QLORA_PUSH
     uint elements, cols, stride;
 };
 QLORA_READ(read_src, src_words, 0u, TYPE)
+QLORA_WRITE_WORD(write_word, code_words, 1u)
 
 const uint BLOCK = 1u << BLOCK_SHIFT;
 const uint ROUNDS = BLOCK == 4096u ? 2u : 1u;      // octets of an invocation
@@ -65,15 +66,6 @@ void divide_octet(inout uint values[8], uint absmax, uint inverse) {
         precise float y = uintBitsToFloat(values[e]) * uintBitsToFloat(inverse);
         values[e] = floatBitsToUint(y);
     }
-}
-
-// Writes a word of codes whose bytes from limit on belong to nobody here.
-void write_word(uint word, uint value, uint limit) {
-    uint place = QLORA_BASE(1u) + word, first = word * 4u;
-    if (first >= limit) return;
-    if (first + 4u <= limit) { code_words[place] = value; return; }
-    uint mask = (1u << ((limit - first) * 8u)) - 1u;
-    code_words[place] = (code_words[place] & ~mask) | (value & mask);
 }
 
 void main() {

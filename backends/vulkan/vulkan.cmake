@@ -5,18 +5,42 @@ if(NOT QLORA_VULKAN STREQUAL "OFF")
   if(QLORA_VULKAN_INCLUDE AND QLORA_GLSLANG)
     file(GLOB qlora_vulkan CONFIGURE_DEPENDS backends/vulkan/*.cpp)
     file(GLOB qlora_shaders CONFIGURE_DEPENDS backends/vulkan/*.comp)
-    file(GLOB qlora_shader_includes CONFIGURE_DEPENDS backends/vulkan/*.glsl backends/codebooks/*.inc)
+    file(GLOB qlora_shader_includes CONFIGURE_DEPENDS backends/vulkan/*.glsl backends/codebooks/*.inc backends/*.inc backends/formats.def)
     # Each shader becomes a header with an array of SPIR-V words named as the file: matmul_vulkan[].
     set(qlora_spirv "${CMAKE_CURRENT_BINARY_DIR}/spirv")
     file(MAKE_DIRECTORY "${qlora_spirv}")
     set(qlora_spirv_headers "")
+    # The numbers of formats, of which qlora.h is the only place.
+    file(STRINGS qlora.h qlora_format_lines REGEX "^#define QLORA_FORMAT_")
+    set(qlora_format_constants "")
+    foreach(line IN LISTS qlora_format_lines)
+      string(REGEX REPLACE "^#define (QLORA_FORMAT_[A-Z0-9_]+) +(0x[0-9a-f]+|[0-9]+).*" "const uint \\1 = \\2u;\n" line "${line}")
+      string(APPEND qlora_format_constants "${line}")
+    endforeach()
+    file(GENERATE OUTPUT "${qlora_spirv}/formats_vulkan.glsl" CONTENT "${qlora_format_constants}")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS qlora.h)
     foreach(shader IN LISTS qlora_shaders)
       get_filename_component(name "${shader}" NAME_WE)
-      add_custom_command(OUTPUT "${qlora_spirv}/${name}.h"
-        COMMAND "${QLORA_GLSLANG}" --quiet -V --target-env vulkan1.2 "-I${CMAKE_CURRENT_SOURCE_DIR}" --vn ${name} -o "${qlora_spirv}/${name}.h" "${shader}"
-        DEPENDS "${shader}" ${qlora_shader_includes} "${CMAKE_CURRENT_SOURCE_DIR}/backends/numeric.inc"
-        COMMENT "SPIR-V ${name}" VERBATIM)
-      list(APPEND qlora_spirv_headers "${qlora_spirv}/${name}.h")
+      set(variants "${name}")
+      file(STRINGS "${shader}" decodes REGEX "vulkan/decode.glsl")
+      if(decodes) # once more for interleaved blocks, and for codec AFFINE
+        string(REPLACE "_vulkan" "_blocks_vulkan" blocks "${name}")
+        string(REPLACE "_vulkan" "_affine_vulkan" affine "${name}")
+        list(APPEND variants "${blocks}" "${affine}")
+      endif()
+      foreach(variant IN LISTS variants)
+        set(define "")
+        if(variant MATCHES "_blocks_vulkan$")
+          set(define "-DQLORA_BLOCKS")
+        elseif(variant MATCHES "_affine_vulkan$")
+          set(define "-DQLORA_AFFINE")
+        endif()
+        add_custom_command(OUTPUT "${qlora_spirv}/${variant}.h"
+          COMMAND "${QLORA_GLSLANG}" --quiet -V --target-env vulkan1.2 ${define} "-I${CMAKE_CURRENT_SOURCE_DIR}" "-I${qlora_spirv}" --vn ${variant} -o "${qlora_spirv}/${variant}.h" "${shader}"
+          DEPENDS "${shader}" ${qlora_shader_includes} "${qlora_spirv}/formats_vulkan.glsl"
+          COMMENT "SPIR-V ${variant}" VERBATIM)
+        list(APPEND qlora_spirv_headers "${qlora_spirv}/${variant}.h")
+      endforeach()
     endforeach()
     target_sources(qlora PRIVATE ${qlora_vulkan} ${qlora_spirv_headers})
     target_include_directories(qlora PRIVATE "${qlora_spirv}")

@@ -34,26 +34,4 @@ float bfloat_to_float(uint16_t bfloat) {
     return value;
 }
 
-// A block of 256 values has 210 bytes: low nibbles [128], high pairs of bits [64], i8 scales [16], f16 scale. Each half
-// of 128 values lies in four quarters of 32 that share bytes.
-std::vector<float> decode_q6_k(const uint8_t *blocks, uint64_t elements) {
-    std::vector<float> values(elements);
-    for (uint64_t block = 0; block < elements / 256; ++block) {
-        const uint8_t *low = blocks + block * 210, *high = low + 128, *scales = low + 192;
-        uint16_t half;
-        memcpy(&half, low + 208, 2);
-        const float scale = half_to_float(half);
-        for (int n = 0; n < 2; ++n)
-            for (int quarter = 0; quarter < 4; ++quarter)
-                for (int i = 0; i < 32; ++i) {
-                    const uint8_t nibbles = low[64 * n + 32 * (quarter % 2) + i];
-                    const int code = (quarter < 2 ? nibbles & 15 : nibbles >> 4) | (high[32 * n + i] >> 2 * quarter & 3)
-                                                                                       << 4;
-                    const int8_t sub_scale = static_cast<int8_t>(scales[8 * n + 2 * quarter + i / 16]);
-                    values[block * 256 + 128 * n + 32 * quarter + i] = scale * float(sub_scale) * float(code - 32);
-                }
-    }
-    return values;
-}
-
 } // namespace finetune

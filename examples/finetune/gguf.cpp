@@ -42,6 +42,7 @@ const TensorType tensor_types[] = {
     {22, "IQ2_S", 256, 82},   {23, "IQ4_XS", 256, 136}, {24, "I8", 1, 1},         {25, "I16", 1, 2},
     {26, "I32", 1, 4},        {27, "I64", 1, 8},        {28, "F64", 1, 8},        {29, "IQ1_M", 256, 56},
     {30, "BF16", 1, 2},       {34, "TQ1_0", 256, 54},   {35, "TQ2_0", 256, 66},   {39, "MXFP4", 32, 17},
+    {40, "NVFP4", 64, 36},    {41, "Q1_0", 128, 18},    {42, "Q2_0", 64, 18},
 };
 
 bool is_integer(uint32_t type) { return type <= value_i32 || type == value_u64 || type == value_i64; }
@@ -87,6 +88,7 @@ void Gguf::parse() {
 void Gguf::parse_values(Cursor &in, uint64_t count) {
     for (uint64_t i = 0; i < count; ++i) {
         Value value = {};
+        value.begin = in.offset();
         value.key = in.read_string("key");
         if (value.key.empty() || value.key.size() > 65535)
             in.reject("key ", i, ": its name has ", value.key.size(), " bytes, expected 1 to 65535");
@@ -222,6 +224,18 @@ void Gguf::wrong_type(const Value &value, const char *expected) const {
 bool Gguf::is_array(std::string_view key) const {
     const Value *value = find(key);
     return value != nullptr && value->array;
+}
+
+std::vector<std::string_view> Gguf::keys() const {
+    std::vector<std::string_view> keys;
+    for (const Value &value : values_) keys.push_back(value.key);
+    return keys;
+}
+
+std::string_view Gguf::entry(std::string_view key) const {
+    const Value *value = find(key);
+    if (value == nullptr) return {};
+    return file_.text().substr(value->begin, value->offset + value->bytes - value->begin);
 }
 
 int64_t Gguf::integer_at(const Value &value, uint64_t index) const {

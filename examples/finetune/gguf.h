@@ -6,6 +6,7 @@
 #include "error.h"
 #include "file.h"
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,7 +26,7 @@ struct TensorType {
 };
 const TensorType *find_tensor_type(uint32_t id);
 
-enum : uint32_t { type_f32 = 0, type_f16 = 1, type_q4_0 = 2, type_q8_0 = 8, type_q6_k = 14, type_bf16 = 30 };
+enum : uint32_t { type_f32 = 0, type_f16 = 1, type_bf16 = 30 };
 
 struct GgufTensor {
     std::string_view name;
@@ -58,6 +59,10 @@ public:
     std::optional<std::vector<int64_t>> find_integers(std::string_view key) const;
     bool is_array(std::string_view key) const;
 
+    // Keys in the file's order, and the bytes of a key with its value, as a writer may repeat them.
+    std::vector<std::string_view> keys() const;
+    std::string_view entry(std::string_view key) const;
+
     template <class... Parts> [[noreturn]] void reject(const Parts &...parts) const { fail(path(), ": ", parts...); }
 
 private:
@@ -68,6 +73,7 @@ private:
         uint64_t count;  // elements of an array
         uint64_t offset; // of the value, or of the first element
         uint64_t bytes;  // of the value, or of all elements
+        uint64_t begin;  // of the entry, its key included
     };
 
     void parse();
@@ -88,14 +94,18 @@ private:
     std::unordered_map<std::string_view, size_t> tensor_index_;
 };
 
-// Collects keys and tensors, then writes one file. Tensor data must stay valid until save().
+// Collects keys and tensors, then writes one file. Tensor data must stay valid until save(), or is brought to it.
 class GgufWriter {
 public:
     void add_string(std::string_view key, std::string_view value);
     void add_u32(std::string_view key, uint32_t value);
     void add_f32(std::string_view key, float value);
+    void add_entry(std::string_view entry); // of Gguf::entry
     void add_tensor(std::string_view name, uint32_t type, std::vector<uint64_t> ne, const void *data);
     void save(const std::string &path) const;
+    // produce(i) gives the bytes of tensor i, valid until the next call.
+    void save(const std::string &path, const std::function<const void *(size_t)> &produce) const;
+    uint64_t file_bytes() const; // exactly
 
 private:
     struct Tensor {
@@ -106,6 +116,7 @@ private:
         uint64_t bytes;
     };
     void add_key(std::string_view key, uint32_t type);
+    std::string head() const;
 
     std::string values_;
     uint64_t value_count_ = 0;

@@ -41,6 +41,11 @@ void GgufWriter::add_f32(std::string_view key, float value) {
     append(values_, value);
 }
 
+void GgufWriter::add_entry(std::string_view entry) {
+    values_.append(entry);
+    ++value_count_;
+}
+
 void GgufWriter::add_tensor(std::string_view name, uint32_t type, std::vector<uint64_t> ne, const void *data) {
     const TensorType *known = find_tensor_type(type);
     if (known == nullptr || name.empty() || name.size() > 63 || ne.empty() || ne.size() > 4)
@@ -53,7 +58,7 @@ void GgufWriter::add_tensor(std::string_view name, uint32_t type, std::vector<ui
     tensors_.push_back({std::string(name), known, std::move(ne), data, elements / known->block * known->bytes});
 }
 
-void GgufWriter::save(const std::string &path) const {
+std::string GgufWriter::head() const {
     std::string head = "GGUF";
     append<uint32_t>(head, 3);
     append<uint64_t>(head, tensors_.size());
@@ -69,13 +74,28 @@ void GgufWriter::save(const std::string &path) const {
         offset += padded(tensor.bytes);
     }
     head.resize(padded(head.size()));
+    return head;
+}
 
+uint64_t GgufWriter::file_bytes() const {
+    uint64_t bytes = head().size();
+    for (const Tensor &tensor : tensors_) bytes += padded(tensor.bytes);
+    return bytes;
+}
+
+void GgufWriter::save(const std::string &path) const {
+    save(path, [this](size_t i) { return tensors_[i].data; });
+}
+
+void GgufWriter::save(const std::string &path, const std::function<const void *(size_t)> &produce) const {
+    const std::string head = this->head();
     NewFile file(path);
     file.write(head.data(), head.size());
     const char zeros[alignment] = {};
-    for (const Tensor &tensor : tensors_) {
-        file.write(tensor.data, tensor.bytes);
-        file.write(zeros, padded(tensor.bytes) - tensor.bytes);
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+        const uint64_t bytes = tensors_[i].bytes;
+        file.write(produce(i), bytes);
+        file.write(zeros, padded(bytes) - bytes);
     }
     file.commit();
 }

@@ -1,4 +1,5 @@
 // qlora-finetune: exit code 0 after success, 2 after an error, which is one line on standard error.
+#include "perplexity_table.h"
 #include "session.h"
 
 #include <cstdio>
@@ -8,7 +9,9 @@ int main(int argc, char **argv) {
     std::string message;
     try {
         finetune::Options options;
-        if (finetune::parse_options(argc, argv, &options)) finetune::run_session(options);
+        if (!finetune::parse_options(argc, argv, &options)) return 0;
+        if (options.perplexity_table.empty()) finetune::run_session(options);
+        else finetune::print_perplexity_table(options);
         return 0;
     } catch (const finetune::Error &error) { message = error.what(); } catch (const qlora::Error &error) {
         message = std::string(error.what()) + " (" + qlora_status_name(error.status()) + ")";

@@ -1,21 +1,17 @@
 #include "model.h"
 
 #include "decode.h"
+#include "format_choice.h"
+#include "stored_weight.h"
 
 #include <cstring>
 
 namespace finetune {
-namespace {
 
-int32_t format_of(const GgufTensor &tensor) { return 0x100 + static_cast<int32_t>(tensor.type->id); }
-
-bool is_quantized(const GgufTensor &tensor) { return tensor.type->block > 1; }
-
-} // namespace
-
-Model::Model(Device &device, const Gguf &file, int32_t format, uint32_t block) : shape_(read_model_shape(file)) {
-    embedding_ = upload(device, file.tensor("token_embd.weight"), 0, 0);
-    if (!shape_.tied) head_ = upload(device, file.tensor("output.weight"), 0, 0);
+Model::Model(Device &device, const Gguf &file, int32_t format, uint32_t block, const HostWeights *ready)
+    : shape_(read_model_shape(file)) {
+    embedding_ = upload(device, file.tensor("token_embd.weight"), Use::embedding, 0, 0);
+    if (!shape_.tied) head_ = upload(device, file.tensor("output.weight"), Use::head, 0, 0);
     output_norm_ = upload_floats(device, file.tensor("output_norm.weight"));
     if (const GgufTensor *factors = file.find_tensor("rope_freqs.weight"))
         rope_factors_ = upload_floats(device, *factors);
@@ -26,43 +22,81 @@ Model::Model(Device &device, const Gguf &file, int32_t format, uint32_t block) :
         layer.feed_forward_norm = upload_floats(device, file.tensor(name + "ffn_norm.weight"));
         for (int k = 0; k < linear_count; ++k) {
             const GgufTensor &tensor = file.tensor(gguf_weight_name(i, Linear(k)));
-            if (format != 0 && is_quantized(tensor))
+            if (format != 0 && !is_float(format_of(*tensor.type)))
                 file.reject("tensor ", shown(tensor.name), " is ", tensor.type->name,
                             " already; use it as it is with --quant none, or take an F16 base");
-            layer.linear[k] = upload(device, tensor, format, block);
+            const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(std::string(tensor.name));
+            if (ready != nullptr && found != ready->end()) {
+                layer.linear[k] = upload_ready(device, tensor, found->second);
+            } else {
+                const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.ne[0]);
+                layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0);
+            }
+            count_format(layer.linear[k]);
             if (const GgufTensor *bias = file.find_tensor(name + linear_gguf_names[k] + ".bias"))
                 layer.bias[k] = upload_floats(device, *bias);
         }
         layers_.push_back(std::move(layer));
     }
-    linear_format_ = qlora::format_query(layers_[0].linear[0].get()->format).name;
 }
 
-qlora::Weight Model::upload(Device &device, const GgufTensor &tensor, int32_t format, uint32_t block) {
-    const uint64_t rows = tensor.ne[1], cols = tensor.ne[0];
-    // The library has no Q6_K: such a head or embedding becomes F16.
-    const bool decoded = tensor.type->id == type_q6_k;
-    const int32_t stored = decoded ? QLORA_FORMAT_F16 : format == 0 ? format_of(tensor) : format;
-    for (uint32_t operation : {QLORA_OP_LINEAR, QLORA_OP_LINEAR_GRAD})
-        if (!device.context().operation_supports(operation, stored, QLORA_FORMAT_F32))
-            fail(device.name(), " has no kernels for ", qlora::format_query(stored).name,
-                 " weights; choose another --quant or --device");
-    qlora::Weight weight(device.context(), stored, rows, cols, block);
+void Model::count_format(const qlora::Weight &weight) {
+    const qlora_weight &about = *weight.get();
+    linear_weights_ += about.rows * about.cols;
+    for (uint64_t bytes : weight.layout().plane_bytes) linear_bytes_ += bytes;
+    for (auto &[format, count] : linear_formats_)
+        if (format == about.format) {
+            ++count;
+            return;
+        }
+    linear_formats_.emplace_back(about.format, 1);
+}
+
+std::string Model::linear_format() const {
+    if (linear_formats_.size() == 1) return format_name(linear_formats_[0].first);
+    std::string text;
+    for (const auto &[format, count] : linear_formats_)
+        text += (text.empty() ? "" : " + ") + format_name(format) + " x " + std::to_string(count);
+    return text;
+}
+
+void Model::check_supported(const Device &device, Use use, int32_t format, const GgufTensor &tensor) const {
+    std::vector<uint32_t> operations;
+    if (use == Use::linear) operations = {QLORA_OP_LINEAR, QLORA_OP_LINEAR_GRAD};
+    if (use == Use::embedding) operations = {QLORA_OP_EMBEDDING};
+    if (use == Use::head || (use == Use::embedding && shape_.tied)) operations.push_back(QLORA_OP_CROSS_ENTROPY);
+    for (uint32_t operation : operations)
+        if (!device.context().operation_supports(operation, format, QLORA_FORMAT_F32))
+            fail(device.name(), " has no kernels for ", format_name(format), " weights such as ", shown(tensor.name),
+                 "; choose another --quant or --device");
+}
+
+qlora::Weight Model::upload_ready(Device &device, const GgufTensor &tensor, const HostWeight &ready) {
+    if (ready.rows != tensor.ne[1] || ready.cols != tensor.ne[0])
+        fail("tensor ", shown(tensor.name), " is ", tensor.ne[1], " x ", tensor.ne[0], ", what takes its place ",
+             ready.rows, " x ", ready.cols);
+    check_supported(device, Use::linear, ready.format, tensor);
+    qlora::Weight weight = upload_weight(device.context(), ready);
     bytes_ += weight.size();
-    if (!decoded && format == 0) {
-        weight.write_plane(QLORA_PLANE_CODE, tensor.data);
+    return weight;
+}
+
+qlora::Weight Model::upload(Device &device, const GgufTensor &tensor, Use use, int32_t format, uint32_t block) {
+    const int32_t from = format_of(*tensor.type), stored = format == 0 ? from : format;
+    check_supported(device, use, stored, tensor);
+    if (format == 0) {
+        qlora::Weight weight = upload_weight(device.context(), view_weight(tensor));
+        bytes_ += weight.size();
         return weight;
     }
-    qlora::Buffer source;
-    if (decoded) {
-        source = qlora::Buffer(device.context(), decode_q6_k(tensor.data, tensor.elements));
-    } else {
-        source = qlora::Buffer(device.context(), tensor.bytes);
-        source.write(tensor.data, tensor.bytes);
-    }
+    const uint64_t rows = tensor.ne[1], cols = tensor.ne[0];
+    qlora::Weight weight(device.context(), stored, rows, cols, block);
+    bytes_ += weight.size();
+    qlora::Buffer source(device.context(), tensor.bytes);
+    source.write(tensor.data, tensor.bytes);
     auto args = qlora::make<qlora_quantize_args>();
     args.weight = weight.get();
-    args.src = qlora::tensor(decoded ? QLORA_FORMAT_F32 : format_of(tensor), rows, cols, source.span());
+    args.src = qlora::tensor(from, rows, cols, source.span());
     device.measure([&] { device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
     try {
         device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);

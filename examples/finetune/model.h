@@ -5,6 +5,7 @@
 #include "adapter.h"
 #include "device.h"
 #include "gguf.h"
+#include "stored_weight.h"
 
 #include <memory>
 
@@ -32,11 +33,19 @@ struct Layer {
     qlora::Buffer attention_norm, feed_forward_norm;
 };
 
+using HostWeights = std::unordered_map<std::string, HostWeight>;
+
 class Model {
 public:
-    // format: what F32, F16 and BF16 linear layers become; 0 = they stay as they are. Layers that are quantized in the
-    // file stay as they are, and asking for another format is an error. block 0 = the format's default.
-    Model(Device &device, const Gguf &file, int32_t format, uint32_t block);
+    // format: what F32, F16 and BF16 linear layers become, or what fits where their inputs do not divide into its
+    // blocks; 0 = they stay as they are. Layers that are quantized in the file stay as they are, and asking for another
+    // format is an error. block 0 = the format's default. ready: weights by name that are there already and take the
+    // place of the file's linear layers.
+    Model(Device &device, const Gguf &file, int32_t format, uint32_t block, const HostWeights *ready = nullptr);
+    // Takes the place of a linear weight of the same shape.
+    void replace(uint32_t layer, Linear which, qlora::Weight weight) {
+        layers_[layer].linear[which] = std::move(weight);
+    }
 
     const ModelShape &shape() const { return shape_; }
     const Layer &layer(uint32_t i) const { return layers_[i]; }
@@ -45,18 +54,24 @@ public:
     const qlora::Buffer &output_norm() const { return output_norm_; }
     qlora_span rope_factors() const { return rope_factors_.span(); }
     uint64_t bytes() const { return bytes_; }
-    const std::string &linear_format() const { return linear_format_; } // for people: "nf4-dq", "q8_0"
+    std::string linear_format() const; // for people: "nf4-dq", "q5_0 x 36 + q4_k x 6"
+    double linear_bits() const { return 8 * double(linear_bytes_) / double(linear_weights_); } // of one weight
+    uint64_t linear_bytes() const { return linear_bytes_; }
 
 private:
-    qlora::Weight upload(Device &device, const GgufTensor &tensor, int32_t format, uint32_t block);
+    enum class Use { embedding, linear, head };
+    void check_supported(const Device &device, Use use, int32_t format, const GgufTensor &tensor) const;
+    qlora::Weight upload_ready(Device &device, const GgufTensor &tensor, const HostWeight &ready);
+    qlora::Weight upload(Device &device, const GgufTensor &tensor, Use use, int32_t format, uint32_t block);
+    void count_format(const qlora::Weight &weight);
     qlora::Buffer upload_floats(Device &device, const GgufTensor &tensor);
 
     ModelShape shape_;
     std::vector<Layer> layers_;
     qlora::Weight embedding_, head_;
     qlora::Buffer output_norm_, rope_factors_;
-    uint64_t bytes_ = 0;
-    std::string linear_format_;
+    uint64_t bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
+    std::vector<std::pair<int32_t, uint32_t>> linear_formats_; // and how many weights have it
 };
 
 } // namespace finetune

@@ -1,5 +1,7 @@
 #include "model.h"
 
+#include "format_choice.h"
+
 #include <cmath>
 
 namespace finetune {
@@ -41,27 +43,18 @@ struct Keys {
     }
 };
 
-bool is_float(const GgufTensor &tensor) {
-    return tensor.type->id == type_f32 || tensor.type->id == type_f16 || tensor.type->id == type_bf16;
-}
-
-// The types that a tensor may have, by its use.
-enum class Use { norm, linear, table };
+// Vectors are floats; a matrix has any format that the library decodes.
+enum class Use { vector, matrix };
 
 void check_tensor(const Gguf &file, const std::string &name, uint64_t cols, uint64_t rows, Use use) {
     const GgufTensor &tensor = file.tensor(name);
     if (tensor.ne[0] != cols || tensor.ne[1] != rows || tensor.ne[2] != 1 || tensor.ne[3] != 1)
         file.reject("tensor ", shown(name), " is [", tensor.ne[0], ", ", tensor.ne[1], ", ", tensor.ne[2], ", ",
                     tensor.ne[3], "], expected [", cols, ", ", rows, "] from the model's keys");
-    bool known = is_float(tensor);
-    if (use != Use::norm) known = known || tensor.type->id == type_q4_0 || tensor.type->id == type_q8_0;
-    if (use == Use::table) known = known || tensor.type->id == type_q6_k;
-    if (!known)
-        file.reject("tensor ", shown(name), " is ", tensor.type->name,
-                    ", which is not supported there; expected F32, F16, BF16",
-                    use == Use::norm     ? ""
-                    : use == Use::linear ? ", Q8_0 or Q4_0"
-                                         : ", Q8_0, Q4_0 or Q6_K");
+    const int32_t format = format_of(*tensor.type);
+    if (use == Use::vector ? !is_float(format) : format == 0)
+        file.reject("tensor ", shown(name), " is ", tensor.type->name, ", which is not supported there; expected ",
+                    use == Use::vector ? "f32, f16 or bf16" : "one of " + format_names());
 }
 
 void check_rope_scaling(const Gguf &file, const std::string &prefix, ModelShape &shape) {
@@ -149,20 +142,20 @@ ModelShape read_model_shape(const Gguf &file) {
         file.reject(keys.prefix, "vocab_size differs from the ", shape.vocabulary, " rows of 'token_embd.weight'");
     shape.tied = file.find_tensor("output.weight") == nullptr;
 
-    check_tensor(file, "token_embd.weight", shape.embedding, shape.vocabulary, Use::table);
-    check_tensor(file, "output_norm.weight", shape.embedding, 1, Use::norm);
-    if (!shape.tied) check_tensor(file, "output.weight", shape.embedding, shape.vocabulary, Use::table);
+    check_tensor(file, "token_embd.weight", shape.embedding, shape.vocabulary, Use::matrix);
+    check_tensor(file, "output_norm.weight", shape.embedding, 1, Use::vector);
+    if (!shape.tied) check_tensor(file, "output.weight", shape.embedding, shape.vocabulary, Use::matrix);
     if (file.find_tensor("rope_freqs.weight") != nullptr)
-        check_tensor(file, "rope_freqs.weight", shape.rope_dim / 2, 1, Use::norm);
+        check_tensor(file, "rope_freqs.weight", shape.rope_dim / 2, 1, Use::vector);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
         const std::string block = "blk." + std::to_string(layer) + ".";
-        check_tensor(file, block + "attn_norm.weight", shape.embedding, 1, Use::norm);
-        check_tensor(file, block + "ffn_norm.weight", shape.embedding, 1, Use::norm);
+        check_tensor(file, block + "attn_norm.weight", shape.embedding, 1, Use::vector);
+        check_tensor(file, block + "ffn_norm.weight", shape.embedding, 1, Use::vector);
         for (int i = 0; i < linear_count; ++i) {
             check_tensor(file, gguf_weight_name(layer, Linear(i)), shape.inputs(Linear(i)), shape.outputs(Linear(i)),
-                         Use::linear);
+                         Use::matrix);
             const std::string bias = block + linear_gguf_names[i] + ".bias";
-            if (file.find_tensor(bias) != nullptr) check_tensor(file, bias, shape.outputs(Linear(i)), 1, Use::norm);
+            if (file.find_tensor(bias) != nullptr) check_tensor(file, bias, shape.outputs(Linear(i)), 1, Use::vector);
         }
     }
     return shape;

@@ -1,5 +1,7 @@
 #include "options.h"
 
+#include "format_choice.h"
+
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <iostream>
@@ -39,6 +41,13 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                    "also measure perplexity, before training, over token ids FILE.safetensors:NAME")
         ->group("Files");
     app.add_option("--window", o.window, "tokens of a perplexity window")->capture_default_str()->group("Files");
+    app.add_option("--perplexity-tokens", o.perplexity_tokens, "use only the first N of those tokens; 0 is all")
+        ->capture_default_str()
+        ->group("Files");
+    app.add_option(
+           "--perplexity-table", o.perplexity_table,
+           "print bits per weight and perplexity for linear layers in these formats, NAME,NAME,... or all, and end")
+        ->group("Files");
     app.add_option("--metrics", o.metrics, "JSON file for losses, gradient norms and evaluations")->group("Files");
 
     app.add_option("--device", o.device,
@@ -56,8 +65,15 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                    "type of activations in memory: f32, bf16 or f16; default bf16 with --compute bf16, else f32")
         ->group("Computation");
     app.add_option("--quant", o.quant,
-                   "what an F32, F16 or BF16 base's linear layers become: nf4-dq, nf4, fp4-dq, fp4, int8-dyn, q8_0, "
-                   "q4_0, or none; default nf4-dq. A quantized base is used as it is")
+                   "what an F32, F16 or BF16 base's linear layers become: none, or " + format_names() +
+                       "; default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
+        ->group("Computation");
+    app.add_option("--calibrate", o.calibrate,
+                   "fit gptq2 to gptq8 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
+                   "FILE.safetensors:NAME or FILE.json:KEY. Without, or as gptq4-rtn, they round to nearest")
+        ->group("Computation");
+    app.add_option("--calibrate-tokens", o.calibrate_tokens, "most tokens of that text, in windows spread over it")
+        ->capture_default_str()
         ->group("Computation");
     app.add_option("--quant-block", o.quant_block, "values that share a scale; 0 is the format's default")
         ->capture_default_str()
@@ -149,7 +165,10 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     check_range("--window", o.window, 2, 1 << 20);
     check_range("--eval-tokens", o.eval_tokens, 1, 1 << 24);
     check_range("--threads", o.threads, 0, 1024);
-    o.format();
+    check_range("--calibrate-tokens", double(o.calibrate_tokens), 2, 1 << 30);
+    const FormatChoice choice = o.format();
+    if (!o.calibrate.empty() && o.perplexity_table.empty() && !o.calibrates(choice))
+        fail("--calibrate: only gptq2, gptq3, gptq4 and gptq8 are calibrated; give --quant one of them");
     const Precision precision = o.precision();
     if (precision.activations != QLORA_FORMAT_F32 && precision.compute != precision.activations &&
         precision.compute != QLORA_FORMAT_F32)
@@ -157,6 +176,10 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
              "; use f32 or the compute type");
     if (!o.data.empty() && !o.train_ids.empty()) fail("--data and --train-ids: give one of them");
     if (!o.eval_data.empty() && !o.eval_ids.empty()) fail("--eval-data and --eval-ids: give one of them");
+    if (!o.perplexity_table.empty()) {
+        if (o.perplexity_ids.empty()) fail("--perplexity-table needs token ids: give --perplexity-ids FILE:NAME");
+        return;
+    }
     const bool trains = !o.steps_given || o.train.steps > 0;
     if (trains && o.data.empty() && o.train_ids.empty())
         fail("no training rows: give --data FILE.jsonl (or --steps 0 to evaluate only)");

@@ -7,22 +7,16 @@ namespace {
 
 const std::map<std::string, int32_t> float_types = {
     {"f32", QLORA_FORMAT_F32}, {"f16", QLORA_FORMAT_F16}, {"bf16", QLORA_FORMAT_BF16}};
-const std::map<std::string, int32_t> quant_formats = {{"none", 0},
-                                                      {"nf4-dq", QLORA_FORMAT_NF4_DQ},
-                                                      {"nf4", QLORA_FORMAT_NF4},
-                                                      {"fp4-dq", QLORA_FORMAT_FP4_DQ},
-                                                      {"fp4", QLORA_FORMAT_FP4},
-                                                      {"int8-dyn", QLORA_FORMAT_DYN8},
-                                                      {"q8_0", QLORA_FORMAT_Q8_0},
-                                                      {"q4_0", QLORA_FORMAT_Q4_0}};
 
 } // namespace
 
-int32_t Options::format() const {
-    const auto found = quant_formats.find(quant.empty() ? "none" : quant);
-    if (found == quant_formats.end())
-        fail("--quant ", shown(quant), ": expected nf4-dq, nf4, fp4-dq, fp4, int8-dyn, q8_0, q4_0 or none");
-    return found->second;
+FormatChoice Options::format() const {
+    FormatChoice choice;
+    if (quant.empty() || quant == "none") return choice;
+    if (quant == "int8-dyn") choice.format = QLORA_FORMAT_DYN8; // its name before formats had names of their own
+    else choice = named_choice(quant, "--quant");
+    if (choice.block == 0) choice.block = quant_block;
+    return choice;
 }
 
 Precision Options::precision() const {

@@ -138,18 +138,24 @@ std::vector<int32_t> SafeTensors::integers(const SafeTensor &tensor) const {
 }
 
 void SafeTensorsWriter::add_f32(const std::string &name, std::vector<uint64_t> shape, const float *data) {
-    SafeTensor tensor = {name, "F32", std::move(shape), 1, 0, reinterpret_cast<const uint8_t *>(data)};
+    add(name, "F32", std::move(shape), data);
+}
+
+void SafeTensorsWriter::add(const std::string &name, const std::string &dtype, std::vector<uint64_t> shape,
+                            const void *data) {
+    SafeTensor tensor = {name, dtype, std::move(shape), 1, 0, static_cast<const uint8_t *>(data)};
     for (uint64_t size : tensor.shape)
         if (!multiply(tensor.elements, size, &tensor.elements))
             fail("tensor ", shown(name), ": its shape overflows 64 bits");
-    tensor.bytes = tensor.elements * 4;
+    tensor.bytes = tensor.elements * dtype_bytes(dtype);
     tensors_.push_back(std::move(tensor));
 }
 
-void SafeTensorsWriter::save(const std::string &path) const {
+std::string SafeTensorsWriter::head() const {
     Json header = Json::object();
     uint64_t offset = 0;
     for (const SafeTensor &tensor : tensors_) {
+        if (header.contains(tensor.name)) fail("tensor ", shown(tensor.name), " would be written twice");
         header[tensor.name] = {
             {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes}}};
         offset += tensor.bytes;
@@ -157,10 +163,24 @@ void SafeTensorsWriter::save(const std::string &path) const {
     std::string text = header.dump();
     text.resize((text.size() + 7) / 8 * 8, ' ');
     const uint64_t length = text.size();
+    return std::string(reinterpret_cast<const char *>(&length), sizeof(length)) + text;
+}
+
+uint64_t SafeTensorsWriter::file_bytes() const {
+    uint64_t bytes = head().size();
+    for (const SafeTensor &tensor : tensors_) bytes += tensor.bytes;
+    return bytes;
+}
+
+void SafeTensorsWriter::save(const std::string &path) const {
+    save(path, [this](size_t i) { return tensors_[i].data; });
+}
+
+void SafeTensorsWriter::save(const std::string &path, const std::function<const void *(size_t)> &produce) const {
+    const std::string head = this->head();
     NewFile file(path);
-    file.write(&length, sizeof(length));
-    file.write(text.data(), text.size());
-    for (const SafeTensor &tensor : tensors_) file.write(tensor.data, tensor.bytes);
+    file.write(head.data(), head.size());
+    for (size_t i = 0; i < tensors_.size(); ++i) file.write(produce(i), tensors_[i].bytes);
     file.commit();
 }
 

@@ -5,6 +5,7 @@
 #include "error.h"
 #include "file.h"
 
+#include <functional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -45,11 +46,17 @@ private:
 
 class SafeTensorsWriter {
 public:
-    // Data must stay valid until save().
+    // Data must stay valid until save(), or is brought to it.
     void add_f32(const std::string &name, std::vector<uint64_t> shape, const float *data);
+    void add(const std::string &name, const std::string &dtype, std::vector<uint64_t> shape, const void *data);
     void save(const std::string &path) const;
+    // produce(i) gives the bytes of tensor i, valid until the next call.
+    void save(const std::string &path, const std::function<const void *(size_t)> &produce) const;
+    uint64_t file_bytes() const; // exactly
 
 private:
+    std::string head() const;
+
     std::vector<SafeTensor> tensors_;
 };
 

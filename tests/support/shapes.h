@@ -30,7 +30,7 @@ constexpr size_t shape_count = sizeof shapes / sizeof shapes[0];
 // A shape that the format can hold: interleaved blocks need whole blocks in a row.
 inline Shape fitting(Shape shape, int32_t format) {
     const qlora::FormatRow *row = qlora::format_row(format);
-    if (row->scale == qlora::Scale::INLINE) shape.cols = (shape.cols + row->block - 1) / row->block * row->block;
+    if (qlora::whole_blocks(*row)) shape.cols = (shape.cols + row->block - 1) / row->block * row->block;
     return shape;
 }
 

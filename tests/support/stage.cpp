@@ -90,8 +90,9 @@ qlora_span Stage::output_floats(const std::string &name, uint64_t count, const s
     return add(Placed::OUTPUT, name, QLORA_FORMAT_F32, 4, 1, count, 0, bytes_of(before));
 }
 
-const qlora_weight *Stage::output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block) {
+const qlora_weight *Stage::output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags) {
     auto weight = qlora::make<qlora_weight>();
+    weight.flags = flags;
     weight.format = format;
     weight.block = block;
     weight.rows = rows;

@@ -52,7 +52,7 @@ public:
     qlora_tensor output(const std::string &name, int32_t type, uint64_t rows, uint64_t cols, uint64_t stride = 0, const std::vector<float> &before = {});
     qlora_span output_floats(const std::string &name, uint64_t count, const std::vector<float> &before = {});
     // A weight whose planes are outputs.
-    const qlora_weight *output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block);
+    const qlora_weight *output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags = 0);
 
     // Runs an operation with as much scratch as it asks for. Returns its status.
     template <uint32_t Operation> int32_t run(typename OperationRow<Operation>::Args args) {
@@ -112,7 +112,7 @@ template <uint32_t Operation> std::vector<Case> cases();
 struct Operation {
     uint32_t number;
     const char *name;
-    bool takes_weight;
+    int weight_column; // of ops.def: whether it takes a weight, and which
     std::vector<Case> cases;
 };
 // Every row of ops.def with its cases; in tests/ops.cpp.

@@ -1,0 +1,40 @@
+// A weight as a file holds it: views of its planes, in the layout of qlora_weight, and where it must be, values made
+// from them. Valid while the file is open.
+#pragma once
+
+#include "cpp/qlora.hpp"
+#include "gguf.h"
+#include "safetensors.h"
+
+namespace finetune {
+
+struct StoredWeight {
+    int32_t format = 0; // 0: nothing that the library decodes
+    uint32_t block = 0;
+    uint64_t rows = 0, cols = 0;
+    int32_t dtype = 0; // the float type of the values that it stands for
+    const uint8_t *planes[QLORA_PLANE_COUNT] = {};
+    bool decoded = false;    // by tables of the file that are not the library's: the file holds other planes
+    std::vector<float> made; // memory of planes that the file does not hold in that form
+
+    StoredWeight() = default;
+    StoredWeight(StoredWeight &&) = default;
+    StoredWeight &operator=(StoredWeight &&) = default;
+    StoredWeight(const StoredWeight &) = delete;
+    StoredWeight &operator=(const StoredWeight &) = delete;
+};
+
+// A weight whose planes are in host memory.
+struct HostWeight {
+    int32_t format = 0;
+    uint32_t block = 0, flags = 0;
+    uint64_t rows = 0, cols = 0;
+    std::vector<uint8_t> planes[QLORA_PLANE_COUNT];
+};
+HostWeight download_weight(const qlora::Weight &weight);
+qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &weight);
+
+StoredWeight view_weight(const GgufTensor &tensor);
+qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored);
+
+} // namespace finetune
