@@ -76,6 +76,8 @@ void bench_quantize(Bench &bench);
 void bench_dequantize(Bench &bench);
 void bench_matmul(Bench &bench);
 void bench_linear(Bench &bench);
+void bench_int8(Bench &bench);
+void bench_calibration(Bench &bench);
 void bench_elementwise(Bench &bench);
 void bench_attention(Bench &bench);
 void bench_cross_entropy(Bench &bench);

@@ -27,6 +27,8 @@ int main(int count, char **arguments) {
         bench::bench_dequantize(bench);
         bench::bench_matmul(bench);
         bench::bench_linear(bench);
+        bench::bench_int8(bench);
+        bench::bench_calibration(bench);
         bench::bench_elementwise(bench);
         bench::bench_attention(bench);
         bench::bench_cross_entropy(bench);

@@ -1,4 +1,5 @@
 // Rows of the operations on quantized weights.
+#include "backends/formats.h"
 #include "tests/bench/bench.h"
 #include "tests/support/comparison.h"
 
@@ -12,18 +13,49 @@ struct Matrix {
     uint64_t rows, cols;
 };
 
-// A weight of random bytes' worth: quantized from random values on the device itself.
+void quantize(const qlora::Context &context, const qlora::Weight &weight, const qlora::Buffer &values) {
+    auto args = qlora::make<qlora_quantize_args>();
+    args.weight = weight.get();
+    args.src = qlora::tensor(QLORA_FORMAT_F32, weight.get()->rows, weight.get()->cols, values.span());
+    const qlora::Buffer scratch(context, context.operation_scratch(QLORA_OP_QUANTIZE, args));
+    args.scratch = scratch.span();
+    context.weight_quantize(args);
+    context.synchronize();
+}
+
+void copy_planes(const qlora::Weight &from, qlora::Weight &to) {
+    for (int plane = 0; plane < QLORA_PLANE_COUNT; plane++)
+        if (to.layout().plane_bytes[plane] != 0) to.write_plane(plane, from.read_plane(plane).data());
+}
+
+// A weight quantized from random values: on the device itself, or on the host where the device has no encoder.
 qlora::Weight random_weight(const Bench &bench, int32_t format, const Matrix &shape, uint64_t seed) {
     qlora::Weight weight(bench.context(), format, shape.rows, shape.cols);
     const qlora::Buffer values = bench.random(QLORA_FORMAT_F32, shape.rows * shape.cols, seed, 0.02);
-    auto args = qlora::make<qlora_quantize_args>();
-    args.weight = weight.get();
-    args.src = qlora::tensor(QLORA_FORMAT_F32, shape.rows, shape.cols, values.span());
-    const qlora::Buffer scratch = bench.scratch(QLORA_OP_QUANTIZE, args);
-    args.scratch = scratch.span();
-    bench.context().weight_quantize(args);
-    bench.context().synchronize();
+    if (bench.context().operation_supports(QLORA_OP_QUANTIZE, format, QLORA_FORMAT_F32)) {
+        quantize(bench.context(), weight, values);
+        return weight;
+    }
+    const qlora::Context host(QLORA_BACKEND_CPU);
+    const qlora::Weight made(host, format, shape.rows, shape.cols);
+    quantize(host, made, qlora::Buffer(host, unpack(QLORA_FORMAT_F32, values.read<uint8_t>())));
+    copy_planes(made, weight);
     return weight;
+}
+
+// The same planes in other memory.
+qlora::Weight copy_of(const Bench &bench, const qlora::Weight &weight) {
+    qlora::Weight copy(bench.context(), weight.get()->format, weight.get()->rows, weight.get()->cols, weight.get()->block);
+    copy_planes(weight, copy);
+    return copy;
+}
+
+// Rows that differ from others in their decoder are measured in one activation type only, and on a device that may be software
+// not at all when time is short.
+bool is_alike(const qlora::FormatRow &row) { return row.codec >= qlora::Codec::BLOCK; }
+bool left_out(const Bench &bench, const qlora::FormatRow &row, int32_t type) {
+    if (row.codec == qlora::Codec::FLOAT) return true;
+    return is_alike(row) && (type == QLORA_FORMAT_F16 || (bench.quick() && bench.on_gpu()));
 }
 
 // A weight of `count` rows on ref, whose planes are the beginning of another's.
@@ -75,7 +107,7 @@ void one_product(Bench &bench, uint32_t operation, int32_t format, int32_t type,
     const uint64_t bytes = products.weights[0].size() + (in + out) * element_bytes(type);
     const size_t copies = bench.rotation(bytes);
     for (size_t i = 0; i < copies; i++) {
-        if (i) products.weights.push_back(random_weight(bench, format, shape, i + 1));
+        if (i) products.weights.push_back(copy_of(bench, products.weights[0]));
         products.inputs.push_back(bench.random(type, in, 50 + i));
         products.outputs.push_back(bench.random(type, out, 70 + i));
     }
@@ -138,9 +170,14 @@ void one_product(Bench &bench, uint32_t operation, int32_t format, int32_t type,
 } // namespace
 
 void bench_quantize(Bench &bench) {
-    const uint64_t cols = 4096, rows = bench.quick() ? 16 : bench.on_gpu() ? 65536 : 4096;
-    for (int32_t type : {bench.on_gpu() ? QLORA_FORMAT_BF16 : QLORA_FORMAT_F32, QLORA_FORMAT_F16})
-        for (int32_t format : {QLORA_FORMAT_NF4, QLORA_FORMAT_NF4_DQ, QLORA_FORMAT_DYN8, QLORA_FORMAT_Q8_0}) {
+    const int32_t first = bench.on_gpu() ? QLORA_FORMAT_BF16 : QLORA_FORMAT_F32;
+    for (int32_t type : {first, QLORA_FORMAT_F16})
+        for (const qlora::FormatRow &about : qlora::format_rows) {
+            const int32_t format = about.format;
+            if (left_out(bench, about, type)) continue;
+            if (!bench.context().operation_supports(QLORA_OP_QUANTIZE, format, type)) continue;
+            // Searches take a hundred times as long as the rest.
+            const uint64_t cols = 4096, rows = bench.quick() ? 16 : (bench.on_gpu() ? 65536 : 4096) / (about.codec == qlora::Codec::BLOCK ? 16 : 1);
             const Matrix shape = {rows, cols};
             const std::string type_name = format_name(format) + "/" + format_name(type);
             if (!bench.wanted("quantize", shape_name(shape), type_name)) continue;
@@ -171,8 +208,12 @@ void bench_quantize(Bench &bench) {
 
 void bench_dequantize(Bench &bench) {
     const Matrix shape = {bench.quick() ? 16u : bench.on_gpu() ? 32768u : 4096u, 4096};
-    for (int32_t type : {bench.on_gpu() ? QLORA_FORMAT_BF16 : QLORA_FORMAT_F32, QLORA_FORMAT_F16})
-        for (int32_t format : {QLORA_FORMAT_NF4, QLORA_FORMAT_NF4_DQ, QLORA_FORMAT_DYN8, QLORA_FORMAT_Q4_0, QLORA_FORMAT_Q8_0}) {
+    const int32_t first = bench.on_gpu() ? QLORA_FORMAT_BF16 : QLORA_FORMAT_F32;
+    for (int32_t type : {first, QLORA_FORMAT_F16})
+        for (const qlora::FormatRow &about : qlora::format_rows) {
+            const int32_t format = about.format;
+            if (left_out(bench, about, type)) continue;
+            if (!bench.context().operation_supports(QLORA_OP_DEQUANTIZE, format, type)) continue;
             const std::string type_name = format_name(format) + "/" + format_name(type);
             if (!bench.wanted("dequantize", shape_name(shape), type_name)) continue;
             const qlora::Weight weight = random_weight(bench, format, shape, 1);
@@ -205,12 +246,14 @@ void bench_matmul(Bench &bench) {
         shapes = {{4096, 4096}, {11008, 4096}, {14336, 4096}};
         tokens = {1, 8, 64, 512, 2048, 8192};
     }
-    if (bench.quick()) shapes = {{160, 128}}, tokens = {3, 33};
+    if (bench.quick()) shapes = {{160, 256}}, tokens = {3, 33};
     const int32_t type = bench.on_gpu() ? QLORA_FORMAT_BF16 : QLORA_FORMAT_F32;
     for (uint32_t operation : {QLORA_OP_MATMUL, QLORA_OP_MATMUL_GRAD})
         for (const Matrix &shape : shapes)
-            for (int32_t format : {QLORA_FORMAT_NF4_DQ, QLORA_FORMAT_Q4_0, QLORA_FORMAT_Q8_0, type})
-                for (uint64_t m : tokens) one_product(bench, operation, format, type, shape, m);
+            for (int32_t format : {QLORA_FORMAT_NF4_DQ, QLORA_FORMAT_Q4_0, QLORA_FORMAT_Q8_0, type, QLORA_FORMAT_Q4_K, QLORA_FORMAT_Q6_K, QLORA_FORMAT_MXFP4,
+                                   QLORA_FORMAT_FP8_E4M3, QLORA_FORMAT_GPTQ4, QLORA_FORMAT_INT8})
+                for (uint64_t m : tokens)
+                    if (format == type || !left_out(bench, *qlora::format_row(format), type)) one_product(bench, operation, format, type, shape, m);
 }
 
 void bench_linear(Bench &bench) {
