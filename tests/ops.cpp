@@ -70,12 +70,14 @@ double judge(const std::vector<Output> &outputs, const std::vector<Output> &expe
 }
 
 // A software device takes minutes where a GPU takes seconds: there a fifth of the cases is run, drawn at random but always the same, unless
-// QLORA_TEST_ALL is set; of the many rows that differ in their decoder alone, a fifteenth. How many were left out is printed.
+// QLORA_TEST_ALL is set; of the many rows that differ in their decoder alone, a fifteenth. QLORA_TEST_SHARE=n takes the n-th part of
+// that. How many were left out is printed.
 bool left_out(const Target &target, const Operation &operation, const Case &one, uint64_t number) {
     const bool software = std::string(shared_context(target).query().name).find("llvmpipe") != std::string::npos;
     const qlora::FormatRow *row = qlora::format_row(one.format);
-    const bool alike = row && (row->codec == qlora::Codec::BLOCK || row->codec == qlora::Codec::NARROW);
-    return software && !std::getenv("QLORA_TEST_ALL") && operation.cases.size() >= 20 && mix(operation.number, number) % (alike ? 15 : 5) != 0;
+    const char *part = std::getenv("QLORA_TEST_SHARE");
+    const uint64_t share = (row && row->codec >= qlora::Codec::BLOCK ? 15 : 5) * uint64_t(part ? std::max(1, std::atoi(part)) : 1);
+    return software && !std::getenv("QLORA_TEST_ALL") && operation.cases.size() >= 20 && mix(operation.number, number) % share != 0;
 }
 
 void run_operation(const Operation &operation) {

@@ -51,8 +51,9 @@ void block_octet(uint block, uint i, out uint values[8]) {
 void decode_begin() {}
 
 // Rows are whole octets: nobody asks for single elements.
-uint decode(uint i) { return 0u; }
+uint decode(uint r, uint c) { return 0u; }
 
-void decode8(uint i, out uint values[8]) {
+void decode8(uint r, uint c, out uint values[8]) {
+    uint i = r * w_stride + c;
     block_octet(QLORA_BASE(0u) * 4u + (i >> BLOCK_SHIFT) * BLOCK_BYTES, i & ((1u << BLOCK_SHIFT) - 1u), values);
 }

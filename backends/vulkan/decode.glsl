@@ -1,21 +1,28 @@
 // decode<F>: elements of a weight at rest, selected by codec and scale kind. The planes are bindings 0 to 3, the format is
 // specialisation constants 0 to 7, and both come from weight_vulkan.h. Define QLORA_EXACT where the result is stored
-// rather than multiplied: then subnormals are right on devices that flush them. A shader that includes it is compiled twice, the
-// second time with QLORA_BLOCKS for interleaved blocks: drivers take long over what they drop.
+// rather than multiplied: then subnormals are right on devices that flush them. A shader that includes it is compiled three times,
+// with QLORA_BLOCKS for interleaved blocks and with QLORA_AFFINE for that codec: drivers take long over what they drop. Push
+// constants have w_stride, which is the weight's cols but for strided plain floats.
 const uint CODEC_FLOAT = 0u, CODEC_CODEBOOK4 = 1u, CODEC_CODEBOOK8 = 2u, CODEC_OFFSET4 = 3u, CODEC_SIGNED8 = 4u, CODEC_NARROW = 6u;
 const uint SCALE_NONE = 0u, SCALE_F32 = 1u, SCALE_NESTED = 2u, SCALE_INLINE = 3u, SCALE_E8M0 = 4u;
 
 layout(constant_id = 0) const uint CODEC = 0u;
 layout(constant_id = 1) const uint SCALE = 0u;
-layout(constant_id = 2) const uint TABLE = 0u;
-layout(constant_id = 3) const uint TABLE_SIZE = 1u;
-layout(constant_id = 4) const uint NESTED_SIZE = 1u;  // 256 when scales are codes, else 1
 layout(constant_id = 5) const uint FORMAT = 0x100u;   // of codecs FLOAT and BLOCK
-layout(constant_id = 6) const uint BLOCK_SHIFT = 0u;
-layout(constant_id = 7) const uint BLOCK_BYTES = 0u;
 
 layout(binding = 0, std430) readonly buffer CodePlane { uint code_words[]; };
 layout(binding = 1, std430) readonly buffer ScalePlane { uint scale_words[]; };
+
+#ifdef QLORA_AFFINE
+#include "backends/vulkan/affine.glsl"
+#else
+
+layout(constant_id = 2) const uint TABLE = 0u;
+layout(constant_id = 3) const uint TABLE_SIZE = 1u;
+layout(constant_id = 4) const uint NESTED_SIZE = 1u;  // 256 when scales are codes, else 1
+layout(constant_id = 6) const uint BLOCK_SHIFT = 0u;
+layout(constant_id = 7) const uint BLOCK_BYTES = 0u;
+
 layout(binding = 2, std430) readonly buffer NestedPlane { uint nested_words[]; };
 layout(binding = 3, std430) readonly buffer OffsetPlane { uint offset_words[]; };
 
@@ -95,9 +102,9 @@ uint decode_scale(uint block) {
 float decode_offset4(uint nibble) { return float(int(nibble) - 8); }
 float decode_signed8(uint code) { return float(bitfieldExtract(int(code), 0, 8)); }
 
-// f32 bits of element i of the flattened weight; of element i of an array whose rows may be strided, for codec FLOAT.
-// Not for codes of six bits: their rows are whole octets.
-uint decode(uint i) {
+// f32 bits of w[r][c]. Not for codes of six bits: their rows are whole octets.
+uint decode(uint r, uint c) {
+    uint i = r * w_stride + c;
     if (CODEC == CODEC_FLOAT) return widen(FORMAT, code_words[QLORA_BASE(0u) + (FORMAT == F32 ? i : i >> 1)], i);
     uint block = i >> BLOCK_SHIFT, j = i & ((1u << BLOCK_SHIFT) - 1u), scale = decode_scale(block), value;
     if (CODEC == CODEC_CODEBOOK4) value = decode_table[(code_byte(i >> 1) >> ((i & 1u) == 0u ? 4u : 0u)) & 15u];
@@ -107,8 +114,9 @@ uint decode(uint i) {
     return decode_multiply(value, scale);
 }
 
-// Eight elements from i on, a multiple of 8; whole words of codes, one scale. Codec FLOAT needs rows of such multiples.
-void decode8(uint i, out uint values[8]) {
+// w[r][c .. c + 7], where c and w_stride are multiples of 8; whole words of codes, one scale.
+void decode8(uint r, uint c, out uint values[8]) {
+    uint i = r * w_stride + c;
     if (CODEC == CODEC_FLOAT) {
         uint place = QLORA_BASE(0u) + (FORMAT == F32 ? i : i >> 1);
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = widen(FORMAT, code_words[place + (FORMAT == F32 ? e : e >> 1)], e);
@@ -134,4 +142,5 @@ void decode8(uint i, out uint values[8]) {
     }
     decode_multiply8(values, decode_scale(block));
 }
+#endif
 #endif

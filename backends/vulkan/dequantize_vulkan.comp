@@ -12,7 +12,7 @@ layout(local_size_x = 256) in;
 
 QLORA_PUSH
     uint rows, cols;              // of dst
-    uint weight_rows, weight_stride, stride;
+    uint w_rows, w_stride, stride;
 };
 
 #include "backends/vulkan/decode.glsl"
@@ -52,17 +52,17 @@ void main() {
     bool present = true;
     if (GATHER != 0u) {
         int id = ids[QLORA_BASE(5u) + r];
-        present = id >= 0 && uint(id) < weight_rows;
+        present = id >= 0 && uint(id) < w_rows;
         source_row = present ? uint(id) : 0u;
     }
-    uint i = source_row * weight_stride + c, out_i = r * stride + c;
+    uint out_i = r * stride + c;
     if (OCTETS != 0u) {
         uint values[8] = uint[8](0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u);
-        if (present) decode8(i, values);
+        if (present) decode8(source_row, c, values);
         write_octet(out_i, values);
         return;
     }
-    uint first = present ? decode(i) : 0u;
+    uint first = present ? decode(source_row, c) : 0u;
     if (c + 1u == cols) write_dst_bits(out_i, first);
-    else write_dst_pair_bits(out_i, first, present ? decode(i + 1u) : 0u);
+    else write_dst_pair_bits(out_i, first, present ? decode(source_row, c + 1u) : 0u);
 }

@@ -9,6 +9,7 @@ namespace {
 
 #include "dequantize_vulkan.h"
 #include "dequantize_blocks_vulkan.h"
+#include "dequantize_affine_vulkan.h"
 #include "quantize_vulkan.h"
 #include "quantize_inline_vulkan.h"
 #include "quantize_mean_vulkan.h"
@@ -17,8 +18,10 @@ namespace {
 #include "quantize_closed_vulkan.h"
 #include "matmul_vulkan.h"
 #include "matmul_blocks_vulkan.h"
+#include "matmul_affine_vulkan.h"
 #include "matmul_vector_vulkan.h"
 #include "matmul_vector_blocks_vulkan.h"
+#include "matmul_vector_affine_vulkan.h"
 #include "column_sum_vulkan.h"
 #include "rms_norm_vulkan.h"
 #include "rms_norm_grad_vulkan.h"

@@ -164,14 +164,14 @@ template <> struct EncodeCodec<Codec::SIGNED8> {
 template <> struct EncodeCodec<Codec::BLOCK> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_closed<F>(context, args); }
 };
-template <> struct EncodeCodec<Codec::AFFINE> {
-    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
-};
 template <> struct EncodeCodec<Codec::ABSMAX8> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
 };
 template <> struct EncodeCodec<Codec::NARROW> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_narrow<F>(context, args); }
+};
+template <> struct EncodeCodec<Codec::AFFINE> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
 };
 
 } // namespace

@@ -23,14 +23,17 @@ if(NOT QLORA_VULKAN STREQUAL "OFF")
       get_filename_component(name "${shader}" NAME_WE)
       set(variants "${name}")
       file(STRINGS "${shader}" decodes REGEX "vulkan/decode.glsl")
-      if(decodes) # once more for interleaved blocks
-        string(REPLACE "_vulkan" "_blocks_vulkan" variant "${name}")
-        list(APPEND variants "${variant}")
+      if(decodes) # once more for interleaved blocks, and for codec AFFINE
+        string(REPLACE "_vulkan" "_blocks_vulkan" blocks "${name}")
+        string(REPLACE "_vulkan" "_affine_vulkan" affine "${name}")
+        list(APPEND variants "${blocks}" "${affine}")
       endif()
       foreach(variant IN LISTS variants)
         set(define "")
-        if(NOT variant STREQUAL name)
+        if(variant MATCHES "_blocks_vulkan$")
           set(define "-DQLORA_BLOCKS")
+        elseif(variant MATCHES "_affine_vulkan$")
+          set(define "-DQLORA_AFFINE")
         endif()
         add_custom_command(OUTPUT "${qlora_spirv}/${variant}.h"
           COMMAND "${QLORA_GLSLANG}" --quiet -V --target-env vulkan1.2 ${define} "-I${CMAKE_CURRENT_SOURCE_DIR}" "-I${qlora_spirv}" --vn ${variant} -o "${qlora_spirv}/${variant}.h" "${shader}"

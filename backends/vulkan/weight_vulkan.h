@@ -1,4 +1,4 @@
-// A weight as the shaders take it: four bindings and eight specialisation constants, in the order of decode.glsl.
+// A weight as the shaders take it: four bindings and eight specialisation constants, in the order of decode.glsl and affine.glsl.
 #pragma once
 #include "backends/vulkan/device_vulkan.h"
 
@@ -43,7 +43,7 @@ inline uint32_t shift_of(uint32_t power_of_two) {
 }
 
 struct WeightSpans {
-    qlora_span code, scale, nested, offset;
+    qlora_span code, scale, nested, offset; // codec AFFINE: zeros and index in the place of the last two
 };
 
 // The bytes of the planes that hold something, whatever the caller's spans are parts of.
@@ -51,6 +51,12 @@ inline WeightSpans spans_of(const qlora_weight &weight) {
     const FormatRow &row = *format_row(weight.format);
     const uint64_t elements = element_count(weight), blocks = block_count(weight);
     const uint64_t code_bytes = row.scale == Scale::INLINE ? blocks * row.block_bytes : row.scale == Scale::NONE ? elements * row.block_bytes : (elements * row.bits + 7) / 8;
+    if (row.scale == Scale::GROUP) {
+        const uint64_t groups = weight.rows * group_count(weight);
+        return {part(weight.planes[QLORA_PLANE_CODE], 0, code_bytes), part(weight.planes[QLORA_PLANE_SCALE], 0, groups * 2),
+                part(weight.planes[QLORA_PLANE_ZERO], 0, stream_bytes(groups, row.bits)),
+                part(weight.planes[QLORA_PLANE_INDEX], 0, weight.flags & QLORA_WEIGHT_INDEXED ? weight.cols * 4 : 0)};
+    }
     const uint64_t scale_bytes = row.scale == Scale::F32 ? blocks * 4 : row.scale == Scale::NESTED || row.scale == Scale::E8M0 ? blocks : 0;
     WeightSpans spans;
     spans.code = part(weight.planes[QLORA_PLANE_CODE], 0, code_bytes);
@@ -69,13 +75,20 @@ inline qlora_span code_span(const qlora_weight &weight, uint64_t stride) {
 
 inline Constants constants_of(const qlora_weight &weight) {
     const FormatRow &row = *format_row(weight.format);
+    if (row.codec == Codec::AFFINE) { // one group for a row is one of 2^31 columns, which octets do not straddle
+        const uint32_t block = weight.block < weight.cols ? weight.block : 1u << 31;
+        return {uint32_t(row.codec), uint32_t(row.scale), row.bits, block, weight.flags & QLORA_WEIGHT_INDEXED, uint32_t(weight.format), 0u, 0u};
+    }
     const Table table = table_of(weight.format);
     return {uint32_t(row.codec), uint32_t(row.scale), uint32_t(table), table == Table::NONE ? 1u : 1u << row.bits, row.scale == Scale::NESTED ? 256u : 1u,
             uint32_t(row.codec == Codec::FLOAT || row.codec == Codec::BLOCK ? weight.format : QLORA_FORMAT_F32), shift_of(weight.block), row.block_bytes};
 }
 
 // Of a shader over weights, the one that decodes this weight.
-inline Shader shader_for(const qlora_weight &weight, Shader planes, Shader blocks) { return format_row(weight.format)->codec == Codec::BLOCK ? blocks : planes; }
+inline Shader shader_for(const qlora_weight &weight, Shader planes, Shader blocks, Shader affine) {
+    const Codec codec = format_row(weight.format)->codec;
+    return codec == Codec::BLOCK ? blocks : codec == Codec::AFFINE ? affine : planes;
+}
 
 // A tensor of plain floats as a weight, for the products of adapters. Its rows may be strided, which decode() allows.
 inline qlora_weight weight_of(const qlora_tensor &tensor) {

@@ -150,22 +150,12 @@ void forward_norm(Pass &pass, const qlora_tensor &x, const qlora::Buffer &weight
     pass.device.run(QLORA_OP_RMS_NORM, qlora_rms_norm_forward, args);
 }
 
-void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x_span, qlora_span y_span,
-                   const KeyValueCache *cache) {
-    const ModelShape &shape = pass.model.shape();
-    const Layer &weights = pass.model.layer(layer);
-    const uint64_t hidden_bytes = pass.tokens * shape.embedding * type_bytes(pass.precision.activations);
-    const qlora_tensor x = pass.view(x_span, shape.embedding), middle = pass.view(space.middle, shape.embedding);
-    const qlora_tensor normed = pass.view(space.normed, shape.embedding),
-                       normed2 = pass.view(space.normed2, shape.embedding);
-    const qlora_tensor attended = pass.view(space.attended, shape.q_width());
-    const qlora_tensor gate = pass.view(space.gate, shape.feed_forward), up = pass.view(space.up, shape.feed_forward);
-    const qlora_tensor product = pass.view(space.product, shape.feed_forward);
-
-    // attention: middle = x + output(attend(rope(q), rope(k), v))
+void forward_attention(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x,
+                       const KeyValueCache *cache) {
+    const qlora_tensor normed = pass.view(space.normed, pass.model.shape().embedding);
     auto attention = attention_args<qlora_attention_args>(pass, space);
     const qlora_tensor k = cache ? cache->new_k : attention.k, v = cache ? cache->new_v : attention.v;
-    forward_norm(pass, x, weights.attention_norm, normed, space.rstd);
+    forward_norm(pass, pass.view(x, normed.cols), pass.model.layer(layer).attention_norm, normed, space.rstd);
     linear(pass, layer, linear_q, normed, attention.q, space.xa[linear_q]);
     linear(pass, layer, linear_k, normed, k, space.xa[linear_k]);
     linear(pass, layer, linear_v, normed, v, space.xa[linear_v]);
@@ -176,22 +166,43 @@ void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_sp
         attention.v = cache->all_v;
     }
     pass.device.run(QLORA_OP_ATTENTION, qlora_attention_forward, attention);
-    pass.device.copy(space.middle, x_span, hidden_bytes);
-    linear(pass, layer, linear_output, attended, middle, space.xa[linear_output], QLORA_FLAG_ACCUMULATE);
+}
 
-    // feed forward: y = middle + down(silu(gate) * up)
-    forward_norm(pass, middle, weights.feed_forward_norm, normed2, space.rstd2);
+void forward_output(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x) {
+    const qlora_tensor middle = pass.view(space.middle, pass.model.shape().embedding);
+    pass.device.copy(space.middle, x, middle.rows * middle.cols * type_bytes(middle.type));
+    linear(pass, layer, linear_output, pass.view(space.attended, pass.model.shape().q_width()), middle,
+           space.xa[linear_output], QLORA_FLAG_ACCUMULATE);
+}
+
+void forward_gated(Pass &pass, uint32_t layer, const BlockSpace &space) {
+    const ModelShape &shape = pass.model.shape();
+    const qlora_tensor normed2 = pass.view(space.normed2, shape.embedding);
+    const qlora_tensor gate = pass.view(space.gate, shape.feed_forward), up = pass.view(space.up, shape.feed_forward);
+    forward_norm(pass, pass.view(space.middle, shape.embedding), pass.model.layer(layer).feed_forward_norm, normed2,
+                 space.rstd2);
     linear(pass, layer, linear_gate, normed2, gate, space.xa[linear_gate]);
     linear(pass, layer, linear_up, normed2, up, space.xa[linear_up]);
     auto swiglu = qlora::make<qlora_swiglu_args>();
     swiglu.gate = gate;
     swiglu.up = up;
-    swiglu.y = product;
+    swiglu.y = pass.view(space.product, shape.feed_forward);
     pass.device.run(QLORA_OP_SWIGLU, qlora_swiglu_forward, swiglu);
-    if (y_span.handle == 0) return;
-    pass.device.copy(y_span, space.middle, hidden_bytes);
-    linear(pass, layer, linear_down, product, pass.view(y_span, shape.embedding), space.xa[linear_down],
-           QLORA_FLAG_ACCUMULATE);
+}
+
+void forward_down(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span y_span) {
+    const qlora_tensor y = pass.view(y_span, pass.model.shape().embedding);
+    pass.device.copy(y_span, space.middle, y.rows * y.cols * type_bytes(y.type));
+    linear(pass, layer, linear_down, pass.view(space.product, pass.model.shape().feed_forward), y,
+           space.xa[linear_down], QLORA_FLAG_ACCUMULATE);
+}
+
+void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x, qlora_span y,
+                   const KeyValueCache *cache) {
+    forward_attention(pass, layer, space, x, cache);
+    forward_output(pass, layer, space, x);
+    forward_gated(pass, layer, space);
+    if (y.handle != 0) forward_down(pass, layer, space, y);
 }
 
 void backward_block(Pass &pass, uint32_t layer, const BlockSpace &space, const GradientSpace &gradients,

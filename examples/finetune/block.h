@@ -51,6 +51,17 @@ struct KeyValueCache {
 void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x, qlora_span y,
                    const KeyValueCache *cache = nullptr);
 
+// Its four parts, in order, with what each leaves in `space`:
+// attended = attend(rope(q), rope(k), v) of normed = norm(x)
+void forward_attention(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x,
+                       const KeyValueCache *cache = nullptr);
+// middle = x + output(attended)
+void forward_output(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x);
+// product = silu(gate) * up of normed2 = norm(middle)
+void forward_gated(Pass &pass, uint32_t layer, const BlockSpace &space);
+// y = middle + down(product)
+void forward_down(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span y);
+
 // dx holds the gradient of the block's output and receives that of its input x. Parameter gradients are overwritten,
 // or added to when `accumulate`. Overwrites gate and up in `space`; an absent xa there is computed again. The first
 // block's input needs no gradient: nothing below it is trained.

@@ -6,6 +6,7 @@ namespace finetune {
 namespace {
 
 const int32_t ggml_formats = 0x100, most_formats = 0x200;
+const std::string nearest_ending = "-rtn";
 
 // What takes the place of a format with long blocks.
 const std::map<int32_t, int32_t> shorter_blocks = {
@@ -46,6 +47,36 @@ int32_t named_format(const std::string &name, const std::string &option) {
     if (qlora_format_find(name.c_str(), &format) != QLORA_OK)
         fail(option, " ", shown(name), ": no such format; expected one of ", format_names());
     return format;
+}
+
+FormatChoice named_choice(const std::string &text, const std::string &option) {
+    FormatChoice choice;
+    const size_t colon = std::min(text.find(':'), text.size());
+    std::string name = text.substr(0, colon);
+    if (colon < text.size()) {
+        const std::string digits = text.substr(colon + 1);
+        if (digits.empty() || digits.size() > 9 || digits.find_first_not_of("0123456789") != std::string::npos)
+            fail(option, " ", shown(text), ": expected a number of values that share a scale after the colon");
+        choice.block = static_cast<uint32_t>(std::stoul(digits));
+        if (choice.block == 0) fail(option, " ", shown(text), ": 0 values cannot share a scale");
+    }
+    if (name.size() > nearest_ending.size() &&
+        name.compare(name.size() - nearest_ending.size(), nearest_ending.size(), nearest_ending) == 0) {
+        const std::string before = name.substr(0, name.size() - nearest_ending.size());
+        int32_t format = 0;
+        if (qlora_format_find(before.c_str(), &format) == QLORA_OK && is_gptq(format)) {
+            choice.nearest = true;
+            name = before;
+        }
+    }
+    choice.format = named_format(name, option);
+    return choice;
+}
+
+std::string FormatChoice::name(uint32_t default_block) const {
+    const uint32_t shown_block = block != 0 ? block : default_block;
+    return format_name(format) + (nearest ? nearest_ending : "") +
+           (shown_block == 0 ? "" : ":" + std::to_string(shown_block));
 }
 
 const TensorType *ggml_type(int32_t format) {

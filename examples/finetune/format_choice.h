@@ -17,6 +17,19 @@ inline bool is_float(int32_t format) {
     return format == QLORA_FORMAT_F32 || format == QLORA_FORMAT_F16 || format == QLORA_FORMAT_BF16;
 }
 
+inline bool is_gptq(int32_t format) { return format >= QLORA_FORMAT_GPTQ2 && format <= QLORA_FORMAT_GPTQ8; }
+
+// What a name with additions says: "nf4", "nf4:128" with its block, "gptq4-rtn:64" rounded to nearest even where there
+// is text to calibrate with.
+struct FormatChoice {
+    int32_t format = 0;
+    uint32_t block = 0; // 0: none was named
+    bool nearest = false;
+
+    std::string name(uint32_t default_block = 0) const; // as it could be given
+};
+FormatChoice named_choice(const std::string &text, const std::string &option);
+
 // The ggml type of a format, null where GGUF has none; the format of a ggml type, 0 where the library has none.
 const TensorType *ggml_type(int32_t format);
 int32_t format_of(const TensorType &type);

@@ -8,7 +8,8 @@
 
 namespace finetune {
 
-Model::Model(Device &device, const Gguf &file, int32_t format, uint32_t block) : shape_(read_model_shape(file)) {
+Model::Model(Device &device, const Gguf &file, int32_t format, uint32_t block, const HostWeights *ready)
+    : shape_(read_model_shape(file)) {
     embedding_ = upload(device, file.tensor("token_embd.weight"), Use::embedding, 0, 0);
     if (!shape_.tied) head_ = upload(device, file.tensor("output.weight"), Use::head, 0, 0);
     output_norm_ = upload_floats(device, file.tensor("output_norm.weight"));
@@ -24,8 +25,13 @@ Model::Model(Device &device, const Gguf &file, int32_t format, uint32_t block) :
             if (format != 0 && !is_float(format_of(*tensor.type)))
                 file.reject("tensor ", shown(tensor.name), " is ", tensor.type->name,
                             " already; use it as it is with --quant none, or take an F16 base");
-            const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.ne[0]);
-            layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0);
+            const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(std::string(tensor.name));
+            if (ready != nullptr && found != ready->end()) {
+                layer.linear[k] = upload_ready(device, tensor, found->second);
+            } else {
+                const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.ne[0]);
+                layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0);
+            }
             count_format(layer.linear[k]);
             if (const GgufTensor *bias = file.find_tensor(name + linear_gguf_names[k] + ".bias"))
                 layer.bias[k] = upload_floats(device, *bias);
@@ -54,16 +60,30 @@ std::string Model::linear_format() const {
     return text;
 }
 
-qlora::Weight Model::upload(Device &device, const GgufTensor &tensor, Use use, int32_t format, uint32_t block) {
-    const int32_t from = format_of(*tensor.type), stored = format == 0 ? from : format;
+void Model::check_supported(const Device &device, Use use, int32_t format, const GgufTensor &tensor) const {
     std::vector<uint32_t> operations;
     if (use == Use::linear) operations = {QLORA_OP_LINEAR, QLORA_OP_LINEAR_GRAD};
     if (use == Use::embedding) operations = {QLORA_OP_EMBEDDING};
     if (use == Use::head || (use == Use::embedding && shape_.tied)) operations.push_back(QLORA_OP_CROSS_ENTROPY);
     for (uint32_t operation : operations)
-        if (!device.context().operation_supports(operation, stored, QLORA_FORMAT_F32))
-            fail(device.name(), " has no kernels for ", format_name(stored), " weights such as ", shown(tensor.name),
+        if (!device.context().operation_supports(operation, format, QLORA_FORMAT_F32))
+            fail(device.name(), " has no kernels for ", format_name(format), " weights such as ", shown(tensor.name),
                  "; choose another --quant or --device");
+}
+
+qlora::Weight Model::upload_ready(Device &device, const GgufTensor &tensor, const HostWeight &ready) {
+    if (ready.rows != tensor.ne[1] || ready.cols != tensor.ne[0])
+        fail("tensor ", shown(tensor.name), " is ", tensor.ne[1], " x ", tensor.ne[0], ", what takes its place ",
+             ready.rows, " x ", ready.cols);
+    check_supported(device, Use::linear, ready.format, tensor);
+    qlora::Weight weight = upload_weight(device.context(), ready);
+    bytes_ += weight.size();
+    return weight;
+}
+
+qlora::Weight Model::upload(Device &device, const GgufTensor &tensor, Use use, int32_t format, uint32_t block) {
+    const int32_t from = format_of(*tensor.type), stored = format == 0 ? from : format;
+    check_supported(device, use, stored, tensor);
     if (format == 0) {
         qlora::Weight weight = upload_weight(device.context(), view_weight(tensor));
         bytes_ += weight.size();

@@ -5,6 +5,7 @@
 #include "adapter.h"
 #include "device.h"
 #include "gguf.h"
+#include "stored_weight.h"
 
 #include <memory>
 
@@ -32,12 +33,19 @@ struct Layer {
     qlora::Buffer attention_norm, feed_forward_norm;
 };
 
+using HostWeights = std::unordered_map<std::string, HostWeight>;
+
 class Model {
 public:
     // format: what F32, F16 and BF16 linear layers become, or what fits where their inputs do not divide into its
     // blocks; 0 = they stay as they are. Layers that are quantized in the file stay as they are, and asking for another
-    // format is an error. block 0 = the format's default.
-    Model(Device &device, const Gguf &file, int32_t format, uint32_t block);
+    // format is an error. block 0 = the format's default. ready: weights by name that are there already and take the
+    // place of the file's linear layers.
+    Model(Device &device, const Gguf &file, int32_t format, uint32_t block, const HostWeights *ready = nullptr);
+    // Takes the place of a linear weight of the same shape.
+    void replace(uint32_t layer, Linear which, qlora::Weight weight) {
+        layers_[layer].linear[which] = std::move(weight);
+    }
 
     const ModelShape &shape() const { return shape_; }
     const Layer &layer(uint32_t i) const { return layers_[i]; }
@@ -52,6 +60,8 @@ public:
 
 private:
     enum class Use { embedding, linear, head };
+    void check_supported(const Device &device, Use use, int32_t format, const GgufTensor &tensor) const;
+    qlora::Weight upload_ready(Device &device, const GgufTensor &tensor, const HostWeight &ready);
     qlora::Weight upload(Device &device, const GgufTensor &tensor, Use use, int32_t format, uint32_t block);
     void count_format(const qlora::Weight &weight);
     qlora::Buffer upload_floats(Device &device, const GgufTensor &tensor);

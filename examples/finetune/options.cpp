@@ -66,7 +66,14 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
         ->group("Computation");
     app.add_option("--quant", o.quant,
                    "what an F32, F16 or BF16 base's linear layers become: none, or " + format_names() +
-                       "; default nf4-dq. A quantized base is used as it is")
+                       "; default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
+        ->group("Computation");
+    app.add_option("--calibrate", o.calibrate,
+                   "fit gptq2 to gptq8 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
+                   "FILE.safetensors:NAME or FILE.json:KEY. Without, or as gptq4-rtn, they round to nearest")
+        ->group("Computation");
+    app.add_option("--calibrate-tokens", o.calibrate_tokens, "most tokens of that text, in windows spread over it")
+        ->capture_default_str()
         ->group("Computation");
     app.add_option("--quant-block", o.quant_block, "values that share a scale; 0 is the format's default")
         ->capture_default_str()
@@ -158,7 +165,10 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     check_range("--window", o.window, 2, 1 << 20);
     check_range("--eval-tokens", o.eval_tokens, 1, 1 << 24);
     check_range("--threads", o.threads, 0, 1024);
-    o.format();
+    check_range("--calibrate-tokens", double(o.calibrate_tokens), 2, 1 << 30);
+    const FormatChoice choice = o.format();
+    if (!o.calibrate.empty() && o.perplexity_table.empty() && !o.calibrates(choice))
+        fail("--calibrate: only gptq2, gptq3, gptq4 and gptq8 are calibrated; give --quant one of them");
     const Precision precision = o.precision();
     if (precision.activations != QLORA_FORMAT_F32 && precision.compute != precision.activations &&
         precision.compute != QLORA_FORMAT_F32)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "data.h"
+#include "format_choice.h"
 #include "train.h"
 
 #include <string>
@@ -9,9 +10,11 @@
 namespace finetune {
 
 struct Options {
-    std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics, perplexity_table;
+    std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics, perplexity_table,
+        calibrate;
     std::string device = "auto", compute = "f32", activations = "", quant = "";
     uint32_t quant_block = 0, threads = 0;
+    uint64_t calibrate_tokens = 65536;
     uint32_t rank = 8;
     float alpha = 16;
     bool alpha_given = false;
@@ -27,7 +30,11 @@ struct Options {
     uint64_t perplexity_tokens = 0; // 0: all
     TrainOptions train;
 
-    int32_t format() const; // what linear layers become; 0: as they are
+    FormatChoice format() const; // what linear layers become; format 0: as they are
+    // Whether a format is to be calibrated.
+    bool calibrates(const FormatChoice &choice) const {
+        return !calibrate.empty() && is_gptq(choice.format) && !choice.nearest;
+    }
     Precision precision() const;
 };
 

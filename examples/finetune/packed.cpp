@@ -11,7 +11,8 @@ namespace {
 
 const uint64_t nested_block = 256;
 const std::string state_mark = ".quant_state.", state_of_bitsandbytes = "bitsandbytes__", state_of_ours = "qlora__";
-const char *const part_endings[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".scale"};
+const char *const part_endings[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map",
+                                    ".scale", ".group_scale", ".group_zero"};
 
 struct Dtype {
     int32_t type;
@@ -53,7 +54,7 @@ public:
         packed_.name = name_;
         weight.format = read_format();
         weight.block = static_cast<uint32_t>(std::min<uint64_t>(number("blocksize"), UINT32_MAX));
-        if (weight.block == 0) file_.reject(who_, ": blocksize is 0");
+        if (weight.block == 0 && qlora::format_query(weight.format).block != 0) file_.reject(who_, ": blocksize is 0");
         read_shape();
         weight.dtype = read_dtype();
         qlora_weight_layout_info layout;
@@ -150,8 +151,14 @@ private:
         StoredWeight &weight = packed_.weight;
         const uint64_t scale_bytes = layout.plane_bytes[QLORA_PLANE_SCALE];
         if (scale_bytes == 0) return;
+        if (const uint64_t zero_bytes = layout.plane_bytes[QLORA_PLANE_ZERO]) {
+            weight.planes[QLORA_PLANE_SCALE] = checked(add_part(".group_scale"), "F16", scale_bytes);
+            weight.planes[QLORA_PLANE_ZERO] = checked(add_part(".group_zero"), "U8", zero_bytes);
+            return;
+        }
         if (!has_table(weight.format)) {
-            const bool floats = scale_bytes * weight.block >= weight.rows * weight.cols * 4;
+            const uint64_t block = weight.block == 0 ? weight.cols : weight.block; // 0 means a row
+            const bool floats = scale_bytes * block >= weight.rows * weight.cols * 4;
             const SafeTensor &scales = add_part(floats ? ".absmax" : ".scale");
             weight.planes[QLORA_PLANE_SCALE] =
                 floats ? checked_floats(scales, scale_bytes) : checked(scales, "U8", scale_bytes);
@@ -306,17 +313,23 @@ std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, ui
     std::vector<PackedPart> parts;
     const auto add = [&](PackedPart::Content content, int plane, const char *ending, const char *dtype,
                          uint64_t bytes) {
-        parts.push_back({content, plane, name + ending, dtype, {bytes / (dtype[0] == 'F' ? 4 : 1)}, bytes});
+        const uint64_t element = dtype[0] == 'U' ? 1 : dtype[1] == '1' ? 2 : 4;
+        parts.push_back({content, plane, name + ending, dtype, {bytes / element}, bytes});
     };
     // Floats first: their places in the file are multiples of 4 then.
-    const bool nested = is_nested(format), powers = scales > 0 && scales * block < rows * cols * 4 && !nested;
+    const uint64_t zeros = layout.plane_bytes[QLORA_PLANE_ZERO];
+    const bool nested = is_nested(format);
+    const bool powers = scales > 0 && scales * (block == 0 ? cols : block) < rows * cols * 4 && !nested;
     if (has_table(format))
         add(PackedPart::table, 0, ".quant_map", "F32", code_table(without_nesting(format)).size() * 4);
     if (nested) {
         add(PackedPart::plane, QLORA_PLANE_NESTED, ".nested_absmax", "F32", layout.plane_bytes[QLORA_PLANE_NESTED]);
         add(PackedPart::nested_table, 0, ".nested_quant_map", "F32", 256 * 4);
     }
-    if (scales > 0)
+    if (zeros > 0) {
+        add(PackedPart::plane, QLORA_PLANE_SCALE, ".group_scale", "F16", scales);
+        add(PackedPart::plane, QLORA_PLANE_ZERO, ".group_zero", "U8", zeros);
+    } else if (scales > 0)
         add(PackedPart::plane, QLORA_PLANE_SCALE, powers ? ".scale" : ".absmax", nested || powers ? "U8" : "F32",
             scales);
     add(PackedPart::plane, QLORA_PLANE_CODE, "", "U8", codes);

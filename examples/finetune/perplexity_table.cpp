@@ -1,5 +1,6 @@
 #include "perplexity_table.h"
 
+#include "calibrate.h"
 #include "evaluate.h"
 #include "format_choice.h"
 #include "report.h"
@@ -11,29 +12,61 @@
 namespace finetune {
 namespace {
 
-std::vector<int32_t> chosen_formats(const std::string &names, const Gguf &file) {
-    std::vector<int32_t> formats;
+std::vector<FormatChoice> chosen_formats(const Options &options, const Gguf &file) {
+    std::vector<FormatChoice> choices;
+    const std::string &names = options.perplexity_table;
     if (names == "all") {
         const bool wide = file.tensor("blk.0.attn_q.weight").type->id == type_f32;
-        for (int32_t format : all_formats())
+        for (int32_t format : all_formats()) {
             // f32 holds nothing that a base of 16 bits has not; unsigned codes hold no weights.
-            if (format != QLORA_FORMAT_UDYN8 && (format != QLORA_FORMAT_F32 || wide)) formats.push_back(format);
-        return formats;
+            if (format == QLORA_FORMAT_UDYN8 || (format == QLORA_FORMAT_F32 && !wide)) continue;
+            if (is_gptq(format)) choices.push_back({format, 0, true});
+            if (!is_gptq(format) || !options.calibrate.empty()) choices.push_back({format, 0, false});
+        }
+        return choices;
     }
     for (size_t start = 0; start <= names.size();) {
         const size_t end = std::min(names.find(',', start), names.size());
-        formats.push_back(named_format(names.substr(start, end - start), "--perplexity-table"));
+        choices.push_back(named_choice(names.substr(start, end - start), "--perplexity-table"));
         start = end + 1;
     }
-    return formats;
+    return choices;
 }
+
+// What a table row's linear layers become, calibrated now when they are to be.
+class Quantizer {
+public:
+    Quantizer(const Options &options, const Gguf &file, Device &device)
+        : options_(options), file_(file), device_(device), calibrating_(device, options.threads) {
+        if (!options.calibrate.empty()) windows_ = calibration_windows(options.calibrate, options.calibrate_tokens, file);
+    }
+
+    Model model(const FormatChoice &choice) {
+        const uint32_t block = choice.block != 0 ? choice.block : options_.quant_block;
+        if (!options_.calibrates(choice)) return Model(device_, file_, choice.format, block);
+        const HostWeights ready = calibrate(*calibrating_, file_, windows_, {choice.format, block}, nullptr);
+        return Model(device_, file_, 0, 0, &ready);
+    }
+    uint64_t tokens() const {
+        uint64_t tokens = 0;
+        for (const Batch &window : windows_) tokens += window.tokens();
+        return tokens;
+    }
+
+private:
+    const Options &options_;
+    const Gguf &file_;
+    Device &device_;
+    CalibrationDevice calibrating_;
+    std::vector<Batch> windows_;
+};
 
 } // namespace
 
 void print_perplexity_table(const Options &options) {
     const Gguf file(options.model);
     const ModelShape shape = read_model_shape(file);
-    const std::vector<int32_t> formats = chosen_formats(options.perplexity_table, file);
+    const std::vector<FormatChoice> choices = chosen_formats(options, file);
     std::vector<int32_t> ids = read_token_sequence(options.perplexity_ids, shape.vocabulary);
     if (options.perplexity_tokens > 0 && options.perplexity_tokens < ids.size()) ids.resize(options.perplexity_tokens);
     if (options.window > shape.context)
@@ -48,22 +81,27 @@ void print_perplexity_table(const Options &options) {
     Trainable adapter(device, adapter_shape, initial_adapter(adapter_shape, 1, 0)); // its B is zero
     printf("%s on %s, products in %s, windows of %u over %s tokens; linear layers only\n", options.model.c_str(),
            device.name().c_str(), options.compute.c_str(), options.window, readable_count(ids.size()).c_str());
+    Quantizer quantizer(options, file, device);
+    if (!options.calibrate.empty())
+        printf("gptq formats without -rtn calibrated with %llu tokens of %s\n",
+               static_cast<unsigned long long>(quantizer.tokens()), options.calibrate.c_str());
     printf("%-12s %12s %12s %11s %9s %8s\n", "format", "bits/weight", "bytes", "perplexity", "to first", "seconds");
     double first = 0;
-    for (int32_t format : formats) {
+    for (const FormatChoice &choice : choices) {
+        const std::string name = choice.name();
         fflush(stdout);
         const auto start = std::chrono::steady_clock::now();
         try {
-            const Model model(device, file, format, options.quant_block);
+            const Model model = quantizer.model(choice);
             Network network(device, model, adapter, {options.precision(), true, false}, bounds);
             const double perplexity = std::exp(mean_loss(network, batches));
             if (first == 0) first = perplexity;
             const std::string mixture = model.linear_format();
-            printf("%-12s %12.4f %12llu %11.4f %+8.2f%% %8.1f%s\n", format_name(format).c_str(), model.linear_bits(),
+            printf("%-12s %12.4f %12llu %11.4f %+8.2f%% %8.1f%s\n", name.c_str(), model.linear_bits(),
                    static_cast<unsigned long long>(model.linear_bytes()), perplexity, 100 * (perplexity / first - 1),
                    std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-                   mixture == format_name(format) ? "" : ("  " + mixture).c_str());
-        } catch (const Error &error) { printf("%-12s %s\n", format_name(format).c_str(), error.what()); }
+                   mixture == format_name(choice.format) ? "" : ("  " + mixture).c_str());
+        } catch (const Error &error) { printf("%-12s %s\n", name.c_str(), error.what()); }
     }
 }
 

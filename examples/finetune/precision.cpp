@@ -1,7 +1,5 @@
 #include "options.h"
 
-#include "format_choice.h"
-
 #include <map>
 
 namespace finetune {
@@ -12,10 +10,13 @@ const std::map<std::string, int32_t> float_types = {
 
 } // namespace
 
-int32_t Options::format() const {
-    if (quant.empty() || quant == "none") return 0;
-    if (quant == "int8-dyn") return QLORA_FORMAT_DYN8; // its name before formats had names of their own
-    return named_format(quant, "--quant");
+FormatChoice Options::format() const {
+    FormatChoice choice;
+    if (quant.empty() || quant == "none") return choice;
+    if (quant == "int8-dyn") choice.format = QLORA_FORMAT_DYN8; // its name before formats had names of their own
+    else choice = named_choice(quant, "--quant");
+    if (choice.block == 0) choice.block = quant_block;
+    return choice;
 }
 
 Precision Options::precision() const {

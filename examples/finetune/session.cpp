@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include "calibrate.h"
 #include "evaluate.h"
 #include "format_choice.h"
 #include "generate.h"
@@ -82,16 +83,13 @@ public:
     explicit Session(const Options &options)
         : options_(options), in_(options), adapter_shape_(in_.shape.adapter_shape(options.rank)),
           initial_(first_adapter(options, adapter_shape_)), device_(options.device, options.threads),
-          model_(device_, in_.file, format(), options.quant_block), trainable_(device_, adapter_shape_, initial_) {}
+          model_(quantized_model()), trainable_(device_, adapter_shape_, initial_) {}
 
     void run();
 
 private:
     // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
-    int32_t format() const {
-        if (!options_.quant.empty()) return options_.format();
-        return is_float(format_of(*in_.file.tensor("blk.0.attn_q.weight").type)) ? QLORA_FORMAT_NF4_DQ : 0;
-    }
+    Model quantized_model();
     void plan_memory();
     void print_plan() const;
     double perplexity();
@@ -123,6 +121,25 @@ private:
     std::unique_ptr<Generator> generator_;
     Metrics metrics_;
 };
+
+Model Session::quantized_model() {
+    FormatChoice choice = options_.format();
+    if (options_.quant.empty() && is_float(format_of(*in_.file.tensor("blk.0.attn_q.weight").type)))
+        choice.format = QLORA_FORMAT_NF4_DQ;
+    if (options_.quant.empty()) choice.block = options_.quant_block;
+    if (!options_.calibrates(choice)) return Model(device_, in_.file, choice.format, choice.block);
+    const std::vector<Batch> windows = calibration_windows(options_.calibrate, options_.calibrate_tokens, in_.file);
+    CalibrationDevice calibrating(device_, options_.threads);
+    printf("calibration with %zu windows of %llu tokens of %s on %s\n", windows.size(),
+           static_cast<unsigned long long>(windows[0].tokens()), options_.calibrate.c_str(),
+           (*calibrating).name().c_str());
+    const HostWeights ready =
+        calibrate(*calibrating, in_.file, windows, {choice.format, choice.block}, [](const CalibrationReport &report) {
+            printf("  %s\n", calibration_line(report).c_str());
+            fflush(stdout);
+        });
+    return Model(device_, in_.file, 0, 0, &ready);
+}
 
 void Session::plan_memory() {
     const Precision precision = options_.precision();

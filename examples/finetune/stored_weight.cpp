@@ -14,6 +14,25 @@ StoredWeight view_weight(const GgufTensor &tensor) {
     return stored;
 }
 
+HostWeight download_weight(const qlora::Weight &weight) {
+    const qlora_weight &about = *weight.get();
+    HostWeight host;
+    host.format = about.format;
+    host.block = about.block;
+    host.flags = about.flags;
+    host.rows = about.rows;
+    host.cols = about.cols;
+    for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane) host.planes[plane] = weight.read_plane(plane);
+    return host;
+}
+
+qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &host) {
+    qlora::Weight weight(context, host.format, host.rows, host.cols, host.block, host.flags);
+    for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
+        if (!host.planes[plane].empty()) weight.write_plane(plane, host.planes[plane].data());
+    return weight;
+}
+
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored) {
     qlora::Weight weight(context, stored.format, stored.rows, stored.cols, stored.block);
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)

@@ -24,6 +24,16 @@ struct StoredWeight {
     StoredWeight &operator=(const StoredWeight &) = delete;
 };
 
+// A weight whose planes are in host memory.
+struct HostWeight {
+    int32_t format = 0;
+    uint32_t block = 0, flags = 0;
+    uint64_t rows = 0, cols = 0;
+    std::vector<uint8_t> planes[QLORA_PLANE_COUNT];
+};
+HostWeight download_weight(const qlora::Weight &weight);
+qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &weight);
+
 StoredWeight view_weight(const GgufTensor &tensor);
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored);
 

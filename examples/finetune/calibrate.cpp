@@ -1,0 +1,257 @@
+#include "calibrate.h"
+
+#include "block.h"
+#include "format_choice.h"
+
+#include <cmath>
+
+namespace finetune {
+namespace {
+
+class Calibrator {
+public:
+    Calibrator(Device &device, const Gguf &file, const std::vector<Batch> &windows, const CalibrationPlan &plan)
+        : device_(device), file_(file), windows_(windows), plan_(plan), model_(device, file, 0, 0),
+          adapter_(device, model_.shape().adapter_shape(1), initial_adapter(model_.shape().adapter_shape(1), 1, 0)) {
+        const ModelShape &shape = model_.shape();
+        for (const Batch &batch : windows_) bounds_.include(batch);
+        const uint64_t widest = std::max({shape.embedding, shape.q_width(), shape.feed_forward});
+        hessian_ = qlora::Buffer(device_.context(), widest * widest * sizeof(float));
+        outcome_ = qlora::Buffer(device_.context(), sizeof(qlora_gptq_outcome));
+        take_spans();
+        arena_.commit(device_);
+        take_spans();
+        device_.measure([&] {
+            Pass pass = pass_of(windows_[0]);
+            pass.tokens = bounds_.tokens;
+            embed(pass, ids_, hidden_[0]);
+            forward_block(pass, 0, space_, hidden_[0], hidden_[0]);
+            for (uint64_t cols : {uint64_t(shape.embedding), uint64_t(shape.q_width()), uint64_t(shape.feed_forward)})
+                accumulate(pass.view(space_.product, cols), 0);
+        });
+    }
+
+    HostWeights run(const std::function<void(const CalibrationReport &)> &report) {
+        report_ = &report;
+        for (size_t i = 0; i < windows_.size(); ++i) {
+            Pass pass = upload(windows_[i]);
+            embed(pass, ids_, hidden_[i]);
+        }
+        for (uint32_t layer = 0; layer < model_.shape().layers; ++layer) calibrate_block(layer);
+        return std::move(done_);
+    }
+
+private:
+    void take_spans() {
+        const ModelShape &shape = model_.shape();
+        hidden_.clear();
+        for (const Batch &batch : windows_) hidden_.push_back(arena_.take(batch.tokens() * shape.embedding * 4));
+        space_ = take_block_space(arena_, shape, 1, QLORA_FORMAT_F32, bounds_.tokens);
+        ids_ = arena_.take(bounds_.tokens * 4);
+        positions_ = arena_.take(bounds_.tokens * 4);
+        sequences_ = arena_.take(uint64_t(bounds_.count) * 16);
+    }
+
+    Pass pass_of(const Batch &batch) {
+        return {device_,    model_,     adapter_,      Precision(),   batch.tokens(),
+                positions_, sequences_, batch.count(), batch.longest, batch.longest};
+    }
+
+    Pass upload(const Batch &batch) {
+        device_.write(ids_, batch.ids.data(), batch.tokens() * 4);
+        device_.write(positions_, batch.positions.data(), batch.tokens() * 4);
+        device_.write(sequences_, batch.sequences.data(), uint64_t(batch.count()) * 16);
+        return pass_of(batch);
+    }
+
+    void accumulate(const qlora_tensor &x, uint64_t count) {
+        auto args = qlora::make<qlora_hessian_args>();
+        args.x = x;
+        args.hessian = hessian_.span(0, x.cols * x.cols * sizeof(float));
+        args.count = count;
+        device_.run(QLORA_OP_HESSIAN, qlora_hessian_accumulate, args);
+    }
+
+    // Computes every window up to the inputs of some linear layers, and what these inputs have in common.
+    template <class Forward> void gather(qlora_span inputs, uint64_t cols, const Forward &forward) {
+        uint64_t count = 0;
+        for (size_t i = 0; i < windows_.size(); ++i) {
+            Pass pass = upload(windows_[i]);
+            forward(pass, hidden_[i]);
+            accumulate(pass.view(inputs, cols), count);
+            count += pass.tokens;
+        }
+    }
+
+    // Hidden states are the block's inputs until its middle, which then takes their place, and its outputs at the end.
+    void calibrate_block(uint32_t layer) {
+        const ModelShape &shape = model_.shape();
+        const uint64_t width = shape.embedding;
+        gather(space_.normed, width, [&](Pass &pass, qlora_span x) {
+            forward_norm(pass, pass.view(x, width), model_.layer(layer).attention_norm,
+                         pass.view(space_.normed, width), space_.rstd);
+        });
+        for (Linear which : {linear_q, linear_k, linear_v}) quantize(layer, which);
+        gather(space_.attended, shape.q_width(),
+               [&](Pass &pass, qlora_span x) { forward_attention(pass, layer, space_, x); });
+        quantize(layer, linear_output);
+        gather(space_.normed2, width, [&](Pass &pass, qlora_span x) {
+            forward_attention(pass, layer, space_, x);
+            forward_output(pass, layer, space_, x);
+            device_.copy(x, space_.middle, pass.tokens * width * 4);
+            forward_norm(pass, pass.view(space_.middle, width), model_.layer(layer).feed_forward_norm,
+                         pass.view(space_.normed2, width), space_.rstd2);
+        });
+        for (Linear which : {linear_gate, linear_up}) quantize(layer, which);
+        gather(space_.product, shape.feed_forward, [&](Pass &pass, qlora_span x) {
+            device_.copy(space_.middle, x, pass.tokens * width * 4);
+            forward_gated(pass, layer, space_);
+        });
+        quantize(layer, linear_down);
+        for (size_t i = 0; layer + 1 < shape.layers && i < windows_.size(); ++i) {
+            Pass pass = upload(windows_[i]);
+            device_.copy(space_.middle, hidden_[i], pass.tokens * width * 4);
+            forward_gated(pass, layer, space_);
+            forward_down(pass, layer, space_, hidden_[i]);
+        }
+    }
+
+    void quantize(uint32_t layer, Linear which) {
+        const GgufTensor &tensor = file_.tensor(gguf_weight_name(layer, which));
+        const uint64_t rows = tensor.ne[1], cols = tensor.ne[0];
+        const qlora::Weight &given = model_.layer(layer).linear[which];
+        CalibrationReport report = {std::string(tensor.name), qlora::make<qlora_gptq_outcome>(), 0, 0};
+        qlora::Weight weight(device_.context(), plan_.format, rows, cols, plan_.block);
+        auto args = qlora::make<qlora_quantize_gptq_args>();
+        args.flags = plan_.flags;
+        args.weight = weight.get();
+        args.src = qlora::tensor(given.get()->format, rows, cols, given.get()->planes[QLORA_PLANE_CODE]);
+        args.hessian = hessian_.span(0, cols * cols * sizeof(float));
+        args.outcome = outcome_.span();
+        args.damping = plan_.damping;
+        try {
+            device_.measure([&] { device_.run(QLORA_OP_QUANTIZE_GPTQ, qlora_weight_quantize_gptq, args); });
+            device_.run(QLORA_OP_QUANTIZE_GPTQ, qlora_weight_quantize_gptq, args);
+        } catch (const qlora::Error &error) {
+            file_.reject("tensor ", shown(tensor.name), " cannot be calibrated: ", error.what());
+        }
+        outcome_.read(&report.outcome, sizeof(report.outcome));
+        report.loss = report.outcome.loss;
+        if (*report_) {
+            report.nearest_loss = nearest_loss(given, args, report.outcome);
+            (*report_)(report);
+        }
+        done_.emplace(tensor.name, download_weight(weight));
+        model_.replace(layer, which, std::move(weight));
+    }
+
+    std::vector<float> decoded(const qlora::Weight &weight) {
+        const uint64_t rows = weight.get()->rows, cols = weight.get()->cols;
+        const qlora::Buffer values(device_.context(), rows * cols * sizeof(float));
+        auto args = qlora::make<qlora_dequantize_args>();
+        args.weight = weight.get();
+        args.dst = qlora::tensor(QLORA_FORMAT_F32, rows, cols, values.span());
+        device_.measure([&] { device_.run(QLORA_OP_DEQUANTIZE, qlora_weight_dequantize, args); });
+        device_.run(QLORA_OP_DEQUANTIZE, qlora_weight_dequantize, args);
+        return values.read<float>();
+    }
+
+    // The same loss for the same weight rounded to nearest: 1/2 sum d (H + damping) d^T over the rows d of the error.
+    double nearest_loss(const qlora::Weight &given, const qlora_quantize_gptq_args &calibrated,
+                        const qlora_gptq_outcome &outcome) {
+        const uint64_t rows = calibrated.src.rows, cols = calibrated.src.cols;
+        const qlora::Weight nearest(device_.context(), plan_.format, rows, cols, plan_.block);
+        auto args = qlora::make<qlora_quantize_args>();
+        args.flags = plan_.flags & (QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH);
+        args.weight = nearest.get();
+        args.src = calibrated.src;
+        device_.measure([&] { device_.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
+        device_.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
+
+        std::vector<float> hessian(cols * cols);
+        hessian_.read(hessian.data(), hessian.size() * sizeof(float));
+        double mean = 0;
+        for (uint64_t c = 0; c < cols; ++c) mean += double(hessian[c * cols + c]) / double(cols);
+        std::vector<float> error = decoded(given);
+        const std::vector<float> after = decoded(nearest);
+        double squares = 0;
+        for (uint64_t i = 0; i < error.size(); ++i) {
+            const bool dead = hessian[i % cols * cols + i % cols] == 0;
+            error[i] = dead ? 0 : error[i] - after[i];
+            squares += double(error[i]) * double(error[i]);
+        }
+
+        qlora::Weight symmetric(device_.context(), QLORA_FORMAT_F32, cols, cols);
+        symmetric.write_plane(QLORA_PLANE_CODE, hessian.data());
+        const qlora::Buffer x(device_.context(), error), y(device_.context(), error.size() * sizeof(float));
+        auto product = qlora::make<qlora_matmul_args>();
+        product.weight = symmetric.get();
+        product.x = qlora::tensor(QLORA_FORMAT_F32, rows, cols, x.span());
+        product.y = qlora::tensor(QLORA_FORMAT_F32, rows, cols, y.span());
+        product.compute_type = QLORA_FORMAT_F32;
+        device_.measure([&] { device_.run(QLORA_OP_MATMUL, qlora_weight_matmul, product); });
+        device_.run(QLORA_OP_MATMUL, qlora_weight_matmul, product);
+        const std::vector<float> through = y.read<float>();
+        double loss = outcome.damping * mean * squares;
+        for (uint64_t i = 0; i < error.size(); ++i) loss += double(error[i]) * double(through[i]);
+        return loss / 2;
+    }
+
+    Device &device_;
+    const Gguf &file_;
+    const std::vector<Batch> &windows_;
+    const CalibrationPlan &plan_;
+    Model model_;
+    Trainable adapter_; // its B is zero
+    BatchBounds bounds_;
+    Arena arena_;
+    std::vector<qlora_span> hidden_; // of each window
+    BlockSpace space_;
+    qlora_span ids_, positions_, sequences_;
+    qlora::Buffer hessian_, outcome_;
+    HostWeights done_;
+    const std::function<void(const CalibrationReport &)> *report_ = nullptr;
+};
+
+void check(const Gguf &file, const Device &device, const CalibrationPlan &plan) {
+    if (!is_gptq(plan.format))
+        fail(format_name(plan.format), " has no calibration; expected gptq2, gptq3, gptq4 or gptq8");
+    if (!device.context().operation_supports(QLORA_OP_QUANTIZE_GPTQ, plan.format, QLORA_FORMAT_F32))
+        fail(device.name(), " cannot calibrate; choose cpu or ref");
+    const ModelShape shape = read_model_shape(file);
+    for (uint32_t layer = 0; layer < shape.layers; ++layer)
+        for (int which = 0; which < linear_count; ++which) {
+            const GgufTensor &tensor = file.tensor(gguf_weight_name(layer, Linear(which)));
+            if (!is_float(format_of(*tensor.type)))
+                file.reject("tensor ", shown(tensor.name), " is ", tensor.type->name,
+                            " already; calibration needs an F32, F16 or BF16 base");
+            weight_layout(plan.format, plan.block, tensor.ne[1], tensor.ne[0]);
+        }
+}
+
+} // namespace
+
+HostWeights calibrate(Device &device, const Gguf &file, const std::vector<Batch> &windows, const CalibrationPlan &plan,
+                      const std::function<void(const CalibrationReport &)> &report) {
+    check(file, device, plan);
+    if (windows.empty()) fail("calibration needs at least one window of tokens");
+    return Calibrator(device, file, windows, plan).run(report);
+}
+
+std::string calibration_line(const CalibrationReport &report) {
+    static const char *const methods[] = {"?", "as asked", "damped more", "diagonal raised", "rounded to nearest"};
+    const uint32_t method = report.outcome.method <= QLORA_GPTQ_NEAREST ? report.outcome.method : 0;
+    char line[256];
+    snprintf(line, sizeof(line), "%-24s loss %11.4e  to nearest %11.4e  damping %.2f, %s", report.name.c_str(),
+             report.loss, report.nearest_loss, report.outcome.damping, methods[method]);
+    std::string text = line;
+    if (report.outcome.dead_columns > 0) text += ", " + std::to_string(report.outcome.dead_columns) + " dead columns";
+    return text;
+}
+
+CalibrationDevice::CalibrationDevice(Device &device, uint32_t threads) : device_(device) {
+    if (!device.context().operation_supports(QLORA_OP_QUANTIZE_GPTQ, QLORA_FORMAT_GPTQ4, QLORA_FORMAT_F32))
+        own_ = std::make_unique<Device>("cpu", threads);
+}
+
+} // namespace finetune
