@@ -193,12 +193,14 @@ TEST_CASE("quantize: every format into files of the planned size, and back to th
         convert(base.path, safetensors.path, {"--type", name});
         CHECK(std::to_string(safetensors.read().size()) == columns[1]);
         convert(safetensors.path, back.path, {"--type", "f32"});
-        const int32_t narrow = fitting_format(format, 96);
-        CHECK(floats_in(back.path, model.wide_name) == through(format, model.wide, 512));
+        // Rows too few to fill the words of a GPTQ checkpoint stay floats.
+        const int32_t wide = is_gptq(format) ? QLORA_FORMAT_F16 : format;
+        const int32_t narrow = is_gptq(format) ? QLORA_FORMAT_F16 : fitting_format(format, 96);
+        CHECK(floats_in(back.path, model.wide_name) == through(wide, model.wide, 512));
         CHECK(floats_in(back.path, model.narrow_name) == through(narrow, model.narrow, 96));
         CHECK(floats_in(back.path, "token_embd.weight") == model.table);
         CHECK(floats_in(back.path, "blk.0.attn_norm.weight") == model.norm);
-        const uint64_t expected = weight_bytes(format, 0, 6, 512) + weight_bytes(narrow, 0, 7, 96);
+        const uint64_t expected = weight_bytes(wide, 0, 6, 512) + weight_bytes(narrow, 0, 7, 96);
         CHECK(linear == expected);
         CHECK(bits == doctest::Approx(8.0 * double(expected) / (6 * 512 + 7 * 96)).epsilon(1e-4));
 

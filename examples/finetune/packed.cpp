@@ -2,6 +2,7 @@
 
 #include "format_choice.h"
 #include "json.h"
+#include "packed_gptq.h"
 
 #include <cmath>
 #include <cstring>
@@ -277,12 +278,15 @@ std::vector<PackedTensor> read_packed(const SafeTensors &file) {
     std::unordered_map<std::string, PackedTensor> packed;
     std::unordered_map<std::string, bool> taken;
     for (const SafeTensor &tensor : file.tensors()) {
-        if (tensor.name.find(state_mark) == std::string::npos) continue;
-        PackedTensor one = Reader(file, tensor).read();
+        const bool gptq = ends_with(tensor.name, gptq_mark);
+        if (!gptq && tensor.name.find(state_mark) == std::string::npos) continue;
+        PackedTensor one = gptq ? read_gptq(file, tensor) : Reader(file, tensor).read();
+        if (gptq && file.find(one.name) != nullptr)
+            file.reject("tensor ", shown(one.name), " is there beside ", shown(tensor.name));
         for (const SafeTensor *part : one.parts)
             if (!taken.emplace(part->name, true).second)
                 file.reject("tensor ", shown(part->name), " has two quantization states");
-        packed.emplace(one.name, std::move(one));
+        packed.emplace(gptq ? tensor.name : one.name, std::move(one));
     }
     std::vector<PackedTensor> all;
     for (const SafeTensor &tensor : file.tensors()) {
@@ -292,6 +296,9 @@ std::vector<PackedTensor> read_packed(const SafeTensors &file) {
             continue;
         }
         if (taken.count(tensor.name) != 0) continue;
+        if (ends_with(tensor.name, ".qzeros"))
+            file.reject("tensor ", shown(tensor.name),
+                        " belongs to a GPTQ weight whose qweight is missing; save the model again");
         for (const char *ending : part_endings)
             if (ends_with(tensor.name, ending) &&
                 file.find(tensor.name.substr(0, tensor.name.size() - strlen(ending))) != nullptr)
@@ -303,7 +310,8 @@ std::vector<PackedTensor> read_packed(const SafeTensors &file) {
 }
 
 std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, uint32_t block, uint64_t rows,
-                                     uint64_t cols) {
+                                     uint64_t cols, uint32_t gptq_version) {
+    if (is_gptq(format)) return gptq_parts(name, format, block, rows, cols, gptq_version);
     const qlora_weight_layout_info layout = weight_layout(format, block, rows, cols);
     const uint64_t codes = layout.plane_bytes[QLORA_PLANE_CODE], scales = layout.plane_bytes[QLORA_PLANE_SCALE];
     for (const Dtype &dtype : dtypes)
@@ -345,6 +353,7 @@ std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, ui
 std::vector<uint8_t> packed_bytes(const PackedPart &part, const qlora::Weight &weight, int32_t dtype) {
     const qlora_weight &about = *weight.get();
     std::vector<uint8_t> bytes;
+    if (part.content == PackedPart::gptq) return gptq_bytes(part, weight);
     if (part.content == PackedPart::plane) return weight.read_plane(part.plane_index);
     if (part.content == PackedPart::state) {
         float offset = 0;

@@ -41,7 +41,11 @@ void SafeTensors::parse() {
     in.skip(header_bytes, "header");
 
     for (const auto &[name, entry] : header.items()) {
-        if (name == "__metadata__") continue;
+        if (name == "__metadata__") {
+            for (const auto &[key, value] : entry.items())
+                if (value.is_string()) metadata_.emplace(key, value.get<std::string>());
+            continue;
+        }
         const std::string who = "tensor " + shown(name);
         SafeTensor tensor = {};
         tensor.name = name;
@@ -87,6 +91,11 @@ void SafeTensors::parse() {
     }
     if (next != file_.data() + file_.size())
         reject("the file is longer than its tensors; expected no bytes after the last");
+}
+
+const std::string *SafeTensors::metadata(const std::string &key) const {
+    const auto found = metadata_.find(key);
+    return found == metadata_.end() ? nullptr : &found->second;
 }
 
 const SafeTensor *SafeTensors::find(const std::string &name) const {
@@ -153,6 +162,7 @@ void SafeTensorsWriter::add(const std::string &name, const std::string &dtype, s
 
 std::string SafeTensorsWriter::head() const {
     Json header = Json::object();
+    for (const auto &[key, value] : metadata_) header["__metadata__"][key] = value;
     uint64_t offset = 0;
     for (const SafeTensor &tensor : tensors_) {
         if (header.contains(tensor.name)) fail("tensor ", shown(tensor.name), " would be written twice");

@@ -27,6 +27,7 @@ public:
 
     const std::string &path() const { return file_.path(); }
     const std::vector<SafeTensor> &tensors() const { return tensors_; } // in order of name
+    const std::string *metadata(const std::string &key) const; // null when absent
     const SafeTensor *find(const std::string &name) const;
     const SafeTensor &get(const std::string &name) const; // throws when absent
 
@@ -42,6 +43,7 @@ private:
     MappedFile file_;
     std::vector<SafeTensor> tensors_;
     std::unordered_map<std::string, size_t> index_;
+    std::unordered_map<std::string, std::string> metadata_;
 };
 
 class SafeTensorsWriter {
@@ -49,6 +51,7 @@ public:
     // Data must stay valid until save(), or is brought to it.
     void add_f32(const std::string &name, std::vector<uint64_t> shape, const float *data);
     void add(const std::string &name, const std::string &dtype, std::vector<uint64_t> shape, const void *data);
+    void add_metadata(const std::string &key, const std::string &value) { metadata_.emplace_back(key, value); }
     void save(const std::string &path) const;
     // produce(i) gives the bytes of tensor i, valid until the next call.
     void save(const std::string &path, const std::function<const void *(size_t)> &produce) const;
@@ -58,6 +61,7 @@ private:
     std::string head() const;
 
     std::vector<SafeTensor> tensors_;
+    std::vector<std::pair<std::string, std::string>> metadata_;
 };
 
 } // namespace finetune

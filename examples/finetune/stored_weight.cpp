@@ -1,6 +1,7 @@
 #include "stored_weight.h"
 
 #include "format_choice.h"
+#include "packed_gptq.h"
 
 namespace finetune {
 
@@ -34,6 +35,7 @@ qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &hos
 }
 
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored) {
+    if (stored.gptq.qweight != nullptr) return import_gptq(context, stored);
     qlora::Weight weight(context, stored.format, stored.rows, stored.cols, stored.block);
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
         if (stored.planes[plane] != nullptr) weight.write_plane(plane, stored.planes[plane]);

@@ -10,10 +10,15 @@ namespace finetune {
 
 struct StoredWeight {
     int32_t format = 0; // 0: nothing that the library decodes
-    uint32_t block = 0;
+    uint32_t block = 0, flags = 0;
     uint64_t rows = 0, cols = 0;
     int32_t dtype = 0; // the float type of the values that it stands for
     const uint8_t *planes[QLORA_PLANE_COUNT] = {};
+    // Tensors of a GPTQ checkpoint in place of planes. version 0: the zeros must tell.
+    struct {
+        const uint8_t *qweight, *qzeros, *scales, *index;
+        uint32_t version;
+    } gptq = {};
     bool decoded = false;    // by tables of the file that are not the library's: the file holds other planes
     std::vector<float> made; // memory of planes that the file does not hold in that form
 

@@ -20,7 +20,10 @@ qlora::Weight Converter::convert(const Choice &choice, Quality *quality) {
         const std::vector<float> before = decode(given);
         given = qlora::Weight();
         qlora::Weight weight(device_.context(), choice.format, stored.rows, stored.cols, choice.block);
-        quantize(choice, before, weight);
+        const auto ready = ready_ == nullptr ? HostWeights::const_iterator() : ready_->find(choice.tensor->name);
+        if (ready_ != nullptr && ready != ready_->end() && ready->second.format == choice.format)
+            weight = upload_weight(device_.context(), ready->second);
+        else quantize(choice, before, weight);
         *quality = compare(choice, before, decode(weight));
         return weight;
     } catch (const qlora::Error &error) {

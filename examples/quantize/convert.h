@@ -1,7 +1,7 @@
 // Values on their way from one format to another, through the library, and what the way cost them.
 #pragma once
 
-#include "device.h"
+#include "calibrate.h"
 #include "importance.h"
 #include "plan.h"
 
@@ -19,6 +19,9 @@ class Converter {
 public:
     Converter(const Source &source, const Command &command, const Importance &importance);
 
+    // Weights that calibration has made already; they must live as long as the object.
+    void take(const HostWeights *ready) { ready_ = ready; }
+    Device &own_device() { return device_; }
     // The weight in the chosen format. Errors are measured against the values that the source stands for.
     qlora::Weight convert(const Choice &choice, Quality *quality);
     const std::string &device() const { return device_.name(); }
@@ -31,6 +34,7 @@ private:
     const Source &source_;
     const Command &command_;
     const Importance &importance_;
+    const HostWeights *ready_ = nullptr;
     Device device_;
 };
 

@@ -69,8 +69,8 @@ const int quantized_place = 2;
 
 } // namespace
 
-Output::Output(std::vector<Choice> choices, Container container, const Gguf *keys)
-    : container_(container), choices_(std::move(choices)) {
+Output::Output(std::vector<Choice> choices, Container container, const Gguf *keys, uint32_t gptq_version)
+    : container_(container), gptq_version_(gptq_version), choices_(std::move(choices)) {
     if (container == Container::gguf) lay_out_gguf(keys);
     else lay_out_safetensors();
 }
@@ -94,7 +94,36 @@ void Output::lay_out_gguf(const Gguf *keys) {
     }
 }
 
+// What loaders of GPTQ checkpoints ask for, as quantize_config.json has it; one version of zeros for all tensors.
+void Output::add_gptq_metadata() {
+    const Choice *first = nullptr, *kept = nullptr;
+    for (const Choice &choice : choices_) {
+        if (!is_gptq(choice.format)) continue;
+        if (first == nullptr) first = &choice;
+        if (!choice.untouched()) continue;
+        if (kept != nullptr && kept->tensor->weight.gptq.version != choice.tensor->weight.gptq.version)
+            fail("the source mixes versions of GPTQ zeros");
+        kept = &choice;
+    }
+    if (first == nullptr) return;
+    const uint32_t version = kept == nullptr ? 0 : kept->tensor->weight.gptq.version;
+    if (kept != nullptr && gptq_version_ != 0 && gptq_version_ != version)
+        fail("--gptq-version ", gptq_version_, ": weights that stay as they are have ",
+             version == 0 ? "no version" : "another version", "; convert to f32 and back");
+    const bool unknown = kept != nullptr && version == 0; // symmetric weights that nothing describes stay so
+    if (gptq_version_ == 0) gptq_version_ = version == 0 ? 1 : version;
+    const uint32_t block = first->block == 0 ? qlora::format_query(first->format).block : first->block;
+    safetensors_.add_metadata("format", "pt");
+    safetensors_.add_metadata("quant_method", "gptq");
+    safetensors_.add_metadata("bits", std::to_string(qlora::format_query(first->format).bits));
+    safetensors_.add_metadata("group_size", std::to_string(block));
+    safetensors_.add_metadata("desc_act", (first->tensor->weight.flags & QLORA_WEIGHT_INDEXED) != 0 ? "true" : "false");
+    safetensors_.add_metadata("sym", "false");
+    if (!unknown) safetensors_.add_metadata("checkpoint_format", gptq_version_ == 1 ? "gptq" : "gptq_v2");
+}
+
 void Output::lay_out_safetensors() {
+    add_gptq_metadata();
     std::vector<std::pair<int, std::vector<Slot>>> groups;
     for (size_t i = 0; i < choices_.size(); ++i) {
         const Choice &choice = choices_[i];
@@ -112,7 +141,7 @@ void Output::lay_out_safetensors() {
         } else {
             std::vector<Slot> slots;
             for (PackedPart &part :
-                 packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows, tensor.weight.cols))
+                 packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows, tensor.weight.cols, gptq_version_))
                 slots.push_back({i, nullptr, std::move(part)});
             groups.push_back({quantized_place, std::move(slots)});
         }

@@ -10,7 +10,7 @@ namespace quantize {
 class Output {
 public:
     // keys: where a GGUF file's keys come from; null for none.
-    Output(std::vector<Choice> choices, Container container, const Gguf *keys);
+    Output(std::vector<Choice> choices, Container container, const Gguf *keys, uint32_t gptq_version = 0);
 
     uint64_t file_bytes() const {
         return container_ == Container::gguf ? gguf_.file_bytes() : safetensors_.file_bytes();
@@ -31,7 +31,10 @@ private:
     void lay_out_gguf(const Gguf *keys);
     void lay_out_safetensors();
 
+    void add_gptq_metadata();
+
     Container container_;
+    uint32_t gptq_version_; // 0: that of the source, else 1
     std::vector<Choice> choices_;
     std::vector<Slot> slots_;
     GgufWriter gguf_;

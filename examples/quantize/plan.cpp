@@ -2,6 +2,7 @@
 
 #include "format_choice.h"
 #include "output.h"
+#include "packed_gptq.h"
 #include "report.h"
 
 #include <fnmatch.h>
@@ -50,7 +51,12 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
             choice.asked = true;
             choice.format = fitting_format(wanted, weight.cols);
             choice.block = choice.format == wanted ? chosen_block(wanted, command.block) : 0;
-            if (choice.format != wanted) choice.note = columns_note(weight.cols, wanted, choice.format);
+            if (is_gptq(wanted) && !fits_gptq_words(wanted, weight.rows, weight.cols)) {
+                choice.format = QLORA_FORMAT_F16;
+                choice.block = 0;
+                choice.note = std::to_string(weight.rows) + " x " + std::to_string(weight.cols) + " " +
+                              format_name(wanted) + " codes do not fill 32-bit words both ways: f16 instead";
+            } else if (choice.format != wanted) choice.note = columns_note(weight.cols, wanted, choice.format);
         }
         if (container == Container::gguf && choice.format != 0 && ggml_type(choice.format) == nullptr)
             fail(source.path(), ": tensor ", shown(tensor.name), ": GGUF has no type for ", format_name(choice.format),

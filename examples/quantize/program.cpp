@@ -50,15 +50,35 @@ void print_row(Progress &progress, const Choice &choice, const Quality &quality)
                  quality.decibels(), quality.largest, choice.note.c_str());
 }
 
+// Linear weights fitted to the text of --calibrate; none without it.
+HostWeights calibrated(const Source &source, const Command &command, Device &device, FILE *out) {
+    if (command.calibrate.empty()) return {};
+    if (source.gguf() == nullptr)
+        fail("--calibrate: calibration runs the model, which needs a GGUF file; ", source.path(), " is none");
+    const std::vector<Batch> windows =
+        calibration_windows(command.calibrate, command.calibrate_tokens, *source.gguf());
+    CalibrationDevice calibrating(device, command.threads);
+    fprintf(out, "calibration with %zu windows of %llu tokens of %s on %s\n", windows.size(),
+            static_cast<unsigned long long>(windows[0].tokens()), command.calibrate.c_str(),
+            (*calibrating).name().c_str());
+    return calibrate(*calibrating, *source.gguf(), windows, {command.format, command.block},
+                     [out](const CalibrationReport &report) {
+                         fprintf(out, "  %s\n", calibration_line(report).c_str());
+                         fflush(out);
+                     });
+}
+
 void convert_file(const Source &source, const Command &command, FILE *out) {
     const Importance importance = command.importance.empty() ? Importance() : Importance(command.importance);
     const bool to_gguf = command.out.size() > 5 && command.out.compare(command.out.size() - 5, 5, ".gguf") == 0;
     const Container container = to_gguf ? Container::gguf : Container::safetensors;
     const std::unique_ptr<Gguf> other = command.keys.empty() ? nullptr : std::make_unique<Gguf>(command.keys);
     const Gguf *keys = other ? other.get() : source.gguf();
-    const Output output(choose(source, container, command.format, command), container, keys);
+    const Output output(choose(source, container, command.format, command), container, keys, command.gptq_version);
     Converter converter(source, command, importance);
     check_writable(command.out);
+    const HostWeights ready = calibrated(source, command, converter.own_device(), out);
+    if (!ready.empty()) converter.take(&ready);
 
     uint64_t values = 0;
     for (const Choice &choice : output.choices()) values += choice.same() ? 0 : choice.tensor->elements;
