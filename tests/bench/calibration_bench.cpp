@@ -120,26 +120,26 @@ void bench_calibration(Bench &bench) {
     }
     if (!bench.wanted("quantize_gptq", shape, "gptq4/f32")) return;
     const qlora::Buffer values = bench.random(f32, rows * cols, 2, 0.02);
-    // Rows do not touch each other: ref repeats the first four.
-    const auto calibrate = [&](const qlora::Context &context, const qlora::Weight &weight, const qlora::Buffer &from, const qlora::Buffer &with, const qlora::Buffer &space) {
+    // Rows do not touch each other: ref repeats the first four. Without space the answer is how much is needed.
+    const auto calibrate = [&](const qlora::Context &context, const qlora::Weight &weight, const qlora::Buffer &from, const qlora::Buffer &with, const qlora::Buffer *space) {
         auto args = qlora::make<qlora_quantize_gptq_args>();
         args.flags = QLORA_FLAG_ACT_ORDER | QLORA_FLAG_STATIC_GROUPS;
         args.weight = weight.get();
         args.src = qlora::tensor(f32, weight.get()->rows, cols, from.span());
         args.hessian = with.span();
-        args.scratch = space.span();
-        if (space.size() == 0) return context.operation_scratch(QLORA_OP_QUANTIZE_GPTQ, args);
+        if (space == nullptr) return context.operation_scratch(QLORA_OP_QUANTIZE_GPTQ, args);
+        args.scratch = space->span();
         context.weight_quantize_gptq(args);
         return uint64_t(0);
     };
     const qlora::Weight weight(bench.context(), QLORA_FORMAT_GPTQ4, rows, cols), few(bench.ref(), QLORA_FORMAT_GPTQ4, 4, cols);
-    const qlora::Buffer space(bench.context(), calibrate(bench.context(), weight, values, hessian, qlora::Buffer()));
+    const qlora::Buffer space(bench.context(), calibrate(bench.context(), weight, values, hessian, nullptr));
     Bench::Row row = {QLORA_OP_QUANTIZE_GPTQ, f32, "quantize_gptq", shape, "gptq4/f32", 0, {}, {}, double((rows * cols + cols * cols) * 4), double(rows) * double(cols) * double(cols) + double(cols) * double(cols) * double(cols), 0};
-    row.ours = bench.time([&](uint64_t) { calibrate(bench.context(), weight, values, hessian, space); });
+    row.ours = bench.time([&](uint64_t) { calibrate(bench.context(), weight, values, hessian, &space); });
     const std::vector<float> first = floats(values);
     const qlora::Buffer values_ref(bench.ref(), std::vector<float>(first.begin(), first.begin() + int64_t(4 * cols))), hessian_ref(bench.ref(), floats(hessian));
-    const qlora::Buffer space_ref(bench.ref(), calibrate(bench.ref(), few, values_ref, hessian_ref, qlora::Buffer()));
-    calibrate(bench.ref(), few, values_ref, hessian_ref, space_ref);
+    const qlora::Buffer space_ref(bench.ref(), calibrate(bench.ref(), few, values_ref, hessian_ref, nullptr));
+    calibrate(bench.ref(), few, values_ref, hessian_ref, &space_ref);
     std::vector<uint8_t> found = weight.read_plane(QLORA_PLANE_CODE), wanted = few.read_plane(QLORA_PLANE_CODE);
     found.resize(wanted.size());
     row.error = double(different_elements(found, wanted, 1)) / double(wanted.size());
