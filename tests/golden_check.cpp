@@ -277,6 +277,12 @@ struct Checker {
     // <name>.<M>x<K>x<N>: LLM.int8() with thresholds 0 and 6.
     void int8_rows(const std::string &group) {
         std::printf("%-20s", group.c_str());
+        if (!context.operation_supports(QLORA_OP_QUANTIZE, QLORA_FORMAT_INT8, QLORA_FORMAT_F32)) {
+            for (const char *part : {".A", ".B", ".qb", ".sb", ".t0.qa", ".t0.sa", ".t6.qa", ".t6.sa", ".t6.outcols", ".c32", ".out", ".linear8bitlt_t6"}) take(group + part);
+            absent++;
+            std::printf(" format ABSENT");
+            return verdict(true);
+        }
         bool good = rows_of_bytes(group + ".B", group + ".qb", group + ".sb");
         good = rows_of_bytes(group + ".A", group + ".t0.qa", group + ".t0.sa") && good;
         if (!context.operation_supports(QLORA_OP_INT8_MATMUL, QLORA_FORMAT_INT8, QLORA_FORMAT_F32)) {
@@ -393,7 +399,7 @@ int check_file(const std::string &path, const Tensors &tensors, const qlora::Con
         if (!checker.seen.count(entry.first)) unknown[split(entry.first)[0] + "...." + split(entry.first).back()]++;
     for (const std::string &line : skipped) std::printf("skipped   %s\n", line.c_str());
     for (const auto &entry : unknown) std::printf("not used  %s (%llu tensors)\n", entry.first.c_str(), (unsigned long long)entry.second);
-    std::printf("%s on %s: %llu groups, %llu failed; %llu codes, %llu ties, %llu encoders absent\n", path.c_str(), context.query().name, (unsigned long long)checker.groups,
+    std::printf("%s on %s: %llu groups, %llu failed; %llu codes, %llu ties, %llu absent\n", path.c_str(), context.query().name, (unsigned long long)checker.groups,
                 (unsigned long long)checker.failures, (unsigned long long)checker.codes, (unsigned long long)checker.ties, (unsigned long long)checker.absent);
     if (checker.groups == 0) std::printf("nothing in this file was checked\n");
     return checker.failures || checker.groups == 0 ? 1 : 0;
