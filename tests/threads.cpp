@@ -72,7 +72,7 @@ TEST_CASE("cpu results do not depend on the number of threads or on who runs the
         }
         for (const Operation &operation : all_operations())
             for (size_t c = 0; c < operation.cases.size(); c++) {
-                if (mix(operation.number, c) % std::max<size_t>(3, operation.cases.size() / 64) != 0) continue; // some 64 of them, the large ones among it
+                if (mix(operation.number, c) % std::max<size_t>(3, operation.cases.size() / 24) != 0) continue; // some 24 of them, the large ones among it
                 const Case &one = operation.cases[c];
                 if (!contexts[0].operation_supports(operation.number, one.format, one.type)) continue;
                 const std::vector<Output> expected = outputs_of(one, contexts[2]); // one thread
