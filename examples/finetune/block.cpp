@@ -150,8 +150,7 @@ void forward_norm(Pass &pass, const qlora_tensor &x, const qlora::Buffer &weight
     pass.device.run(QLORA_OP_RMS_NORM, qlora_rms_norm_forward, args);
 }
 
-void forward_attention(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x,
-                       const KeyValueCache *cache) {
+void forward_attention(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x, const KeyValueCache *cache) {
     const qlora_tensor normed = pass.view(space.normed, pass.model.shape().embedding);
     auto attention = attention_args<qlora_attention_args>(pass, space);
     const qlora_tensor k = cache ? cache->new_k : attention.k, v = cache ? cache->new_v : attention.v;

@@ -88,8 +88,8 @@ private:
         const ModelShape &shape = model_.shape();
         const uint64_t width = shape.embedding;
         gather(space_.normed, width, [&](Pass &pass, qlora_span x) {
-            forward_norm(pass, pass.view(x, width), model_.layer(layer).attention_norm,
-                         pass.view(space_.normed, width), space_.rstd);
+            forward_norm(pass, pass.view(x, width), model_.layer(layer).attention_norm, pass.view(space_.normed, width),
+                         space_.rstd);
         });
         for (Linear which : {linear_q, linear_k, linear_v}) quantize(layer, which);
         gather(space_.attended, shape.q_width(),

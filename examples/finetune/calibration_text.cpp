@@ -52,8 +52,7 @@ std::vector<Batch> read_calibration(const std::string &source, const Tokenizer *
 std::vector<Batch> calibration_windows(const std::string &source, uint64_t tokens, const Gguf &file) {
     const ModelShape shape = read_model_shape(file);
     std::unique_ptr<Tokenizer> tokenizer;
-    if (file.find_string("tokenizer.ggml.model").value_or("") == "llama")
-        tokenizer = std::make_unique<Tokenizer>(file);
+    if (file.find_string("tokenizer.ggml.model").value_or("") == "llama") tokenizer = std::make_unique<Tokenizer>(file);
     const uint32_t window = std::min(usual_window, shape.context);
     return read_calibration(source, tokenizer.get(), shape.vocabulary, tokens, window);
 }

@@ -10,8 +10,8 @@
 namespace finetune {
 
 struct Options {
-    std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics, perplexity_table,
-        calibrate;
+    std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics,
+        perplexity_table, calibrate;
     std::string device = "auto", compute = "f32", activations = "", quant = "";
     uint32_t quant_block = 0, threads = 0;
     uint64_t calibrate_tokens = 65536;

@@ -17,14 +17,16 @@ const std::string weight_ending = ".weight";
 
 // The name before its ending, when it has that ending.
 std::string stem(const std::string &name, const std::string &ending) {
-    const bool has = name.size() > ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
+    const bool has =
+        name.size() > ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
     return has ? name.substr(0, name.size() - ending.size()) : name;
 }
 
 const SafeTensor &matrix(const SafeTensors &file, const std::string &name, const char *dtype) {
     const SafeTensor *tensor = file.find(name);
     if (tensor == nullptr)
-        file.reject("tensor ", shown(name), " of a GPTQ weight is missing; the file is incomplete, save the model again");
+        file.reject("tensor ", shown(name),
+                    " of a GPTQ weight is missing; the file is incomplete, save the model again");
     if (tensor->dtype != dtype || tensor->shape.size() != 2 || tensor->elements == 0)
         file.reject("tensor ", shown(name), ": expected a matrix of ", dtype, " values in a GPTQ weight");
     return *tensor;
@@ -39,7 +41,8 @@ uint32_t version_named(const SafeTensors &file, const std::string &name) {
 uint32_t find_version(const SafeTensors &file) {
     if (const std::string *said = file.metadata("checkpoint_format")) return version_named(file, *said);
     const size_t slash = file.path().rfind('/');
-    const std::string path = (slash == std::string::npos ? "" : file.path().substr(0, slash + 1)) + "quantize_config.json";
+    const std::string path =
+        (slash == std::string::npos ? "" : file.path().substr(0, slash + 1)) + "quantize_config.json";
     if (access(path.c_str(), R_OK) != 0) return 0;
     const MappedFile config(path);
     const Json json = parse_json(config.text(), path, 8);
@@ -69,7 +72,8 @@ Sizes sizes_of(int32_t format, uint32_t block, uint64_t rows, uint64_t cols) {
     const uint64_t bits = qlora::format_query(format).bits;
     if (block == 0) block = qlora::format_query(format).block;
     const uint64_t groups = (cols + block - 1) / block;
-    return {rows, cols, groups, cols * bits / 32 * rows * 4, groups * (rows * bits / 32) * 4, groups * rows * 2, cols * 4};
+    return {rows,    cols, groups, cols * bits / 32 * rows * 4, groups * (rows * bits / 32) * 4, groups * rows * 2,
+            cols * 4};
 }
 
 // A weight with planes in host memory, and the checkpoint's tensors around it.
@@ -141,8 +145,8 @@ PackedTensor read_gptq(const SafeTensors &file, const SafeTensor &qweight) {
         bool straight = first > 0 && (cols + first - 1) / first == groups;
         for (uint64_t c = 0; c < cols; ++c) {
             if (group[c] < 0 || uint64_t(group[c]) >= groups)
-                file.reject("tensor ", shown(index->name), ": element ", c, " is ", group[c], ", but there are ", groups,
-                            " groups");
+                file.reject("tensor ", shown(index->name), ": element ", c, " is ", group[c], ", but there are ",
+                            groups, " groups");
             straight = straight && uint64_t(group[c]) == c / first;
         }
         if (straight) weight.block = static_cast<uint32_t>(first);

@@ -38,7 +38,8 @@ class Quantizer {
 public:
     Quantizer(const Options &options, const Gguf &file, Device &device)
         : options_(options), file_(file), device_(device), calibrating_(device, options.threads) {
-        if (!options.calibrate.empty()) windows_ = calibration_windows(options.calibrate, options.calibrate_tokens, file);
+        if (!options.calibrate.empty())
+            windows_ = calibration_windows(options.calibrate, options.calibrate_tokens, file);
     }
 
     Model model(const FormatChoice &choice) {

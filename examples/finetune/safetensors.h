@@ -27,7 +27,7 @@ public:
 
     const std::string &path() const { return file_.path(); }
     const std::vector<SafeTensor> &tensors() const { return tensors_; } // in order of name
-    const std::string *metadata(const std::string &key) const; // null when absent
+    const std::string *metadata(const std::string &key) const;          // null when absent
     const SafeTensor *find(const std::string &name) const;
     const SafeTensor &get(const std::string &name) const; // throws when absent
 

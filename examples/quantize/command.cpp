@@ -80,9 +80,10 @@ bool parse_command(int argc, const char *const *argv, FILE *out, Command *comman
     app.add_option(
         "--importance", command->importance,
         "importance of columns: safetensors with an f32 vector by each tensor's name, or llama.cpp's GGUF imatrix");
-    app.add_option("--calibrate", command->calibrate,
-                   "fit gptq2 to gptq8 weights of a GGUF llama model to this text: a text file, JSON lines, or token ids "
-                   "FILE.safetensors:NAME or FILE.json:KEY");
+    app.add_option(
+        "--calibrate", command->calibrate,
+        "fit gptq2 to gptq8 weights of a GGUF llama model to this text: a text file, JSON lines, or token ids "
+        "FILE.safetensors:NAME or FILE.json:KEY");
     app.add_option("--calibrate-tokens", command->calibrate_tokens, "most tokens of that text")->capture_default_str();
     app.add_option("--gptq-version", command->gptq_version,
                    "how a GPTQ checkpoint stores zeros: 1 (gptq: zero - 1) or 2 (gptq_v2); 0 as the source, else 1")

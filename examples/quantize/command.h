@@ -24,7 +24,7 @@ struct Command {
     bool plan = false, stochastic = false;
     uint64_t seed = 0, calibrate_tokens = 65536;
     uint32_t gptq_version = 0; // of the checkpoint to write; 0: that of the source, else 1
-    int32_t power = 0; // QLORA_POWER_*
+    int32_t power = 0;         // QLORA_POWER_*
 };
 
 // False when the program should end well at once (--help). Throws Error for what makes no sense.

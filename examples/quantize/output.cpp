@@ -140,8 +140,8 @@ void Output::lay_out_safetensors() {
             groups.push_back({place(parts[0].dtype), {{i, data_of(choice), parts[0]}}});
         } else {
             std::vector<Slot> slots;
-            for (PackedPart &part :
-                 packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows, tensor.weight.cols, gptq_version_))
+            for (PackedPart &part : packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows,
+                                                 tensor.weight.cols, gptq_version_))
                 slots.push_back({i, nullptr, std::move(part)});
             groups.push_back({quantized_place, std::move(slots)});
         }

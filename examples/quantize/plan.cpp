@@ -51,7 +51,8 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
             choice.asked = true;
             choice.format = fitting_format(wanted, weight.cols);
             choice.block = choice.format == wanted ? chosen_block(wanted, command.block) : 0;
-            if (is_gptq(wanted) && !fits_gptq_words(wanted, weight.rows, weight.cols)) {
+            if (container == Container::safetensors && is_gptq(wanted) &&
+                !fits_gptq_words(wanted, weight.rows, weight.cols)) {
                 choice.format = QLORA_FORMAT_F16;
                 choice.block = 0;
                 choice.note = std::to_string(weight.rows) + " x " + std::to_string(weight.cols) + " " +

@@ -55,8 +55,7 @@ HostWeights calibrated(const Source &source, const Command &command, Device &dev
     if (command.calibrate.empty()) return {};
     if (source.gguf() == nullptr)
         fail("--calibrate: calibration runs the model, which needs a GGUF file; ", source.path(), " is none");
-    const std::vector<Batch> windows =
-        calibration_windows(command.calibrate, command.calibrate_tokens, *source.gguf());
+    const std::vector<Batch> windows = calibration_windows(command.calibrate, command.calibrate_tokens, *source.gguf());
     CalibrationDevice calibrating(device, command.threads);
     fprintf(out, "calibration with %zu windows of %llu tokens of %s on %s\n", windows.size(),
             static_cast<unsigned long long>(windows[0].tokens()), command.calibrate.c_str(),
