@@ -13,7 +13,7 @@ namespace {
 const uint64_t nested_block = 256;
 const std::string state_mark = ".quant_state.", state_of_bitsandbytes = "bitsandbytes__", state_of_ours = "qlora__";
 const char *const part_endings[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map",
-                                    ".scale", ".group_scale", ".group_zero"};
+                                    ".scale"};
 
 struct Dtype {
     int32_t type;
@@ -110,7 +110,7 @@ private:
             return named_format(type + (json_.contains("nested_blocksize") ? "-dq" : ""), "");
         int32_t format = 0;
         if (kind_ == state_of_ours + type && qlora_format_find(type.c_str(), &format) == QLORA_OK &&
-            !is_bitsandbytes(format) && !is_float(format))
+            !is_bitsandbytes(format) && !is_float(format) && !is_gptq(format))
             return format;
         file_.reject(who_, ": quant_type ", shown(type), " under this name is unknown");
     }
@@ -152,11 +152,6 @@ private:
         StoredWeight &weight = packed_.weight;
         const uint64_t scale_bytes = layout.plane_bytes[QLORA_PLANE_SCALE];
         if (scale_bytes == 0) return;
-        if (const uint64_t zero_bytes = layout.plane_bytes[QLORA_PLANE_ZERO]) {
-            weight.planes[QLORA_PLANE_SCALE] = checked(add_part(".group_scale"), "F16", scale_bytes);
-            weight.planes[QLORA_PLANE_ZERO] = checked(add_part(".group_zero"), "U8", zero_bytes);
-            return;
-        }
         if (!has_table(weight.format)) {
             const uint64_t block = weight.block == 0 ? weight.cols : weight.block; // 0 means a row
             const bool floats = scale_bytes * block >= weight.rows * weight.cols * 4;
@@ -321,11 +316,9 @@ std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, ui
     std::vector<PackedPart> parts;
     const auto add = [&](PackedPart::Content content, int plane, const char *ending, const char *dtype,
                          uint64_t bytes) {
-        const uint64_t element = dtype[0] == 'U' ? 1 : dtype[1] == '1' ? 2 : 4;
-        parts.push_back({content, plane, name + ending, dtype, {bytes / element}, bytes});
+        parts.push_back({content, plane, name + ending, dtype, {bytes / (dtype[0] == 'F' ? 4 : 1)}, bytes});
     };
     // Floats first: their places in the file are multiples of 4 then.
-    const uint64_t zeros = layout.plane_bytes[QLORA_PLANE_ZERO];
     const bool nested = is_nested(format);
     const bool powers = scales > 0 && scales * (block == 0 ? cols : block) < rows * cols * 4 && !nested;
     if (has_table(format))
@@ -334,10 +327,7 @@ std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, ui
         add(PackedPart::plane, QLORA_PLANE_NESTED, ".nested_absmax", "F32", layout.plane_bytes[QLORA_PLANE_NESTED]);
         add(PackedPart::nested_table, 0, ".nested_quant_map", "F32", 256 * 4);
     }
-    if (zeros > 0) {
-        add(PackedPart::plane, QLORA_PLANE_SCALE, ".group_scale", "F16", scales);
-        add(PackedPart::plane, QLORA_PLANE_ZERO, ".group_zero", "U8", zeros);
-    } else if (scales > 0)
+    if (scales > 0)
         add(PackedPart::plane, QLORA_PLANE_SCALE, powers ? ".scale" : ".absmax", nested || powers ? "U8" : "F32",
             scales);
     add(PackedPart::plane, QLORA_PLANE_CODE, "", "U8", codes);
