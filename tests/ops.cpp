@@ -69,14 +69,14 @@ double judge(const std::vector<Output> &outputs, const std::vector<Output> &expe
     return worst;
 }
 
-// A software device takes minutes where a GPU takes seconds: there a fifth of the cases is run, drawn at random but always the same, unless
-// QLORA_TEST_ALL is set; of the many rows that differ in their decoder alone, a fifteenth. QLORA_TEST_SHARE=n takes the n-th part of
+// A software device takes minutes where a GPU takes seconds: there a twelfth of the cases is run, drawn at random but always the same, unless
+// QLORA_TEST_ALL is set; of the many rows that differ in their decoder alone, a fortieth. QLORA_TEST_SHARE=n takes the n-th part of
 // that. How many were left out is printed.
 bool left_out(const Target &target, const Operation &operation, const Case &one, uint64_t number) {
     const bool software = std::string(shared_context(target).query().name).find("llvmpipe") != std::string::npos;
     const qlora::FormatRow *row = qlora::format_row(one.format);
     const char *part = std::getenv("QLORA_TEST_SHARE");
-    const uint64_t share = (row && row->codec >= qlora::Codec::BLOCK ? 15 : 5) * uint64_t(part ? std::max(1, std::atoi(part)) : 1);
+    const uint64_t share = (row && row->codec >= qlora::Codec::BLOCK ? 40 : 12) * uint64_t(part ? std::max(1, std::atoi(part)) : 1);
     return software && !std::getenv("QLORA_TEST_ALL") && operation.cases.size() >= 20 && mix(operation.number, number) % share != 0;
 }
 
