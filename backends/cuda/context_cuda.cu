@@ -104,7 +104,7 @@ int32_t synchronize(Context &context) {
 
 // Every row of formats.def has a decoder here, and an encoder but for GPTQ's, which is calibrated on the host.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
-    if (operation == QLORA_OP_HESSIAN || operation == QLORA_OP_QUANTIZE_GPTQ) return false;
+    if (operation == QLORA_OP_QUANTIZE_GPTQ) return false;
     return operation != QLORA_OP_QUANTIZE || format_row(format)->codec != Codec::AFFINE;
 }
 

@@ -48,20 +48,36 @@ static __device__ __forceinline__ void multiply_add(int (&sum)[4], const uint32_
 template <int ROWS> struct Stage {
     static constexpr int bytes = ROWS * step_bytes, chunks = ROWS * step_chunks / threads;
     static __device__ __forceinline__ int place(int row, int chunk) { return row * step_bytes + ((chunk ^ (row >> 1 & 3)) << 4); }
-    // Rows first .. first + ROWS of an operand, bytes k .. k + 64.
-    static __device__ __forceinline__ void copy(uint8_t *stage, const int8_t *data, int64_t stride, bool words, int64_t first, int64_t rows, int64_t k, int64_t depth) {
+};
+
+// Where a thread reads its chunks of an operand: rows `threads / 4` apart, 64 bytes further each step.
+template <int ROWS> struct Reader {
+    const int8_t *data, *place;
+    int64_t apart, left; // left: bytes of a row from place on
+    uint32_t exists;     // bit i: the row of chunk i
+    bool words;
+    int offset;          // in a stage
+    __device__ __forceinline__ Reader(const int8_t *data, int64_t stride, bool words, int64_t first, int64_t rows, int64_t depth)
+        : data(data), apart(stride * (threads / step_chunks)), exists(0), words(words) {
         const int row = threadIdx.x / step_chunks, chunk = threadIdx.x % step_chunks;
-        const int64_t byte = k + chunk * 16;
+        place = data + (first + row) * stride + chunk * 16;
+        left = depth - chunk * 16;
+        offset = Stage<ROWS>::place(row, chunk);
 #pragma unroll
-        for (int i = 0; i < chunks; i++) {
-            const int r = row + i * (threads / step_chunks);
-            uint8_t *dst = stage + place(r, chunk);
-            const bool exists = first + r < rows && byte < depth;
-            const int8_t *src = data + (exists ? (first + r) * stride + byte : 0);
-            if (words) copy_chunk(dst, src, exists);
+        for (int i = 0; i < Stage<ROWS>::chunks; i++) exists |= (first + row + i * (threads / step_chunks) < rows ? 1u : 0u) << i;
+    }
+    __device__ __forceinline__ void copy(uint8_t *stage) {
+#pragma unroll
+        for (int i = 0; i < Stage<ROWS>::chunks; i++) {
+            uint8_t *dst = stage + offset + i * (threads / step_chunks) * step_bytes;
+            const bool here = left > 0 && (exists >> i & 1);
+            const int8_t *src = here ? place + i * apart : data;
+            if (words) copy_chunk(dst, src, here);
             else
-                for (int j = 0; j < 16; j++) dst[j] = exists && byte + j < depth ? uint8_t(src[j]) : 0;
+                for (int j = 0; j < 16; j++) dst[j] = here && j < left ? uint8_t(src[j]) : 0;
         }
+        place += step_bytes;
+        left -= step_bytes;
     }
 };
 
@@ -163,25 +179,33 @@ static __global__ void __launch_bounds__(threads, blocks_per_processor<TILE_M, T
     const int64_t m = int64_t(blockIdx.x % tiles_m) * TILE_M, n = int64_t(blockIdx.x / tiles_m) * TILE_N; // neighbours read the same rows of b
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_m = warp % 2 * warp_m, first_n = warp / 2 * warp_n;
     const int steps = int((p.k + step_bytes - 1) / step_bytes);
-    const auto copy = [&](int step) {
-        uint8_t *stage = shared + step % stages * stage_bytes;
-        StageA::copy(stage, p.a, p.a_stride, true, m, p.m, int64_t(step) * step_bytes, p.a_stride);
-        StageB::copy(stage + StageA::bytes, p.b, p.b_stride, p.b_words, n, p.n, int64_t(step) * step_bytes, p.k);
+    Reader<TILE_M> read_a(p.a, p.a_stride, true, m, p.m, p.a_stride);
+    Reader<TILE_N> read_b(p.b, p.b_stride, p.b_words, n, p.n, p.k);
+    uint8_t *const end = shared + stages * stage_bytes;
+    uint8_t *filled = shared;
+    const auto copy = [&] { // the next step's bytes into the next stage
+        read_a.copy(filled);
+        read_b.copy(filled + StageA::bytes);
+        filled += stage_bytes;
+        if (filled == end) filled = shared;
     };
     for (int step = 0; step < stages - 1; step++) {
-        if (step < steps) copy(step);
+        if (step < steps) copy();
         close_group();
     }
     // Rows of ldmatrix: of a lane % 16, of b lane % 8 and the next eight; permutations depend on the lane only.
     const int row_a = first_m + lane % 16, row_b = first_n + lane % 8 + lane / 16 * 8;
     int sum[blocks_m][blocks_n][4] = {};
+    const uint8_t *stage = shared;
     for (int step = 0; step < steps; step++) {
         if (stages == 4) wait_groups<2>();
         else wait_groups<0>();
         __syncthreads();
-        if (step + stages - 1 < steps) copy(step + stages - 1);
+        if (step + stages - 1 < steps) copy();
         close_group();
-        const uint8_t *a = shared + step % stages * stage_bytes, *b = a + StageA::bytes;
+        const uint8_t *a = stage, *b = a + StageA::bytes;
+        stage += stage_bytes;
+        if (stage == end) stage = shared;
 #pragma unroll
         for (int k = 0; k < step_chunks; k += 2) {
             uint32_t left[blocks_m][4], right[(blocks_n + 1) / 2][4];
