@@ -142,7 +142,9 @@ Epilogue epilogue_of(const qlora_tensor &y, const float *bias, bool accumulate) 
 
 } // namespace
 
-uint64_t int8_matmul_scratch(Context &, const qlora_int8_matmul_args &args) { return Forward(args, Carver()).bytes; }
+uint64_t int8_matmul_scratch(Context &context, const qlora_int8_matmul_args &args) {
+    return Forward(args, Carver()).bytes + multiply_int8_scratch(context, int64_t(args.x.rows), int64_t(args.weight->rows), int64_t(args.weight->cols));
+}
 
 int32_t int8_matmul(Context &context, const qlora_int8_matmul_args &args) {
     DeviceScope scope(context);
@@ -164,7 +166,7 @@ int32_t int8_matmul(Context &context, const qlora_int8_matmul_args &args) {
         const Gathering gathering = {pieces.flags, w.cols, pieces.count, pieces.columns, rows.x, w, pieces.codes, rows.stride, pieces.x_compact, pieces.w_compact};
         const uint64_t blocks = std::min<uint64_t>(ceil_divide(args.x.rows + weight.rows, 32), uint64_t(state_of(context).multiprocessors) * 4);
         QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(blocks)), threads}, gather_kernel, gathering));
-        product.outliers = Int8Outliers{pieces.count, pieces.columns, pieces.x_compact, pieces.w_compact, rows.x, w};
+        product.outliers = Int8Outliers{pieces.count, pieces.columns, pieces.x_compact, pieces.w_compact, rows.x, w, 0};
     }
     product.m = rows.x.rows;
     product.n = w.rows;
@@ -179,10 +181,14 @@ int32_t int8_matmul(Context &context, const qlora_int8_matmul_args &args) {
     product.one_b_scale = one_scale(weight);
     product.factor = int8_product;
     product.y = epilogue_of(args.y, args.bias.handle ? address<const float>(args.bias) : nullptr, args.flags & QLORA_FLAG_ACCUMULATE);
-    return multiply_int8(context, stream, product);
+    Carver rest(args.scratch);
+    rest.bytes = pieces.bytes;
+    return multiply_int8(context, stream, product, rest);
 }
 
-uint64_t int8_matmul_grad_scratch(Context &, const qlora_int8_matmul_grad_args &args) { return Backward(args, Carver()).bytes; }
+uint64_t int8_matmul_grad_scratch(Context &context, const qlora_int8_matmul_grad_args &args) {
+    return Backward(args, Carver()).bytes + multiply_int8_scratch(context, int64_t(args.dy.rows), turned_columns(*args.weight), padded(int64_t(args.weight->rows)));
+}
 
 int32_t int8_matmul_grad(Context &context, const qlora_int8_matmul_grad_args &args) {
     DeviceScope scope(context);
@@ -200,7 +206,7 @@ int32_t int8_matmul_grad(Context &context, const qlora_int8_matmul_grad_args &ar
     QLORA_TRY(quantize_rows(context, stream, rows));
     Int8Product product = {};
     product.m = rows.x.rows;
-    product.k = w.rows;
+    product.k = rows.stride; // zeros at the end change nothing
     product.a = pieces.codes;
     product.a_stride = product.b_stride = rows.stride;
     product.b = pieces.turned;
@@ -208,6 +214,8 @@ int32_t int8_matmul_grad(Context &context, const qlora_int8_matmul_grad_args &ar
     product.a_scale = pieces.absmax;
     product.factor = int8_part;
     const int64_t columns = turned_columns(*args.weight);
+    Carver rest(args.scratch);
+    rest.bytes = pieces.bytes;
     for (int64_t c = 0; c < w.cols; c += columns) { // W^T a part at a time: bytes have no other way into the tensor cores
         product.n = std::min(columns, w.cols - c);
         QLORA_TRY(turn_bytes(context, stream, reinterpret_cast<const int8_t *>(w.code) + c, w.cols, w.rows, product.n, pieces.turned, rows.stride));
@@ -215,7 +223,7 @@ int32_t int8_matmul_grad(Context &context, const qlora_int8_matmul_grad_args &ar
         part.cols = uint64_t(product.n);
         part.data.offset += uint64_t(c) * type_bytes(part.type);
         product.y = epilogue_of(part, nullptr, args.flags & QLORA_FLAG_ACCUMULATE);
-        QLORA_TRY(multiply_int8(context, stream, product));
+        QLORA_TRY(multiply_int8(context, stream, product, rest));
     }
     return QLORA_OK;
 }

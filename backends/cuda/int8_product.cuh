@@ -12,8 +12,9 @@ struct Int8Outliers {
     const void *x_compact, *w_compact; // [m][compact], [n][compact]
     View x;
     WeightView w;
+    int64_t w_first; // row of w that is n = 0
 };
-constexpr int64_t compact_outliers = 256;
+constexpr int64_t compact_outliers = 128;
 
 // y[m][n] = (old y) + bias[n] + f32(sum over k of a[m][k] b[n][k]) * scale + outliers, with scale = (a_scale[m] * b_scale[n]) * factor, or
 // a_scale[m] * factor without b_scale. Bytes of a and b from k on up to their strides, multiples of 16, are zero in one of them.
@@ -26,8 +27,12 @@ struct Int8Product {
     float factor;
     Int8Outliers outliers;
     Epilogue y;
+    const int32_t *sums; // the sums themselves, [m][sums_stride], when another library has them
+    int64_t sums_stride;
 };
-int32_t multiply_int8(Context &context, cudaStream_t stream, const Int8Product &product);
+// scratch: what multiply_int8_scratch says, which is for cuBLASLt; fewer rows m and columns n never need more.
+uint64_t multiply_int8_scratch(Context &context, int64_t m, int64_t n, int64_t k);
+int32_t multiply_int8(Context &context, cudaStream_t stream, const Int8Product &product, Carver scratch);
 
 // dst[cols][stride] = src[rows][cols]^T of bytes, zero from rows on up to stride, a multiple of 16. src_stride: of whole matrix.
 int32_t turn_bytes(Context &context, cudaStream_t stream, const int8_t *src, int64_t src_stride, int64_t rows, int64_t cols, int8_t *dst, int64_t stride);

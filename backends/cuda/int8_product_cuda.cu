@@ -1,10 +1,12 @@
 // y = a b^T of signed bytes on the tensor cores. A block of eight warps, two along m and four along n, computes a tile of y over steps of 64
 // bytes along k, which are copied asynchronously some stages ahead. Rows of a stage are four chunks of 16 bytes, permuted so that eight
 // rows of a chunk lie in different banks.
+#include "backends/cuda/cublaslt.cuh"
 #include "backends/cuda/int8_product.cuh"
 #include "backends/cuda/mma.cuh"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace qlora {
 namespace cuda {
@@ -92,7 +94,7 @@ template <int TILE_M, int TILE_N> struct OutlierTile {
     }
     static __device__ __forceinline__ float w_at(const Int8Outliers &o, int64_t r, int64_t j, int count) {
         if (count <= compact_outliers) return load1(o.w_compact, o.x.type, r * compact_outliers + j);
-        return round_to(o.x.type, ByteDecoder().at(o.w, r * o.w.cols + o.columns[j]));
+        return round_to(o.x.type, ByteDecoder().at(o.w, (o.w_first + r) * o.w.cols + o.columns[j]));
     }
     template <int TYPE> static __device__ __forceinline__ void add_halves(const Int8Outliers &o, int count, uint8_t *shared, int64_t m, int64_t n, const Int8Product &p, Sums &sums) {
         using TileA = Tile<false, TILE_M, 32>;
@@ -178,7 +180,7 @@ static __global__ void __launch_bounds__(threads, blocks_per_processor<TILE_M, T
     extern __shared__ __align__(128) uint8_t shared[];
     const int64_t m = int64_t(blockIdx.x % tiles_m) * TILE_M, n = int64_t(blockIdx.x / tiles_m) * TILE_N; // neighbours read the same rows of b
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_m = warp % 2 * warp_m, first_n = warp / 2 * warp_n;
-    const int steps = int((p.k + step_bytes - 1) / step_bytes);
+    const int steps = p.sums ? 0 : int((p.k + step_bytes - 1) / step_bytes);
     Reader<TILE_M> read_a(p.a, p.a_stride, true, m, p.m, p.a_stride);
     Reader<TILE_N> read_b(p.b, p.b_stride, p.b_words, n, p.n, p.k);
     uint8_t *const end = shared + stages * stage_bytes;
@@ -221,6 +223,18 @@ static __global__ void __launch_bounds__(threads, blocks_per_processor<TILE_M, T
     }
     wait_groups<0>();
     __syncthreads(); // the stages' memory has other uses from here on
+    if (p.sums)
+#pragma unroll
+        for (int i = 0; i < blocks_m; i++)
+#pragma unroll
+            for (int j = 0; j < blocks_n; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e += 2) {
+                    const int64_t r = m + first_m + 16 * i + lane / 4 + 4 * e, c = n + first_n + 8 * j + lane % 4 * 2;
+                    const int2 pair = r < p.m && c < p.n ? *reinterpret_cast<const int2 *>(p.sums + r * p.sums_stride + c) : make_int2(0, 0);
+                    sum[i][j][e] = pair.x;
+                    sum[i][j][e + 1] = pair.y;
+                }
 
     float values[blocks_m][blocks_n][4];
 #pragma unroll
@@ -321,7 +335,8 @@ template <int TILE_M, int TILE_N> int32_t run(Context &context, cudaStream_t str
 
 } // namespace
 
-int32_t multiply_int8(Context &context, cudaStream_t stream, const Int8Product &p) {
+// The library's own kernel, in the tile that costs least.
+static int32_t run_own(Context &context, cudaStream_t stream, const Int8Product &p) {
     int best = 0;
     double least = 0;
     for (int i = 0; i < 3; i++) {
@@ -331,7 +346,58 @@ int32_t multiply_int8(Context &context, cudaStream_t stream, const Int8Product &
         const double cost = waves * choice.fit * choice.m * choice.n / choice.efficiency;
         if (i == 0 || cost < least) best = i, least = cost;
     }
+    static const int forced = std::getenv("QLORA_TUNE_INT8_TILE") ? std::atoi(std::getenv("QLORA_TUNE_INT8_TILE")) : -1; // TUNE: to be removed
+    if (forced >= 0) best = forced;
     return best == 0 ? run<128, 256>(context, stream, p) : best == 1 ? run<128, 128>(context, stream, p) : run<64, 64>(context, stream, p);
+}
+
+// Columns of y whose sums cuBLASLt makes at a time: few enough for the second cache to keep them until they are read.
+constexpr int64_t lt_least_rows = 256, sums_bytes = int64_t(24) << 20, lt_workspace = int64_t(32) << 20;
+static bool takes_lt(Context &context, int64_t m, int64_t n, int64_t k) {
+    static const bool off = std::getenv("QLORA_TUNE_INT8_OWN") != nullptr; // TUNE: to be removed
+    return !off && state_of(context).lt && state_of(context).capability >= 80 && m >= lt_least_rows && n >= 256 && k >= 256 && k % 16 == 0;
+}
+static int64_t most_columns(int64_t m) { return std::max<int64_t>(256, sums_bytes / (m * 4) / 256 * 256); }
+
+uint64_t multiply_int8_scratch(Context &context, int64_t m, int64_t n, int64_t k) {
+    if (!takes_lt(context, m, n, k)) return 0;
+    Carver carver;
+    carver.take<char>(lt_workspace);
+    carver.take<int32_t>(uint64_t(m) * uint64_t((std::min(n, most_columns(m)) + 7) / 8 * 8));
+    return carver.bytes;
+}
+
+int32_t multiply_int8(Context &context, cudaStream_t stream, const Int8Product &p, Carver scratch) {
+    if (!takes_lt(context, p.m, p.n, p.k) || !p.b_words) return run_own(context, stream, p);
+    void *workspace = scratch.take<char>(lt_workspace);
+    const uint64_t parts = ceil_divide(uint64_t(p.n), uint64_t(most_columns(p.m)));
+    const int64_t columns = parts == 1 ? p.n : int64_t(ceil_divide(ceil_divide(uint64_t(p.n), parts), 256) * 256), stride = (columns + 7) / 8 * 8;
+    int32_t *sums = scratch.take<int32_t>(uint64_t(p.m) * uint64_t(stride));
+    const int64_t size = type_bytes(p.y.type);
+    for (int64_t c = 0; c < p.n; c += columns) {
+        Int8Product part = p;
+        part.n = part.y.n = std::min(columns, p.n - c);
+        part.b = p.b + c * p.b_stride;
+        if (p.b_scale && !p.one_b_scale) part.b_scale = p.b_scale + c;
+        part.y.y = static_cast<char *>(p.y.y) + c * size;
+        if (p.y.bias) part.y.bias = p.y.bias + c;
+        part.y.vector = p.y.vector && c * size % 16 == 0;
+        if (p.outliers.count) {
+            part.outliers.w_compact = static_cast<const char *>(p.outliers.w_compact) + c * compact_outliers * type_bytes(p.outliers.x.type);
+            part.outliers.w_first = c;
+        }
+        const LtProduct lt = {p.m, part.n, p.k, p.a_stride, p.b_stride, stride, QLORA_FORMAT_INT8, 0, 0, 0};
+        const int32_t status = multiply_lt(context, stream, lt, p.a, part.b, sums, workspace, lt_workspace);
+        if (status == QLORA_ERROR_UNSUPPORTED) {
+            QLORA_TRY(run_own(context, stream, part));
+            continue;
+        }
+        QLORA_TRY(status);
+        part.sums = sums;
+        part.sums_stride = stride;
+        QLORA_TRY((run<64, 64>(context, stream, part)));
+    }
+    return QLORA_OK;
 }
 
 } // namespace cuda
