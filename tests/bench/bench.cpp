@@ -57,15 +57,20 @@ Time Bench::time(const std::function<void(uint64_t)> &call) const {
 }
 
 qlora::Buffer Bench::random(int32_t type, uint64_t count, uint64_t seed, double deviation) const {
-    // A million different values, repeated on the device.
-    const uint64_t chunk = std::min<uint64_t>(count, 1000003);
-    const std::vector<uint8_t> values = pack(type, random_values(chunk, seed, deviation));
-    qlora::Buffer buffer(context_, (count * element_bytes(type) + 3) / 4 * 4);
-    for (uint64_t offset = 0, bytes = count * element_bytes(type); offset < bytes; offset += values.size()) {
-        const uint64_t part = std::min<uint64_t>(values.size(), bytes - offset);
-        // Vulkan copies whole words.
-        buffer.write(values.data(), part, offset / 4 * 4);
-        if (part < values.size()) break;
+    // A million different values from the host, repeated by the device, which copies whole words.
+    const uint64_t chunk = std::min<uint64_t>(count, 1000003), bytes = (count * element_bytes(type) + 3) / 4 * 4;
+    std::vector<uint8_t> values = pack(type, random_values(chunk, seed, deviation));
+    values.reserve(values.size() * 4);
+    for (const size_t period = values.size(); values.size() % 4 != 0;) values.insert(values.end(), values.begin(), values.begin() + std::ptrdiff_t(period));
+    qlora::Buffer buffer(context_, bytes);
+    buffer.write(values.data(), std::min<uint64_t>(values.size(), bytes));
+    for (uint64_t filled = values.size(); filled < bytes; filled *= 2) {
+        auto copy = qlora::make<qlora_buffer_args>();
+        copy.src = copy.dst = buffer.span();
+        copy.dst.offset += filled;
+        copy.bytes = std::min(filled, bytes - filled);
+        copy.src.size = copy.dst.size = copy.bytes;
+        context_.buffer_copy(copy);
     }
     return buffer;
 }
