@@ -59,7 +59,7 @@ void rope(Pass &pass, const qlora_tensor &x, uint32_t flags) {
     args.freq_factors = pass.model.rope_factors();
     args.head_dim = shape.head_dim;
     args.rotary_dim = shape.rope_dim;
-    args.layout = QLORA_ROPE_ADJACENT;
+    args.layout = shape.rope_layout;
     args.freq_base = shape.rope_base;
     args.freq_scale = shape.rope_scale;
     pass.device.run(QLORA_OP_ROPE, qlora_rope_apply, args);

@@ -1,31 +1,10 @@
-// A llama-architecture model on a device: its shape read from GGUF keys and checked against its tensors, its weights
-// uploaded as they are or quantized on the way.
+// A llama-architecture model on a device, its weights uploaded as they are or quantized on the way.
 #pragma once
 
-#include "adapter.h"
+#include "base_model.h"
 #include "device.h"
-#include "gguf.h"
-#include "stored_weight.h"
-
-#include <memory>
 
 namespace finetune {
-
-struct ModelShape {
-    std::string architecture;
-    uint32_t layers, embedding, heads, kv_heads, head_dim, feed_forward, vocabulary, context, rope_dim;
-    float epsilon, rope_base, rope_scale;
-    bool tied; // the head is the embedding
-
-    uint32_t q_width() const { return heads * head_dim; }
-    uint32_t kv_width() const { return kv_heads * head_dim; }
-    uint64_t inputs(Linear linear) const;
-    uint64_t outputs(Linear linear) const;
-    AdapterShape adapter_shape(uint32_t rank) const;
-};
-
-// Reads and checks every key and every tensor's shape and type, before any memory is taken.
-ModelShape read_model_shape(const Gguf &file);
 
 struct Layer {
     qlora::Weight linear[linear_count];
@@ -41,7 +20,7 @@ public:
     // blocks; 0 = they stay as they are. Layers that are quantized in the file stay as they are, and asking for another
     // format is an error. block 0 = the format's default. ready: weights by name that are there already and take the
     // place of the file's linear layers.
-    Model(Device &device, const Gguf &file, int32_t format, uint32_t block, const HostWeights *ready = nullptr);
+    Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready = nullptr);
     // Takes the place of a linear weight of the same shape.
     void replace(uint32_t layer, Linear which, qlora::Weight weight) {
         layers_[layer].linear[which] = std::move(weight);
@@ -60,11 +39,11 @@ public:
 
 private:
     enum class Use { embedding, linear, head };
-    void check_supported(const Device &device, Use use, int32_t format, const GgufTensor &tensor) const;
-    qlora::Weight upload_ready(Device &device, const GgufTensor &tensor, const HostWeight &ready);
-    qlora::Weight upload(Device &device, const GgufTensor &tensor, Use use, int32_t format, uint32_t block);
+    void check_supported(const Device &device, Use use, int32_t format, const BaseTensor &tensor) const;
+    qlora::Weight upload_ready(Device &device, const BaseTensor &tensor, const HostWeight &ready);
+    qlora::Weight upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block);
     void count_format(const qlora::Weight &weight);
-    qlora::Buffer upload_floats(Device &device, const GgufTensor &tensor);
+    qlora::Buffer upload_floats(Device &device, const std::vector<float> &values);
 
     ModelShape shape_;
     std::vector<Layer> layers_;

@@ -1,7 +1,10 @@
 #include "stored_weight.h"
 
+#include "decode.h"
 #include "format_choice.h"
 #include "packed_gptq.h"
+
+#include <cstring>
 
 namespace finetune {
 
@@ -13,6 +16,22 @@ StoredWeight view_weight(const GgufTensor &tensor) {
     stored.dtype = is_float(stored.format) ? stored.format : QLORA_FORMAT_F16;
     stored.planes[QLORA_PLANE_CODE] = tensor.data;
     return stored;
+}
+
+std::vector<float> decode_floats(const StoredWeight &weight) {
+    std::vector<float> values(weight.rows * weight.cols);
+    const uint8_t *data = weight.planes[QLORA_PLANE_CODE];
+    if (weight.format == QLORA_FORMAT_F32) {
+        memcpy(values.data(), data, values.size() * sizeof(float));
+        return values;
+    }
+    for (float &value : values) {
+        uint16_t bits;
+        memcpy(&bits, data, sizeof(bits));
+        data += sizeof(bits);
+        value = weight.format == QLORA_FORMAT_F16 ? half_to_float(bits) : bfloat_to_float(bits);
+    }
+    return values;
 }
 
 HostWeight download_weight(const qlora::Weight &weight) {

@@ -40,6 +40,7 @@ HostWeight download_weight(const qlora::Weight &weight);
 qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &weight);
 
 StoredWeight view_weight(const GgufTensor &tensor);
+std::vector<float> decode_floats(const StoredWeight &weight); // of plain floats
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored);
 
 } // namespace finetune
