@@ -9,6 +9,7 @@ namespace quantize {
 namespace {
 
 bool begins_with_magic(const std::string &path) {
+    if (is_directory(path)) return false;
     const MappedFile file(path);
     return file.size() >= 4 && memcmp(file.data(), "GGUF", 4) == 0;
 }

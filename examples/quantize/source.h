@@ -1,4 +1,4 @@
-// The tensors of a model file, GGUF or safetensors, in one form.
+// The tensors of a model, a GGUF or safetensors file or a Hugging Face directory, in one form.
 #pragma once
 
 #include "packed.h"
