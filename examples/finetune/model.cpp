@@ -18,7 +18,7 @@ Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t blo
         layer.feed_forward_norm = upload_floats(device, decode_floats(base.tensor(name + "ffn_norm.weight").weight));
         for (int k = 0; k < linear_count; ++k) {
             const BaseTensor &tensor = base.tensor(gguf_weight_name(i, Linear(k)));
-            if (format != 0 && !is_float(tensor.weight.format))
+            if (format != 0 && format != tensor.weight.format && !is_float(tensor.weight.format))
                 base.reject("tensor ", shown(tensor.own_name), " is ", tensor.type,
                             " already; use it as it is with --quant none, or take an F16 base");
             const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(tensor.name);
@@ -36,6 +36,16 @@ Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t blo
     }
 }
 
+void Model::compute_in_integers(const Device &device, float threshold) {
+    for (const auto &[format, count] : linear_formats_)
+        if (format != QLORA_FORMAT_INT8)
+            fail("products in integers need int8 linear layers, but ", count, " are ", format_name(format));
+    if (!device.context().operation_supports(QLORA_OP_INT8_MATMUL, QLORA_FORMAT_INT8, QLORA_FORMAT_F32))
+        fail(device.name(), " has no products in integers; choose --quant int8 or another --device");
+    integers_ = true;
+    threshold_ = threshold;
+}
+
 void Model::count_format(const qlora::Weight &weight) {
     const qlora_weight &about = *weight.get();
     linear_weights_ += about.rows * about.cols;
@@ -49,6 +59,7 @@ void Model::count_format(const qlora::Weight &weight) {
 }
 
 std::string Model::linear_format() const {
+    if (integers_) return "llm-int8";
     if (linear_formats_.size() == 1) return format_name(linear_formats_[0].first);
     std::string text;
     for (const auto &[format, count] : linear_formats_)
@@ -79,6 +90,7 @@ qlora::Weight Model::upload_ready(Device &device, const BaseTensor &tensor, cons
 
 qlora::Weight Model::upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block) {
     const StoredWeight &given = tensor.weight;
+    if (format == given.format && !is_float(format)) format = 0;
     const int32_t from = given.format, stored = format == 0 ? from : format;
     check_supported(device, use, stored, tensor);
     if (format == 0) {

@@ -14,6 +14,8 @@ struct Layer {
 
 using HostWeights = std::unordered_map<std::string, HostWeight>;
 
+const float usual_threshold = 6; // of outliers, in LLM.int8()
+
 class Model {
 public:
     // format: what F32, F16 and BF16 linear layers become, or what fits where their inputs do not divide into its
@@ -21,6 +23,11 @@ public:
     // format is an error. block 0 = the format's default. ready: weights by name that are there already and take the
     // place of the file's linear layers.
     Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready = nullptr);
+    // Forward products of int8 linear layers in integers, with columns of inputs that reach `threshold` apart
+    // (LLM.int8(), 2208.07339).
+    void compute_in_integers(const Device &device, float threshold);
+    bool in_integers() const { return integers_; }
+    float outlier_threshold() const { return threshold_; }
     // Takes the place of a linear weight of the same shape.
     void replace(uint32_t layer, Linear which, qlora::Weight weight) {
         layers_[layer].linear[which] = std::move(weight);
@@ -50,6 +57,8 @@ private:
     qlora::Weight embedding_, head_;
     qlora::Buffer output_norm_, rope_factors_;
     uint64_t bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
+    bool integers_ = false;
+    float threshold_ = 0;
     std::vector<std::pair<int32_t, uint32_t>> linear_formats_; // and how many weights have it
 };
 

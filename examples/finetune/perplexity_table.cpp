@@ -20,8 +20,9 @@ std::vector<FormatChoice> chosen_formats(const Options &options, const BaseModel
         for (int32_t format : all_formats()) {
             // f32 holds nothing that a base of 16 bits has not; unsigned codes hold no weights.
             if (format == QLORA_FORMAT_UDYN8 || (format == QLORA_FORMAT_F32 && !wide)) continue;
-            if (is_gptq(format)) choices.push_back({format, 0, true});
-            if (!is_gptq(format) || !options.calibrate.empty()) choices.push_back({format, 0, false});
+            if (is_gptq(format)) choices.push_back({format, 0, true, false});
+            if (!is_gptq(format) || !options.calibrate.empty()) choices.push_back({format, 0, false, false});
+            if (format == QLORA_FORMAT_INT8) choices.push_back({format, 0, false, true});
         }
         return choices;
     }
@@ -93,7 +94,8 @@ void print_perplexity_table(const Options &options) {
         fflush(stdout);
         const auto start = std::chrono::steady_clock::now();
         try {
-            const Model model = quantizer.model(choice);
+            Model model = quantizer.model(choice);
+            if (choice.integers) model.compute_in_integers(device, usual_threshold);
             Network network(device, model, adapter, {options.precision(), true, false}, bounds);
             const double perplexity = std::exp(mean_loss(network, batches));
             if (first == 0) first = perplexity;
@@ -101,7 +103,7 @@ void print_perplexity_table(const Options &options) {
             printf("%-12s %12.4f %12llu %11.4f %+8.2f%% %8.1f%s\n", name.c_str(), model.linear_bits(),
                    static_cast<unsigned long long>(model.linear_bytes()), perplexity, 100 * (perplexity / first - 1),
                    std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-                   mixture == format_name(choice.format) ? "" : ("  " + mixture).c_str());
+                   mixture == format_name(choice.format) || choice.integers ? "" : ("  " + mixture).c_str());
         } catch (const Error &error) { printf("%-12s %s\n", name.c_str(), error.what()); }
     }
 }

@@ -86,6 +86,7 @@ public:
 private:
     // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
     Model quantized_model();
+    Model model_of(const FormatChoice &choice);
     void plan_memory();
     void print_plan() const;
     double perplexity();
@@ -123,6 +124,12 @@ Model Session::quantized_model() {
     if (options_.quant.empty() && in_.base.is_plain())
         choice.format = QLORA_FORMAT_NF4_DQ;
     if (options_.quant.empty()) choice.block = options_.quant_block;
+    Model model = model_of(choice);
+    if (choice.integers) model.compute_in_integers(device_, usual_threshold);
+    return model;
+}
+
+Model Session::model_of(const FormatChoice &choice) {
     if (!options_.calibrates(choice)) return Model(device_, in_.base, choice.format, choice.block);
     const std::vector<Batch> windows = calibration_windows(options_.calibrate, options_.calibrate_tokens, in_.base);
     CalibrationDevice calibrating(device_, options_.threads);
