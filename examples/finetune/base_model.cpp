@@ -92,7 +92,7 @@ void BaseModel::open_gguf() {
         one.name = one.own_name = std::string(tensor.name);
         one.type = tensor.type->name;
         for (uint32_t d = tensor.dims; d > 0; --d) one.shape.push_back(tensor.ne[d - 1]);
-        one.weight = view_weight(tensor);
+        one.weight = view_weight(*gguf_, tensor);
         add(std::move(one));
     }
     if (const auto id = gguf_->find_unsigned("tokenizer.ggml.eos_token_id"))

@@ -5,7 +5,8 @@
 
 namespace finetune {
 
-Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready)
+Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready,
+             bool scaled)
     : shape_(base.shape()) {
     embedding_ = upload(device, base.tensor("token_embd.weight"), Use::embedding, 0, 0);
     if (!shape_.tied) head_ = upload(device, base.tensor("output.weight"), Use::head, 0, 0);
@@ -26,7 +27,7 @@ Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t blo
                 layer.linear[k] = upload_ready(device, tensor, found->second);
             } else {
                 const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.weight.cols);
-                layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0);
+                layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0, scaled);
             }
             count_format(layer.linear[k]);
             if (const BaseTensor *bias = base.find_tensor(name + linear_gguf_names[k] + ".bias"))
@@ -88,7 +89,8 @@ qlora::Weight Model::upload_ready(Device &device, const BaseTensor &tensor, cons
     return weight;
 }
 
-qlora::Weight Model::upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block) {
+qlora::Weight Model::upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block,
+                            bool scaled) {
     const StoredWeight &given = tensor.weight;
     if (format == given.format && !is_float(format)) format = 0;
     const int32_t from = given.format, stored = format == 0 ? from : format;
@@ -100,6 +102,7 @@ qlora::Weight Model::upload(Device &device, const BaseTensor &tensor, Use use, i
     }
     const uint64_t rows = given.rows, cols = given.cols, bytes = rows * cols * type_bytes(from);
     qlora::Weight weight(device.context(), stored, rows, cols, block);
+    if (scaled && stored == QLORA_FORMAT_NVFP4) weight.set_tensor_scale(recipe_tensor_scale(decode_floats(given)));
     bytes_ += weight.size();
     qlora::Buffer source(device.context(), bytes);
     source.write(given.planes[QLORA_PLANE_CODE], bytes);

@@ -21,8 +21,9 @@ public:
     // format: what F32, F16 and BF16 linear layers become, or what fits where their inputs do not divide into its
     // blocks; 0 = they stay as they are. Layers that are quantized in the file stay as they are, and asking for another
     // format is an error. block 0 = the format's default. ready: weights by name that are there already and take the
-    // place of the file's linear layers.
-    Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready = nullptr);
+    // place of the file's linear layers. scaled: NVFP4 with a scale per tensor.
+    Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready = nullptr,
+          bool scaled = false);
     // Forward products of int8 linear layers in integers, with columns of inputs that reach `threshold` apart
     // (LLM.int8(), 2208.07339).
     void compute_in_integers(const Device &device, float threshold);
@@ -48,7 +49,8 @@ private:
     enum class Use { embedding, linear, head };
     void check_supported(const Device &device, Use use, int32_t format, const BaseTensor &tensor) const;
     qlora::Weight upload_ready(Device &device, const BaseTensor &tensor, const HostWeight &ready);
-    qlora::Weight upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block);
+    qlora::Weight upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block,
+                         bool scaled = false);
     void count_format(const qlora::Weight &weight);
     qlora::Buffer upload_floats(Device &device, const std::vector<float> &values);
 

@@ -66,7 +66,7 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
         ->group("Computation");
     app.add_option("--quant", o.quant,
                    "what an F32, F16 or BF16 base's linear layers become: none, or " + format_names() +
-                       ", or llm-int8 (int8 with products in integers, outliers apart); default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
+                       ", llm-int8 (int8 with products in integers, outliers apart) or nvfp4-scaled (a scale per tensor); default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
         ->group("Computation");
     app.add_option("--calibrate", o.calibrate,
                    "fit gptq2 to gptq8 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "

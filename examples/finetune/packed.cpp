@@ -379,6 +379,12 @@ std::vector<uint8_t> packed_bytes(const PackedPart &part, const qlora::Weight &w
     const qlora_weight &about = *weight.get();
     std::vector<uint8_t> bytes;
     if (part.content == PackedPart::gptq) return gptq_bytes(part, weight);
+    if (part.content == PackedPart::tensor_scale) {
+        const float scale = about.tensor_scale == 0 ? 1.0f : about.tensor_scale;
+        bytes.resize(sizeof(scale));
+        memcpy(bytes.data(), &scale, sizeof(scale));
+        return bytes;
+    }
     if (part.content == PackedPart::plane) return weight.read_plane(part.plane_index);
     if (part.content == PackedPart::state) {
         float offset = 0;

@@ -26,7 +26,7 @@ struct PackedTensor {
 std::vector<PackedTensor> read_packed(const SafeTensors &file);
 
 struct PackedPart {
-    enum Content { plane, table, nested_table, state, gptq };
+    enum Content { plane, table, nested_table, state, gptq, tensor_scale };
     Content content;
     int plane_index;
     std::string name, dtype;

@@ -20,9 +20,10 @@ std::vector<FormatChoice> chosen_formats(const Options &options, const BaseModel
         for (int32_t format : all_formats()) {
             // f32 holds nothing that a base of 16 bits has not; unsigned codes hold no weights.
             if (format == QLORA_FORMAT_UDYN8 || (format == QLORA_FORMAT_F32 && !wide)) continue;
-            if (is_gptq(format)) choices.push_back({format, 0, true, false});
-            if (!is_gptq(format) || !options.calibrate.empty()) choices.push_back({format, 0, false, false});
-            if (format == QLORA_FORMAT_INT8) choices.push_back({format, 0, false, true});
+            if (is_gptq(format)) choices.push_back({format, 0, true, false, false});
+            if (!is_gptq(format) || !options.calibrate.empty()) choices.push_back({format, 0, false, false, false});
+            if (format == QLORA_FORMAT_INT8) choices.push_back({format, 0, false, true, false});
+            if (format == QLORA_FORMAT_NVFP4) choices.push_back({format, 0, false, false, true});
         }
         return choices;
     }
@@ -45,7 +46,7 @@ public:
 
     Model model(const FormatChoice &choice) {
         const uint32_t block = choice.block != 0 ? choice.block : options_.quant_block;
-        if (!options_.calibrates(choice)) return Model(device_, base_, choice.format, block);
+        if (!options_.calibrates(choice)) return Model(device_, base_, choice.format, block, nullptr, choice.scaled);
         const HostWeights ready = calibrate(*calibrating_, base_, windows_, {choice.format, block}, nullptr);
         return Model(device_, base_, 0, 0, &ready);
     }

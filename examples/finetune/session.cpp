@@ -130,7 +130,7 @@ Model Session::quantized_model() {
 }
 
 Model Session::model_of(const FormatChoice &choice) {
-    if (!options_.calibrates(choice)) return Model(device_, in_.base, choice.format, choice.block);
+    if (!options_.calibrates(choice)) return Model(device_, in_.base, choice.format, choice.block, nullptr, choice.scaled);
     const std::vector<Batch> windows = calibration_windows(options_.calibrate, options_.calibrate_tokens, in_.base);
     CalibrationDevice calibrating(device_, options_.threads);
     printf("calibration with %zu windows of %llu tokens of %s on %s\n", windows.size(),

@@ -91,6 +91,8 @@ bool parse_command(int argc, const char *const *argv, FILE *out, Command *comman
         ->capture_default_str();
     app.add_flag("--stochastic", command->stochastic,
                  "FP8, MX and NVFP4 round up or down at random, the nearer more likely");
+    app.add_flag("--tensor-scale", command->tensor_scale,
+                 "NVFP4 with a scale per tensor, as NVIDIA's recipe has it; without, blocks are ggml's");
     app.add_option("--seed", command->seed, "seed of --stochastic")->capture_default_str();
     app.add_option("--power", power, "how MXFP8 and MXFP6 choose a block's power of two: floor, ceil, even or rceil")
         ->capture_default_str();
