@@ -114,7 +114,7 @@ QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 #define QLORA_FORMAT_IQ4_NL  0x114
 #define QLORA_FORMAT_IQ4_XS  0x117
 #define QLORA_FORMAT_MXFP4   0x127
-#define QLORA_FORMAT_NVFP4   0x128 /* 64 values, an E4M3 scale per 16; a scale per tensor is the caller's */
+#define QLORA_FORMAT_NVFP4   0x128 /* 64 values, an E4M3 scale per 16; and one per tensor, in qlora_weight */
 
 typedef struct qlora_format_info {
     uint32_t struct_size, flags;
@@ -168,7 +168,11 @@ typedef struct qlora_tensor {
  * index[column]; a column whose index is no group is zero. scale is f16[rows][groups]. Codes [rows][cols] and zeros
  * [rows][groups] are little-endian streams: element i has the bits from i * bits on, bit 0 being the lowest of byte 0.
  * INT8 has an absmax per row (block 0) or one in all (block 2^30): value = code * (absmax * (1 / 127)), every operation
- * rounded in f32, and code = x * (127 / absmax) to nearest even. Its cols are below 2^30. */
+ * rounded in f32, and code = x * (127 / absmax) to nearest even. Its cols are below 2^30.
+ * NVFP4 may have a tensor_scale g: value = element * (block scale * g), every operation rounded in f32. Without it blocks
+ * are ggml's; with it they are quantized as NVIDIA's recipe has it: block scale = E4M3 of (absmax / 6) / g, clamped to
+ * 2^-6 .. 448, to nearest even, and element = E2M1 of x / (block scale * g), to nearest even, saturated. The recipe's
+ * g is absmax of the tensor / 2688. GGUF files hold it as a tensor of its own. */
 typedef struct qlora_weight {
     uint32_t struct_size, flags;
     int32_t format;
@@ -177,6 +181,8 @@ typedef struct qlora_weight {
     uint32_t reserved;
     uint64_t rows, cols;
     qlora_span planes[QLORA_PLANE_COUNT];
+    float tensor_scale;    /* NVFP4: from 2^-100 to 2^100; 0 = 1, and blocks as ggml makes them */
+    uint32_t reserved2;
 } qlora_weight;
 
 typedef struct qlora_weight_layout_info {

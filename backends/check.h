@@ -42,6 +42,8 @@ int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, 
     const bool grouped = row->scale == Scale::GROUP, by_row = row->scale == Scale::ROW;
     *why = "flags: only GPTQ formats take one, QLORA_WEIGHT_INDEXED";
     if (weight.flags & ~(grouped ? QLORA_WEIGHT_INDEXED : 0u)) return QLORA_ERROR_ARGUMENT;
+    *why = "tensor_scale: only nvfp4 has one, from 2^-100 to 2^100; 0 for none";
+    if (weight.tensor_scale != 0 && !(weight.format == QLORA_FORMAT_NVFP4 && weight.tensor_scale >= 0x1p-100f && weight.tensor_scale <= 0x1p100f)) return QLORA_ERROR_ARGUMENT;
     *why = "block must be a power of two (in GPTQ formats any number) inside the format's range (see qlora_format_query); of int8 0 or 2^30";
     if (by_row ? block != 0 && block != row->block_max : block < row->block_min || block > row->block_max || (!grouped && (block & (block - 1)))) return QLORA_ERROR_ARGUMENT;
     *why = "nested_block must be 0 or 256";

@@ -267,6 +267,7 @@ public:
     const qlora_weight *get() const noexcept { return &weight_; }
     const qlora_weight_layout_info &layout() const noexcept { return layout_; }
     uint64_t size() const noexcept { return layout_.total_bytes; }
+    void set_tensor_scale(float scale) noexcept { weight_.tensor_scale = scale; } // of NVFP4
 
     // The bytes of one plane, QLORA_PLANE_*; empty if the format has it not.
     void write_plane(int plane, const void *bytes) { memory_.write(bytes, layout_.plane_bytes[plane], layout_.plane_offset[plane]); }

@@ -23,6 +23,7 @@ Planes planes_of(const qlora_weight &weight) {
     planes.scale = optional<const void>(weight.planes[QLORA_PLANE_SCALE]);
     planes.nested = optional<const float>(weight.planes[QLORA_PLANE_NESTED]);
     if (format_row(weight.format)->scale == Scale::NESTED && planes.nested) planes.offset = *address<const float>(weight.planes[QLORA_PLANE_OFFSET]);
+    planes.factor = weight.tensor_scale != 0 ? weight.tensor_scale : 1.0f;
     planes.row = one_scale(weight) ? UINT64_MAX : weight.block;
     planes.block_bits = log2_of(weight.block);
     planes.nested_bits = log2_of(weight.nested_block);

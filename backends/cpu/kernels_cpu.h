@@ -35,6 +35,7 @@ struct Planes {
     const uint8_t *code_end, *zero;
     const int32_t *index;
     uint64_t cols, groups, block;
+    float factor;                     // of the scales of NVFP4
     uint64_t row;                     // Scale::ROW: elements that share a scale
 };
 

@@ -33,7 +33,9 @@ template <class F> struct BlockDecoder {
     __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const {
         const uint8_t *block = w.code + uint64_t(index) / F::block * F::block_bytes;
         const uint first = uint(index) & (F::block - 1) & ~7u, group = first / F::group; // ~7: the compiler then knows what is adjacent
-        const float scale = BlockRow<F>::scale(block, group), offset = BlockRow<F>::offset(block, group);
+        const float offset = BlockRow<F>::offset(block, group);
+        float scale = BlockRow<F>::scale(block, group);
+        if (F::row.format == QLORA_FORMAT_NVFP4) scale = __fmul_rn(scale, w.factor);
 #pragma unroll
         for (uint i = 0; i < 8; i++) {
             const float product = __fmul_rn(BlockRow<F>::level(block, first + i), scale);

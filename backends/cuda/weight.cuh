@@ -46,6 +46,7 @@ struct WeightView {
     const uint8_t *zero;
     const int32_t *index;
     int64_t block, groups;
+    float factor; // of the scales of NVFP4
 };
 
 inline WeightView view_of(const qlora_weight &weight) {
@@ -60,7 +61,7 @@ inline WeightView view_of(const qlora_weight &weight) {
                       address<float>(weight.planes[QLORA_PLANE_NESTED]), address<float>(weight.planes[QLORA_PLANE_OFFSET]),
                       int64_t(weight.rows), int64_t(weight.cols), weight.format, shift, table, code % alignment == 0,
                       address<const uint8_t>(weight.planes[QLORA_PLANE_ZERO]), indexed ? address<const int32_t>(weight.planes[QLORA_PLANE_INDEX]) : nullptr,
-                      int64_t(weight.block), int64_t(group_count(weight))};
+                      int64_t(weight.block), int64_t(group_count(weight)), weight.tensor_scale != 0 ? weight.tensor_scale : 1.0f};
 }
 
 template <Scale S> __device__ __forceinline__ float scale_of(const WeightView &w, int64_t block, const float *) {

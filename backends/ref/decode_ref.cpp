@@ -57,7 +57,10 @@ template <> struct DecodeCodec<Codec::SIGNED8> {
 template <> struct DecodeCodec<Codec::BLOCK> {
     template <class F> static float at(const qlora_weight &weight, uint64_t index) {
         const uint8_t *block = address<const uint8_t>(weight.planes[QLORA_PLANE_CODE]) + index / F::block * F::block_bytes;
-        return block_value<F>(block, uint(index % F::block));
+        const uint i = uint(index % F::block);
+        if (F::row.format == QLORA_FORMAT_NVFP4 && weight.tensor_scale != 0)
+            return BlockRow<F>::level(block, i) * (BlockRow<F>::scale(block, i / F::group) * weight.tensor_scale);
+        return block_value<F>(block, i);
     }
 };
 template <> struct DecodeCodec<Codec::ABSMAX8> {

@@ -99,7 +99,7 @@ template <class F, class Bytes> int32_t encode_blocks(const qlora_quantize_args 
     const float *importance = args.importance.handle ? address<const float>(args.importance) : nullptr;
     uint8_t *bytes = address<uint8_t>(args.weight->planes[QLORA_PLANE_CODE]);
     float x[F::block];
-    search::Source block = {x, nullptr, 0, (args.flags & QLORA_FLAG_STOCHASTIC) != 0, args.seed, 0};
+    search::Source block = {x, nullptr, 0, (args.flags & QLORA_FLAG_STOCHASTIC) != 0, args.seed, 0, args.weight->tensor_scale};
     for (uint64_t r = 0; r < args.src.rows; r++) {
         float sum = 0;
         for (uint64_t c = 0; importance && c < cols; c++) sum += get(args.src, r, c) * get(args.src, r, c);

@@ -2,7 +2,7 @@
 // specialisation constants 0 to 7, and both come from weight_vulkan.h. Define QLORA_EXACT where the result is stored
 // rather than multiplied: then subnormals are right on devices that flush them. A shader that includes it is compiled three times,
 // with QLORA_BLOCKS for interleaved blocks and with QLORA_AFFINE for that codec: drivers take long over what they drop. Push
-// constants have w_stride, which is the weight's cols but for strided plain floats.
+// constants have w_stride, which is the weight's cols but for strided plain floats, and w_factor (NVFP4).
 const uint CODEC_FLOAT = 0u, CODEC_CODEBOOK4 = 1u, CODEC_CODEBOOK8 = 2u, CODEC_OFFSET4 = 3u, CODEC_SIGNED8 = 4u, CODEC_NARROW = 6u;
 const uint SCALE_NONE = 0u, SCALE_F32 = 1u, SCALE_NESTED = 2u, SCALE_INLINE = 3u, SCALE_E8M0 = 4u;
 

@@ -130,7 +130,7 @@ int32_t absent(Context &context, const char *what) {
 template <class F> int32_t encode_closed(Context &context, const qlora_quantize_args &args) {
     struct Push {
         PushHeader header;
-        uint32_t blocks, cols, stride, each, seed_low, seed_high;
+        uint32_t blocks, cols, stride, each, seed_low, seed_high, tensor_scale;
     };
     if (!Closed<F>::value) return absent(context, F::row.name);
     const uint64_t blocks = block_count(*args.weight);
@@ -138,7 +138,8 @@ template <class F> int32_t encode_closed(Context &context, const qlora_quantize_
     return enqueue(context, args.stream, Shader::quantize_closed,
                    {uint32_t(F::row.format), uint32_t(args.src.type), F::block, F::block_bytes, F::bits, (args.flags & QLORA_FLAG_STOCHASTIC) != 0},
                    {exact(args.src), spans_of(*args.weight).code},
-                   Push{{}, uint32_t(blocks), uint32_t(args.src.cols), uint32_t(args.src.stride), each, uint32_t(args.seed), uint32_t(args.seed >> 32)}, groups_of(blocks, 64 * each));
+                   Push{{}, uint32_t(blocks), uint32_t(args.src.cols), uint32_t(args.src.stride), each, uint32_t(args.seed), uint32_t(args.seed >> 32),
+                        args.weight->tensor_scale != 0 ? factor_bits(*args.weight) : 0u}, groups_of(blocks, 64 * each));
 }
 
 template <Codec C> struct EncodeCodec; // a new codec must be written here

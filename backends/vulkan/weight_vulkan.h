@@ -42,6 +42,14 @@ inline uint32_t shift_of(uint32_t power_of_two) {
     return shift;
 }
 
+// What multiplies the scales of NVFP4 blocks, as bits.
+inline uint32_t factor_bits(const qlora_weight &weight) {
+    const float factor = weight.tensor_scale != 0 ? weight.tensor_scale : 1.0f;
+    uint32_t bits;
+    std::memcpy(&bits, &factor, sizeof bits);
+    return bits;
+}
+
 struct WeightSpans {
     qlora_span code, scale, nested, offset; // codec AFFINE: zeros and index in the place of the last two
 };
