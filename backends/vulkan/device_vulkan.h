@@ -90,6 +90,7 @@ struct State {
     VkQueue queue;
     uint32_t family;
     bool owned; // instance and device are ours
+    bool dot_product; // the device was created with VK_KHR_shader_integer_dot_product
     int32_t index;
     VkPhysicalDeviceProperties properties;
     VkPhysicalDeviceMemoryProperties memory;
@@ -187,6 +188,8 @@ int32_t enqueue(Context &context, uint64_t stream, Shader shader, const Constant
 }
 // Records an update of at most a few KiB of device memory from the host's; bytes is a multiple of 4.
 int32_t enqueue_update(Context &context, uint64_t stream, const qlora_span &span, const void *data, uint64_t bytes);
+// Records zeros; bytes is a multiple of 4.
+int32_t enqueue_fill(Context &context, uint64_t stream, const qlora_span &span, uint64_t bytes);
 
 // ---- what operations say of their operands ----------------------------------------------------------------------
 

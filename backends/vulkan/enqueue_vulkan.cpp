@@ -32,6 +32,12 @@ namespace {
 #include "cross_entropy_vulkan.h"
 #include "gradient_norm_vulkan.h"
 #include "optimizer_step_vulkan.h"
+#include "row_absmax_vulkan.h"
+#include "row_codes_vulkan.h"
+#include "int8_outliers_vulkan.h"
+#include "int8_product_vulkan.h"
+#include "int8_product_dot_vulkan.h"
+#include "hessian_vulkan.h"
 
 struct Words {
     const uint32_t *data;
@@ -348,6 +354,16 @@ int32_t enqueue_update(Context &context, uint64_t stream, const qlora_span &span
     constexpr uint64_t limit = 65536; // of one vkCmdUpdateBuffer
     for (uint64_t done = 0; done < bytes; done += limit)
         state.vk.CmdUpdateBuffer(commands, buffer_of(span.handle), span.offset + done, bytes - done < limit ? bytes - done : limit, static_cast<const char *>(data) + done);
+    return QLORA_OK;
+}
+
+int32_t enqueue_fill(Context &context, uint64_t stream, const qlora_span &span, uint64_t bytes) {
+    State &state = state_of(context);
+    if (bytes == 0) return QLORA_OK; // which would mean all that there is
+    VkCommandBuffer commands;
+    QLORA_TRY(begin(context, stream, 0, &commands));
+    barrier(state, commands);
+    state.vk.CmdFillBuffer(commands, buffer_of(span.handle), span.offset, bytes, 0);
     return QLORA_OK;
 }
 

@@ -8,7 +8,7 @@ namespace {
 struct ProductPush {
     PushHeader header;
     uint32_t m, n, k, x_stride, w_stride, y_stride, x_begin, y_begin, rank, b_stride, tiles_m;
-    float alpha, xa_scale;
+    float alpha, beta, xa_scale;
     uint32_t w_factor;
 };
 
@@ -71,6 +71,7 @@ int32_t enqueue_product(Context &context, uint64_t stream, const char *entry, co
                               uint32_t(product.b.stride),
                               uint32_t(tiles_m),
                               product.alpha,
+                              product.beta,
                               product.xa_scale,
                               factor_bits(product.weight)};
     const Shader shader = vector ? shader_for(product.weight, Shader::matmul_vector, Shader::matmul_vector_blocks, Shader::matmul_vector_affine)

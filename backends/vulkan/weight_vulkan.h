@@ -27,9 +27,9 @@ template <> struct Codebook<Format<QLORA_FORMAT_FP4_DQ>> { static constexpr Tabl
 template <> struct Codebook<Format<QLORA_FORMAT_DYN8>> { static constexpr Table table = Table::DYN8; };
 template <> struct Codebook<Format<QLORA_FORMAT_UDYN8>> { static constexpr Table table = Table::UDYN8; };
 
-static_assert(int(Codec::FLOAT) == 0 && int(Codec::CODEBOOK4) == 1 && int(Codec::CODEBOOK8) == 2 && int(Codec::OFFSET4) == 3 && int(Codec::SIGNED8) == 4 && int(Codec::NARROW) == 6,
+static_assert(int(Codec::FLOAT) == 0 && int(Codec::CODEBOOK4) == 1 && int(Codec::CODEBOOK8) == 2 && int(Codec::OFFSET4) == 3 && int(Codec::SIGNED8) == 4 && int(Codec::NARROW) == 6 && int(Codec::ABSMAX8) == 8,
               "decode.glsl counts codecs this way");
-static_assert(int(Scale::NONE) == 0 && int(Scale::F32) == 1 && int(Scale::NESTED) == 2 && int(Scale::INLINE) == 3 && int(Scale::E8M0) == 4,
+static_assert(int(Scale::NONE) == 0 && int(Scale::F32) == 1 && int(Scale::NESTED) == 2 && int(Scale::INLINE) == 3 && int(Scale::E8M0) == 4 && int(Scale::ROW) == 6,
               "decode.glsl counts scale kinds this way");
 
 inline Table table_of(int32_t format) {
@@ -65,7 +65,7 @@ inline WeightSpans spans_of(const qlora_weight &weight) {
                 part(weight.planes[QLORA_PLANE_ZERO], 0, stream_bytes(groups, row.bits)),
                 part(weight.planes[QLORA_PLANE_INDEX], 0, weight.flags & QLORA_WEIGHT_INDEXED ? weight.cols * 4 : 0)};
     }
-    const uint64_t scale_bytes = row.scale == Scale::F32 ? blocks * 4 : row.scale == Scale::NESTED || row.scale == Scale::E8M0 ? blocks : 0;
+    const uint64_t scale_bytes = row.scale == Scale::ROW ? (one_scale(weight) ? 1 : weight.rows) * 4 : row.scale == Scale::F32 ? blocks * 4 : row.scale == Scale::NESTED || row.scale == Scale::E8M0 ? blocks : 0;
     WeightSpans spans;
     spans.code = part(weight.planes[QLORA_PLANE_CODE], 0, code_bytes);
     spans.scale = part(weight.planes[QLORA_PLANE_SCALE], 0, scale_bytes);
@@ -89,7 +89,8 @@ inline Constants constants_of(const qlora_weight &weight) {
     }
     const Table table = table_of(weight.format);
     return {uint32_t(row.codec), uint32_t(row.scale), uint32_t(table), table == Table::NONE ? 1u : 1u << row.bits, row.scale == Scale::NESTED ? 256u : 1u,
-            uint32_t(row.codec == Codec::FLOAT || row.codec == Codec::BLOCK ? weight.format : QLORA_FORMAT_F32), shift_of(weight.block), row.block_bytes};
+            uint32_t(row.codec == Codec::FLOAT || row.codec == Codec::BLOCK ? weight.format : QLORA_FORMAT_F32),
+            row.scale == Scale::ROW ? one_scale(weight) : shift_of(weight.block), row.block_bytes};
 }
 
 // Of a shader over weights, the one that decodes this weight.
