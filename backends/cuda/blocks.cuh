@@ -82,7 +82,8 @@ template <class F> struct GroupDecoder {
     }
     __device__ static float scale_at(const WeightView &w, int64_t at) { return f32_from_f16(static_cast<const uint16_t *>(w.scale)[at]); }
     __device__ float at(const WeightView &w, int64_t index) const {
-        const int64_t r = index / w.cols, c = index - r * w.cols, group = w.index ? w.index[c] : c / w.block;
+        int64_t c;
+        const int64_t r = row_of(w, index, &c), group = w.index ? w.index[c] : uint32_t(c) / uint32_t(w.block);
         if (group < 0 || group >= w.groups) return 0;
         const int64_t at = r * w.groups + group;
         return __fmul_rn(scale_at(w, at), float(int(code(w.code, index)) - int(code(w.zero, at))));
@@ -96,7 +97,8 @@ template <class F> struct GroupDecoder {
             for (int i = 0; i < 8; i++) values[i] = slow[i];
             return;
         }
-        const int64_t r = index / w.cols, place = r * w.groups + (index - r * w.cols) / w.block;
+        int64_t c;
+        const int64_t r = row_of(w, index, &c), place = r * w.groups + uint32_t(c) / uint32_t(w.block);
         const float scale = scale_at(w, place);
         const int zero = int(code(w.zero, place));
         const uint8_t *bytes = w.code + (index >> 3) * F::bits;
@@ -118,7 +120,8 @@ struct ByteDecoder {
     static constexpr int shared_values = 1;
     __device__ void prepare(const WeightView &, float *) {}
     __device__ static float scale_at(const WeightView &w, int64_t index) {
-        const int64_t r = w.block == int64_t(1) << 30 ? 0 : index / w.cols; // one scale in all, or one per row
+        int64_t c;
+        const int64_t r = w.block == int64_t(1) << 30 ? 0 : row_of(w, index, &c); // one scale in all, or one per row
         return __fmul_rn(static_cast<const float *>(w.scale)[r], 1.0f / 127.0f);
     }
     __device__ float at(const WeightView &w, int64_t index) const { return __fmul_rn(float(int8_t(w.code[index])), scale_at(w, index)); }

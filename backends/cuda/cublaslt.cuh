@@ -9,8 +9,8 @@ namespace cuda {
 int32_t open_lt(Context &context, Lt **lt);
 void close_lt(Context &context, Lt *lt);
 
-// y[m][n] = a b^T + beta y with 16-bit operands and f32 sums. a[m][k]; b[n][k], or b[k][n] when b_turned; pointers are
-// aligned to 16 bytes and strides to 8 elements.
+// y[m][n] = a b^T + beta y with 16-bit operands and f32 sums. a[m][k]; b[n][k], or b[k][n] when b_turned; pointers and strides are
+// aligned to 16 bytes. type QLORA_FORMAT_INT8: signed bytes, y is int32 whatever y_type says, b is not turned and beta is 0.
 struct LtProduct {
     int64_t m, n, k, a_stride, b_stride, y_stride;
     int32_t type, y_type, b_turned, beta;

@@ -1,6 +1,8 @@
 // dst[r][c] = decode(W[r][c]): bound by memory, so each thread has several groups of eight elements in flight.
 #include "backends/cuda/dequantize.cuh"
 
+#include <cstdlib>
+
 namespace qlora {
 namespace cuda {
 
@@ -36,6 +38,45 @@ static __global__ void __launch_bounds__(threads) dequantize_kernel(WeightView w
     }
 }
 
+static uint64_t tuned_blocks(Context &context, uint64_t tiles) { // TUNE: to be removed
+    static const int per = std::getenv("QLORA_TUNE_DEQUANTIZE") ? std::atoi(std::getenv("QLORA_TUNE_DEQUANTIZE")) : 0;
+    const uint64_t most = uint64_t(state_of(context).multiprocessors) * per;
+    return per && most < tiles ? most : tiles;
+}
+
+// The same where nothing is in the way: whole tiles of one long aligned row, from element `first` of the weight on. Codes of all groups
+// of a thread are on the way before the first is decoded.
+template <class D, class = void> constexpr bool has_fetch = false;
+template <class D> constexpr bool has_fetch<D, decltype(void(&D::fetch))> = true;
+template <class D>
+static __global__ void __launch_bounds__(threads) dequantize_stream_kernel(const __grid_constant__ WeightView w, int64_t first, void *dst, int type, int64_t tiles) {
+    constexpr int in_flight = groups_in_flight<D>, step = threads * 8;
+    __shared__ float tables[D::shared_values];
+    D decoder;
+    decoder.prepare(w, tables);
+    __syncthreads();
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int64_t place = tile * (step * in_flight) + threadIdx.x * 8;
+        float values[8];
+        if constexpr (has_fetch<D>) {
+            Raw raw[in_flight];
+#pragma unroll
+            for (int i = 0; i < in_flight; i++) raw[i] = decoder.fetch(w, first + place + i * step);
+#pragma unroll
+            for (int i = 0; i < in_flight; i++) {
+                decoder.decode(raw[i], values);
+                store8(dst, type, place + i * step, 8, true, values);
+            }
+        } else {
+#pragma unroll
+            for (int i = 0; i < in_flight; i++) {
+                decoder.group(w, first + place + i * step, values);
+                store8(dst, type, place + i * step, 8, true, values);
+            }
+        }
+    }
+}
+
 int32_t dequantize_panel(Context &context, cudaStream_t stream, const qlora_weight &weight, int64_t row, int64_t col, const View &dst) {
     const WeightView w = view_of(weight);
     View out = dst;
@@ -49,8 +90,22 @@ int32_t dequantize_panel(Context &context, cudaStream_t stream, const qlora_weig
     }
     const uint64_t most = uint64_t(state_of(context).multiprocessors) * 16;
     const uint64_t rows = uint64_t(out.rows) < 65535 ? uint64_t(out.rows) : 65535;
-    return with_decoder(weight.format, [&](auto decoder) {
+    return with_decoder(weight.format, [&](auto decoder) -> int32_t {
         using D = decltype(decoder);
+        constexpr int64_t tile = threads * groups_in_flight<D> * 8;
+        const int64_t begin = row * w.cols + col, tiles = out.cols / tile;
+        if (out.rows == 1 && out.vector && begin % 8 == 0 && tiles > 0 && tiles <= INT32_MAX && (w.grouped || whole_groups<D>)) {
+            const uint64_t grid = tuned_blocks(context, uint64_t(tiles));
+            QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(grid)), threads}, dequantize_stream_kernel<D>, w, begin, out.data, out.type, tiles));
+            // What is left is one row, or the end of one, whose place in the weight is begin + done.
+            const int64_t done = tiles * tile;
+            if (done == out.cols) return QLORA_OK;
+            View rest = out;
+            rest.cols -= done;
+            rest.data = static_cast<char *>(out.data) + done * type_bytes(out.type);
+            const Grid end = {dim3(unsigned(ceil_divide(uint64_t(rest.cols), uint64_t(tile)))), threads};
+            return launch(context, stream, end, dequantize_kernel<D>, w, row, col + done, rest);
+        }
         const uint64_t blocks = ceil_divide(uint64_t(out.cols), threads * groups_in_flight<D> * 8);
         const Grid grid = {dim3(unsigned(blocks < most ? blocks : most), unsigned(rows)), threads};
         return launch(context, stream, grid, dequantize_kernel<D>, w, row, col, out);

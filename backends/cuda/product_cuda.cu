@@ -84,7 +84,7 @@ static bool takes_gemv(const Product &p) { return p.weight && !p.b.turned && p.m
 
 // By shapes and types; alignment is looked at when the addresses are known.
 static bool takes_lt(Context &context, const Product &p) {
-    return p.weight && state_of(context).lt && has_mma(context, p.compute_type) && p.m >= lt_rows && p.n >= 64 && p.k >= 64;
+    return p.weight && !p.a.turned && state_of(context).lt && has_mma(context, p.compute_type) && p.m >= lt_rows && p.n >= 64 && p.k >= 64;
 }
 static bool stages_a(const Product &p) { return p.a.type != p.compute_type || p.a.stride % 8 != 0; }
 static bool stages_weight(const Product &p) { return p.weight->format != p.compute_type || p.weight->cols % 8 != 0; }

@@ -47,7 +47,19 @@ struct WeightView {
     const int32_t *index;
     int64_t block, groups;
     float factor; // of the scales of NVFP4
+    uint64_t cols_inverse; // floor((2^64 - 1) / cols)
 };
+
+// index / cols and the rest of it, for an index below 2^63: the estimate is right or one too low.
+__device__ __forceinline__ int64_t row_of(const WeightView &w, int64_t index, int64_t *col) {
+    int64_t row = int64_t(__umul64hi(uint64_t(index), w.cols_inverse)), rest = index - row * w.cols;
+    if (rest >= w.cols) {
+        row++;
+        rest -= w.cols;
+    }
+    *col = rest;
+    return row;
+}
 
 inline WeightView view_of(const qlora_weight &weight) {
     int shift = 0;
@@ -61,7 +73,8 @@ inline WeightView view_of(const qlora_weight &weight) {
                       address<float>(weight.planes[QLORA_PLANE_NESTED]), address<float>(weight.planes[QLORA_PLANE_OFFSET]),
                       int64_t(weight.rows), int64_t(weight.cols), weight.format, shift, table, code % alignment == 0,
                       address<const uint8_t>(weight.planes[QLORA_PLANE_ZERO]), indexed ? address<const int32_t>(weight.planes[QLORA_PLANE_INDEX]) : nullptr,
-                      int64_t(weight.block), int64_t(group_count(weight)), weight.tensor_scale != 0 ? weight.tensor_scale : 1.0f};
+                      int64_t(weight.block), int64_t(group_count(weight)), weight.tensor_scale != 0 ? weight.tensor_scale : 1.0f,
+                      weight.cols > 1 ? UINT64_MAX / weight.cols : UINT64_MAX};
 }
 
 template <Scale S> __device__ __forceinline__ float scale_of(const WeightView &w, int64_t block, const float *) {

@@ -43,7 +43,7 @@ Time Bench::time(const std::function<void(uint64_t)> &call) const {
     call(index++);
     context_.synchronize();
     const double once = now() - start;
-    const double budget = quick() ? 0.05 : 1.5;
+    const double budget = quick() ? 0.05 : on_gpu() ? 0.3 : 1.5;
     const uint64_t batch = on_gpu() ? uint64_t(std::min(2000.0, std::max(1.0, (quick() ? 2e-3 : 10e-3) / once))) : 1;
     const uint64_t samples = uint64_t(std::min(quick() ? 5.0 : 200.0, std::max(quick() ? 3.0 : 7.0, budget / (once * double(batch)))));
     std::vector<double> seconds;
@@ -56,23 +56,24 @@ Time Bench::time(const std::function<void(uint64_t)> &call) const {
     return percentiles(seconds);
 }
 
-qlora::Buffer Bench::random(int32_t type, uint64_t count, uint64_t seed, double deviation) const {
-    // A million different values from the host, repeated by the device, which copies whole words.
-    const uint64_t chunk = std::min<uint64_t>(count, 1000003), bytes = (count * element_bytes(type) + 3) / 4 * 4;
-    std::vector<uint8_t> values = pack(type, random_values(chunk, seed, deviation));
-    values.reserve(values.size() * 4);
-    for (const size_t period = values.size(); values.size() % 4 != 0;) values.insert(values.end(), values.begin(), values.begin() + std::ptrdiff_t(period));
-    qlora::Buffer buffer(context_, bytes);
-    buffer.write(values.data(), std::min<uint64_t>(values.size(), bytes));
-    for (uint64_t filled = values.size(); filled < bytes; filled *= 2) {
-        auto copy = qlora::make<qlora_buffer_args>();
+qlora::Buffer Bench::repeated(int32_t type, const std::vector<float> &values, uint64_t count) const {
+    const uint64_t bytes = count * element_bytes(type);
+    qlora::Buffer buffer(context_, (bytes + 3) / 4 * 4); // Vulkan copies whole words
+    const std::vector<uint8_t> packed = pack(type, values);
+    uint64_t filled = std::min<uint64_t>(packed.size(), bytes);
+    buffer.write(packed.data(), filled);
+    auto copy = qlora::make<qlora_buffer_args>();
+    for (; filled < bytes; filled += copy.bytes) { // doubled on the device
         copy.src = copy.dst = buffer.span();
         copy.dst.offset += filled;
-        copy.bytes = std::min(filled, bytes - filled);
-        copy.src.size = copy.dst.size = copy.bytes;
+        copy.bytes = std::min(filled, (bytes - filled + 3) / 4 * 4);
         context_.buffer_copy(copy);
     }
     return buffer;
+}
+
+qlora::Buffer Bench::random(int32_t type, uint64_t count, uint64_t seed, double deviation) const {
+    return repeated(type, random_values(std::min<uint64_t>(count, 1000004), seed, deviation), count); // a million different values
 }
 
 void Bench::ceilings() {
