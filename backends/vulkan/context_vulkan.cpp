@@ -189,7 +189,7 @@ int32_t synchronize(Context &context) { return finish(context); }
 // Shaders reach 16-bit elements through 32-bit words, so no optional feature decides. Absent so far: INT8 and the operations
 // that belong to it.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
-    if (operation == QLORA_OP_HESSIAN || operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_WEIGHT_GRADIENT) return false;
+    if (operation == QLORA_OP_HESSIAN || operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_QUANTIZE_SPQR || operation == QLORA_OP_WEIGHT_GRADIENT) return false;
     const FormatRow *row = format_row(format);
     if (row && row->codec == Codec::ABSMAX8) return false;
     return operation != QLORA_OP_QUANTIZE || encodes(format);
