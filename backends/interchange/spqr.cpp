@@ -1,8 +1,7 @@
 // SpQR's inference files: a word of 64 bits for each row of a tile of 16 x 16, entries of 16 bits of value and 16 of column.
 #include "backends/interchange/interchange.h"
-#include "backends/search/bilevel.h"
+#include "backends/search/spqr.h"
 
-#include <algorithm>
 #include <cstring>
 
 namespace qlora {
@@ -83,44 +82,35 @@ int32_t entries_of(const Layer &layer, uint64_t r, Run *run) {
     return QLORA_OK;
 }
 
-// Outliers into the sparse planes, which are there if any is; those beyond the room are counted.
-int32_t take_outliers(const Layer &layer, uint64_t *found) {
-    const qlora_weight &weight = layer.weight;
-    uint32_t *offsets = address<uint32_t>(weight.planes[QLORA_PLANE_OFFSET]), *columns = address<uint32_t>(weight.planes[QLORA_PLANE_COLUMN]);
-    uint8_t *values = address<uint8_t>(weight.planes[QLORA_PLANE_OUTLIER]);
-    *found = 0;
-    for (uint64_t r = 0; r < weight.rows; r++) {
+// Every entry that is not 0 into the list, as far as it has room.
+int32_t take_outliers(const Layer &layer, search::Outliers &outliers) {
+    for (uint64_t r = 0; r < layer.weight.rows; r++) {
         Run run;
         QLORA_TRY(entries_of(layer, r, &run));
-        const uint64_t begin = *found;
-        if (weight.outliers) offsets[r] = uint32_t(begin);
         for (uint64_t k = 0; k < run.count; k++) {
             const uint64_t number = run.first + k * run.step, place = load<uint32_t>(layer.entries, number) & 0xffffu;
             const uint16_t half = uint16_t(load<uint32_t>(layer.entries, number) >> 16);
             if ((half & 0x7fffu) == 0) continue; // filling, or an outlier that the files cannot tell from it
-            if (place >= weight.cols || !is_finite(half))
+            if (place >= layer.weight.cols || !is_finite(half))
                 return layer.context.fail(QLORA_ERROR_VALUE, "qlora_spqr_import: col_vals element %llu (row %llu) %s; is this a file of SpQR's?", (unsigned long long)number, (unsigned long long)r,
-                                          place >= weight.cols ? "names a column beyond the weight" : "is NaN or infinite");
-            const uint64_t i = (*found)++;
-            if (i >= weight.outliers) continue;
+                                          place >= layer.weight.cols ? "names a column beyond the weight" : "is NaN or infinite");
             float value = search::of_half(half);
             if (!(layer.tensors.flags & QLORA_SPQR_ADDED)) value -= layer.planes.value(r, place);
-            const uint16_t lack = search::finite_half(value);
-            columns[i] = uint32_t(layer.column_of(place));
-            std::memcpy(values + i * 2, &lack, 2);
+            outliers.add(r, layer.column_of(place), search::finite_half(value));
         }
-        if (*found > weight.outliers) continue;
-        for (uint64_t i = begin + 1; i < *found; i++) // few, and mostly in order
-            for (uint64_t j = i; j > begin && columns[j - 1] > columns[j]; j--) {
-                std::swap(columns[j - 1], columns[j]);
-                std::swap(values[2 * j - 2], values[2 * j]);
-                std::swap(values[2 * j - 1], values[2 * j + 1]);
-            }
-        for (uint64_t i = begin + 1; i < *found; i++)
-            if (columns[i - 1] == columns[i])
-                return layer.context.fail(QLORA_ERROR_VALUE, "qlora_spqr_import: col_vals names column %u of row %llu twice", unsigned(columns[i]), (unsigned long long)r);
     }
-    if (weight.outliers) offsets[weight.rows] = uint32_t(*found < weight.outliers ? *found : weight.outliers);
+    return QLORA_OK;
+}
+
+int32_t store_outliers(const Layer &layer, search::Outliers &outliers) {
+    const uint64_t found = outliers.found;
+    if (found > layer.weight.outliers)
+        return layer.context.fail(QLORA_ERROR_SHAPE, "qlora_spqr_import: weight: there are %llu outliers, and outliers says room for %llu; give it room for that many, or for entry_count",
+                                  (unsigned long long)found, (unsigned long long)layer.weight.outliers);
+    outliers.store(layer.weight);
+    for (uint64_t i = 1; i < found; i++)
+        if (outliers.list[i - 1].row == outliers.list[i].row && outliers.list[i - 1].column == outliers.list[i].column)
+            return layer.context.fail(QLORA_ERROR_VALUE, "qlora_spqr_import: col_vals names column %u of row %u twice", unsigned(outliers.list[i].column), unsigned(outliers.list[i].row));
     return QLORA_OK;
 }
 
@@ -135,10 +125,17 @@ int32_t import_spqr(Context &context, qlora_spqr_tensors &tensors) {
     layer.planes.begin();
     QLORA_TRY(take_dense(layer));
     QLORA_TRY(take_permutation(layer));
-    QLORA_TRY(take_outliers(layer, &tensors.outliers));
-    if (tensors.outliers <= layer.weight.outliers) return QLORA_OK;
-    return context.fail(QLORA_ERROR_SHAPE, "qlora_spqr_import: weight: there are %llu outliers, and outliers says room for %llu; give it room for that many, or for entry_count",
-                        (unsigned long long)tensors.outliers, (unsigned long long)layer.weight.outliers);
+    const size_t bytes = size_t(layer.weight.outliers) * sizeof(search::Outlier);
+    search::Outlier *list = bytes ? static_cast<search::Outlier *>(context.allocate(bytes, "spqr outliers")) : nullptr;
+    if (bytes && !list) return context.fail(QLORA_ERROR_MEMORY, "qlora_spqr_import: no host memory for a list of %llu outliers", (unsigned long long)layer.weight.outliers);
+    search::Outliers outliers(list, layer.weight.outliers);
+    int32_t status = take_outliers(layer, outliers);
+    if (status == QLORA_OK) {
+        tensors.outliers = outliers.found;
+        status = store_outliers(layer, outliers);
+    }
+    context.release(list, bytes);
+    return status;
 }
 
 } // namespace interchange
