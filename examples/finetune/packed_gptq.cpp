@@ -107,7 +107,8 @@ struct Exchange {
 PackedTensor read_gptq(const SafeTensors &file, const SafeTensor &qweight) {
     const std::string name = stem(qweight.name, gptq_mark), who = "tensor " + shown(qweight.name);
     matrix(file, qweight.name, "I32");
-    const SafeTensor &qzeros = matrix(file, name + ".qzeros", "I32"), &scales = matrix(file, name + ".scales", "F16");
+    const std::string qzeros_name = name + ".qzeros", scales_name = name + ".scales"; // named: gcc 13 suspects temporaries here
+    const SafeTensor &qzeros = matrix(file, qzeros_name, "I32"), &scales = matrix(file, scales_name, "F16");
     const SafeTensor *index = file.find(name + ".g_idx");
     const uint64_t rows = qweight.shape[1], groups = scales.shape[0], words = qzeros.shape[1];
     const uint64_t bits = words * 32 / rows, cols = bits == 0 ? 0 : qweight.shape[0] * 32 / bits;
