@@ -147,6 +147,8 @@ public:
     void weight_dequantize(const qlora_dequantize_args &args) const { check(qlora_weight_dequantize(context_, &args)); }
     void hessian_accumulate(const qlora_hessian_args &args) const { check(qlora_hessian_accumulate(context_, &args)); }
     void weight_quantize_gptq(const qlora_quantize_gptq_args &args) const { check(qlora_weight_quantize_gptq(context_, &args)); }
+    void weight_quantize_spqr(const qlora_quantize_spqr_args &args) const { check(qlora_weight_quantize_spqr(context_, &args)); }
+    void spqr_import(qlora_spqr_tensors &tensors) const { check(qlora_spqr_import(context_, &tensors)); }
     void gptq_import(qlora_gptq_tensors &tensors) const { check(qlora_gptq_import(context_, &tensors)); }
     void gptq_export(qlora_gptq_tensors &tensors) const { check(qlora_gptq_export(context_, &tensors)); }
     void weight_matmul(const qlora_matmul_args &args) const { check(qlora_weight_matmul(context_, &args)); }
@@ -249,12 +251,11 @@ private:
 class Weight {
 public:
     Weight() = default;
-    Weight(const Context &context, int32_t format, uint64_t rows, uint64_t cols, uint32_t block = 0, uint32_t flags = 0) : weight_(make<qlora_weight>()) {
-        weight_.flags = flags;
-        weight_.format = format;
-        weight_.block = block;
-        weight_.rows = rows;
-        weight_.cols = cols;
+    Weight(const Context &context, int32_t format, uint64_t rows, uint64_t cols, uint32_t block = 0, uint32_t flags = 0)
+        : Weight(context, shape(format, rows, cols, block, flags)) {}
+    // Of the same format, blocks, flags, rows, cols and room for outliers; planes are not looked at.
+    Weight(const Context &context, const qlora_weight &shape) : weight_(shape) {
+        weight_.struct_size = sizeof weight_;
         layout_ = make<qlora_weight_layout_info>();
         int32_t status = qlora_weight_layout(&weight_, &layout_);
         if (status != QLORA_OK) throw Error(status, "qlora_weight_layout: this format, block, rows and cols do not go together");
@@ -278,6 +279,15 @@ public:
     }
 
 private:
+    static qlora_weight shape(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags) {
+        auto weight = make<qlora_weight>();
+        weight.flags = flags;
+        weight.format = format;
+        weight.block = block;
+        weight.rows = rows;
+        weight.cols = cols;
+        return weight;
+    }
     qlora_weight weight_ = {};
     qlora_weight_layout_info layout_ = {};
     Buffer memory_;

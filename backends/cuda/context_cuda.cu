@@ -102,10 +102,10 @@ int32_t synchronize(Context &context) {
     return QLORA_OK;
 }
 
-// Every row of formats.def has a decoder here, and an encoder but for GPTQ's, which is calibrated on the host.
+// Every row of formats.def has a decoder here, and an encoder but for GPTQ's and SpQR's, which are calibrated on the host.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
-    if (operation == QLORA_OP_QUANTIZE_GPTQ) return false;
-    return operation != QLORA_OP_QUANTIZE || format_row(format)->codec != Codec::AFFINE;
+    if (operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_QUANTIZE_SPQR) return false;
+    return operation != QLORA_OP_QUANTIZE || !has_groups(*format_row(format));
 }
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_CUDA

@@ -186,13 +186,16 @@ template <> struct EncodeCodec<Codec::NARROW> {
 template <> struct EncodeCodec<Codec::AFFINE> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
 };
+template <> struct EncodeCodec<Codec::BILEVEL> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
+};
 
 } // namespace
 
 bool encodes(int32_t format) {
     return with_format(format, false, [](auto row) {
         using F = decltype(row);
-        return F::codec != Codec::AFFINE && (F::codec != Codec::BLOCK || Closed<F>::value);
+        return F::codec != Codec::AFFINE && F::codec != Codec::BILEVEL && (F::codec != Codec::BLOCK || Closed<F>::value);
     });
 }
 

@@ -52,7 +52,8 @@ public:
     qlora_tensor output(const std::string &name, int32_t type, uint64_t rows, uint64_t cols, uint64_t stride = 0, const std::vector<float> &before = {});
     qlora_span output_floats(const std::string &name, uint64_t count, const std::vector<float> &before = {});
     // A weight whose planes are outputs.
-    const qlora_weight *output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags = 0);
+    const qlora_weight *output_weight(qlora_weight shape);
+    const qlora_weight *output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags = 0, uint64_t outliers = 0);
 
     // Runs an operation with as much scratch as it asks for. Returns its status.
     template <uint32_t Operation> int32_t run(typename OperationRow<Operation>::Args args) {
