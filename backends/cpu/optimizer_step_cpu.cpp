@@ -1,5 +1,6 @@
 // AdamW over a list of tensors in one pass, by fixed chunks.
 #include "backends/cpu/cpu.h"
+#include "backends/optimizer.h"
 
 #include <cmath>
 
@@ -13,6 +14,7 @@ constexpr uint64_t chunk = 1 << 14;
 uint64_t optimizer_step_scratch(Context &, const qlora_optimizer_args &args) { return align_scratch((uint64_t(args.parameter_count) + 1) * 8); }
 
 int32_t optimizer_step(Context &context, const qlora_optimizer_args &args) {
+    if (!plain_adamw(args)) return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_optimizer_step: this backend has AdamW over F32 tensors with F32 state alone");
     double factor = args.gradient_scale;
     if (args.norm.handle && args.max_norm > 0) {
         const double clip = double(args.max_norm) / (double(*address<const float>(args.norm)) + 1e-6);
