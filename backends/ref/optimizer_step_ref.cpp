@@ -34,7 +34,7 @@ struct Rule {
     // g of a raw gradient; with decay where that goes into it.
     double gradient(double raw, double p, bool with_decay) const {
         const double g = gradient_rounded(raw * scale);
-        return with_decay && decay != 0 && decays_gradient(args.algorithm) ? gradient_rounded(g + decay * p) : g;
+        return with_decay && decay != 0 && decays_gradient(args.algorithm) ? gradient_rounded(g + (theirs && !small ? rounded(QLORA_FORMAT_F32, decay * p) : decay * p)) : g;
     }
     // Moves s[0..2], which are m, v, n, on by g. p is for LARS.
     void advance(double g, double p, double (&s)[3]) const {
