@@ -184,12 +184,10 @@ struct Group {
             for (int piece = 0; piece < QLORA_STATE_COUNT; piece++) {
                 const std::vector<uint8_t> &x = ours.pieces[piece], &y = after.pieces[piece];
                 if (small && piece < QLORA_STATE_ABSMAX1) {
+                    const CodeDifference difference = code_difference(x, y);
                     codes += x.size();
-                    for (size_t i = 0; i < x.size(); i++) {
-                        const int difference = std::abs(int(x[i]) - int(y[i]));
-                        if (difference == 1) off++;
-                        else if (difference) wrong++;
-                    }
+                    off += difference.neighbours;
+                    wrong += difference.wrong;
                     continue;
                 }
                 const std::vector<float> u = unpack(QLORA_FORMAT_F32, x), v = unpack(QLORA_FORMAT_F32, y), w = unpack(QLORA_FORMAT_F32, before.pieces[piece]);
