@@ -147,13 +147,16 @@ template <bool is_signed> struct EncodeDyn8 {
         return __float_as_uint(__fadd_rn(least, 8388608.0f)) & 255u;
     }
     static __device__ __forceinline__ float magnitude_of(float y) { return is_signed ? fabsf(y) : fmaxf(y, 0.0f); }
+    // Of a value that is not negative, at most 1.
+    __device__ __forceinline__ int rank(float magnitude) const {
+        uint32_t estimated, other;
+        estimate(magnitude, magnitude, estimated, other);
+        return int(estimated + is_above(magnitude, thresholds[estimated]));
+    }
     __device__ __forceinline__ uint32_t code(float y) const {
-        const float magnitude = magnitude_of(y);
-        uint32_t rank, other;
-        estimate(magnitude, magnitude, rank, other);
-        rank += is_above(magnitude, thresholds[rank]);
-        if (!is_signed) return rank;
-        return y < 0 ? 127 - min(rank, 127u) : 127 + rank;
+        const int found = rank(magnitude_of(y));
+        if (!is_signed) return found;
+        return y < 0 ? 127 - min(found, 127) : 127 + found;
     }
     // Bytes of ones where the values are negative.
     static __device__ __forceinline__ uint32_t signs_of(float low, float high) {
