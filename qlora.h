@@ -176,7 +176,7 @@ typedef struct qlora_tensor {
  * NVFP4 may have a tensor_scale g: value = element * (block scale * g), every operation rounded in f32. Without it blocks
  * are ggml's; with it they are quantized as NVIDIA's recipe has it: block scale = E4M3 of (absmax / 6) / g, clamped to
  * 2^-6 .. 448, to nearest even, and element = E2M1 of x / (block scale * g), to nearest even, saturated. The recipe's
- * g is absmax of the tensor / 2688. GGUF files hold it as a tensor of its own. */
+ * g is absmax of the tensor / 2688. GGUF files hold it as a tensor of its own.
  * SpQR formats have groups = ceil(cols / block) per row as well, and with n = nested_block, grid[ceil(rows / n)][groups] of
  * four f16 each: scale_unit, zero_unit, scale_zero, zero_zero. Codes of b bits [rows][cols], of 3 bits for scales and zeros
  * [rows][groups], are streams as above. With every operation rounded in f32,
