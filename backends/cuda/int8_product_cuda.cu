@@ -386,7 +386,7 @@ int32_t multiply_int8(Context &context, cudaStream_t stream, const Int8Product &
             part.outliers.w_compact = static_cast<const char *>(p.outliers.w_compact) + c * compact_outliers * type_bytes(p.outliers.x.type);
             part.outliers.w_first = c;
         }
-        const LtProduct lt = {p.m, part.n, p.k, p.a_stride, p.b_stride, stride, QLORA_FORMAT_INT8, 0, 0, 0};
+        const LtProduct lt = {p.m, part.n, p.k, p.a_stride, p.b_stride, stride, QLORA_FORMAT_INT8, 0, 0, 0, 0, 0};
         const int32_t status = multiply_lt(context, stream, lt, p.a, part.b, sums, workspace, lt_workspace);
         if (status == QLORA_ERROR_UNSUPPORTED) {
             QLORA_TRY(run_own(context, stream, part));

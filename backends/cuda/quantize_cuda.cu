@@ -110,7 +110,11 @@ static __global__ void __launch_bounds__(stream_threads) quantize_stream_kernel(
         if (writes) absmax[index >> block_shift] = most;
         float values[8];
         x[t].values(values);
-        const typename E::Words words = none_if(zero, encoder.codes(values, inverse));
+        typename E::Words words;
+        if constexpr (E::bits == 8 && TYPE != QLORA_FORMAT_F32)
+            words = encoder.codes(values, inverse, E::signs_of_halves(x[t].words.x, x[t].words.y), E::signs_of_halves(x[t].words.z, x[t].words.w));
+        else words = encoder.codes(values, inverse);
+        words = none_if(zero, words);
         *reinterpret_cast<typename E::Words *>(code + index * E::bits / 8) = words;
     }
 }

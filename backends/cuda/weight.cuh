@@ -86,9 +86,17 @@ inline WeightView view_of(const qlora_weight &weight) {
 template <Scale S> __device__ __forceinline__ float scale_of(const WeightView &w, int64_t block, const float *) {
     return static_cast<const float *>(w.scale)[block];
 }
+// A nested scale as it was read, and what it stands for.
+struct NestedScale {
+    uint32_t code;
+    float nested;
+};
+__device__ __forceinline__ NestedScale nested_at(const WeightView &w, int64_t block) { return NestedScale{static_cast<const uint8_t *>(w.scale)[block], w.nested[block >> 8]}; }
+__device__ __forceinline__ float value_of(const NestedScale &scale, const WeightView &w, const float *nested_table) {
+    return __fadd_rn(__fmul_rn(nested_table[scale.code], scale.nested), *w.offset);
+}
 template <> __device__ __forceinline__ float scale_of<Scale::NESTED>(const WeightView &w, int64_t block, const float *nested_table) {
-    const uint8_t code = static_cast<const uint8_t *>(w.scale)[block];
-    return __fadd_rn(__fmul_rn(nested_table[code], w.nested[block >> 8]), *w.offset);
+    return value_of(nested_at(w, block), w, nested_table);
 }
 template <> __device__ __forceinline__ float scale_of<Scale::E8M0>(const WeightView &w, int64_t block, const float *) {
     const uint32_t power = static_cast<const uint8_t *>(w.scale)[block]; // 2^(power - 127); 255 is NaN
