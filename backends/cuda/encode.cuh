@@ -144,6 +144,11 @@ template <bool is_signed> struct EncodeDyn8 {
         for (int i = 0; i < 7; i++) least = fminf(least, __fmaf_rn(magnitude, f32_from_f16(slope(i) & 0xffffu) * 256.0f, f32_from_f16(height(i) & 0xffffu)));
         return __float_as_uint(__fadd_rn(least, 8388608.0f)) & 255u;
     }
+    // The rank of a value that is not negative, at most 1.
+    __device__ __forceinline__ int rank(float magnitude) const {
+        const uint32_t estimated = estimate(magnitude, magnitude) & 255u;
+        return int(estimated + is_above(magnitude, thresholds[estimated]));
+    }
     // Bytes of ones where four values are negative.
     static __device__ __forceinline__ uint32_t signs_of(float a, float b, float c, float d) {
         uint32_t low, high; // 8 + i: the sign of byte i

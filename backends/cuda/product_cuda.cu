@@ -16,7 +16,7 @@ constexpr uint64_t panel_bytes = uint64_t(96) << 20; // at most, for a panel of 
 
 static bool is_float(const qlora_weight &weight) { return format_row(weight.format)->codec == Codec::FLOAT; }
 // Whether tensor core kernels decode this weight themselves. A kernel for each row of formats.def would take minutes to compile.
-constexpr bool decodes_in_mma(Codec codec) { return codec != Codec::BLOCK && codec != Codec::NARROW && codec != Codec::AFFINE && codec != Codec::ABSMAX8; }
+constexpr bool decodes_in_mma(Codec codec) { return codec != Codec::BLOCK && codec != Codec::NARROW && codec != Codec::AFFINE && codec != Codec::BILEVEL && codec != Codec::ABSMAX8; }
 static int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Columns of y per dequantized panel: all, or equal parts within panel_bytes.

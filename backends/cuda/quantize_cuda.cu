@@ -226,6 +226,7 @@ template <class F> struct Encode<F, Codec::OFFSET4> {
 template <class F> struct Encode<F, Codec::SIGNED8> { static int32_t run(const Encoding &e) { return encode_ggml<Codec::SIGNED8>(e); } };
 template <class F> struct Encode<F, Codec::BLOCK> { static int32_t run(const Encoding &e) { return quantize_search<F>(e.context, e.stream, e.args, e.src); } };
 template <class F> struct Encode<F, Codec::AFFINE> { static int32_t run(const Encoding &) { return QLORA_ERROR_UNSUPPORTED; } }; // supports() says so first
+template <class F> struct Encode<F, Codec::BILEVEL> { static int32_t run(const Encoding &) { return QLORA_ERROR_UNSUPPORTED; } }; // likewise
 template <class F> struct Encode<F, Codec::ABSMAX8> { static int32_t run(const Encoding &e) { return quantize_int8(e.context, e.stream, e.args, e.src); } };
 template <class F> struct Encode<F, Codec::NARROW> { static int32_t run(const Encoding &e) { return quantize_narrow(e.context, e.stream, e.args, e.src); } };
 

@@ -37,6 +37,7 @@ struct Source {
     float row_mean_square;   // mean of x^2 over the row; read only with importance
     bool stochastic;
     uint64_t seed, first;    // first: index of x[0] in the flattened matrix
+    float tensor_scale;      // of NVFP4; 0: none
     QLORA_SEARCH uint noise(uint64_t i) const { return qlora_random(uint(seed), uint(seed >> 32), uint(first + i), uint((first + i) >> 32)); }
 };
 
