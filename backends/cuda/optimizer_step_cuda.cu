@@ -20,7 +20,7 @@ static __global__ void __launch_bounds__(128) prepare_kernel(const __grid_consta
                                                              float *factors) {
     __shared__ float norms[128];
     const uint32_t index = histories.first + blockIdx.x, i = threadIdx.x;
-    const bool skips = rule.skips(index);
+    const bool skips = rule.skips_all() || rule.skips(index);
     if (i == 0 && skipped) skipped[index] = skips;
     if (i == 0 && factors) factors[index] = 1;
     if (!percentile) return;
@@ -51,7 +51,7 @@ struct FactorList {
 static __global__ void __launch_bounds__(threads) factor_kernel(const __grid_constant__ FactorList list, const __grid_constant__ Rule rule, float max_unorm, float *factors, float *report) {
     __shared__ double shared[32];
     const FactorEntry &entry = list.entries[blockIdx.x];
-    if (rule.skips(entry.index)) return;
+    if (rule.skips_all() || rule.skips(entry.index)) return;
     double values = 0, updates = 0;
     const uint64_t granules = (entry.count + state_granule - 1) / state_granule;
     for (uint64_t i = threadIdx.x; i < granules; i += threads) {

@@ -93,11 +93,14 @@ __device__ __forceinline__ void load4(const void *data, int type, int64_t index,
     }
 }
 __device__ __forceinline__ void store4(void *data, int type, int64_t index, const float *values) {
-    if (type == QLORA_FORMAT_F32) *reinterpret_cast<float4 *>(static_cast<float *>(data) + index) = make_float4(values[0], values[1], values[2], values[3]);
-    else
+    if (type == QLORA_FORMAT_F32) {
+        // As an instruction: the compiler is known to take such a store apart.
+        asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(static_cast<float *>(data) + index), "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]) : "memory");
+    } else {
         *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(data) + index) =
             type == QLORA_FORMAT_F16 ? make_uint2(pack2<QLORA_FORMAT_F16>(values[0], values[1]), pack2<QLORA_FORMAT_F16>(values[2], values[3]))
                                      : make_uint2(pack2<QLORA_FORMAT_BF16>(values[0], values[1]), pack2<QLORA_FORMAT_BF16>(values[2], values[3]));
+    }
 }
 
 } // namespace cuda
