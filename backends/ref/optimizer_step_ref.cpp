@@ -1,6 +1,6 @@
 // The optimizers, element by element in double: qlora_optimizer_step() line by line.
 #include "backends/ref/codebooks_ref.h"
-#include "backends/optimizer.h"
+#include "backends/pages.h"
 
 #include <algorithm>
 
@@ -34,7 +34,7 @@ struct Rule {
     // g of a raw gradient; with decay where that goes into it.
     double gradient(double raw, double p, bool with_decay) const {
         const double g = gradient_rounded(raw * scale);
-        return with_decay && decay != 0 && decays_gradient(args.algorithm) ? gradient_rounded(g + decay * p) : g;
+        return with_decay && decay != 0 && decays_gradient(args.algorithm) ? gradient_rounded(g + (theirs && !small ? rounded(QLORA_FORMAT_F32, decay * p) : decay * p)) : g;
     }
     // Moves s[0..2], which are m, v, n, on by g. p is for LARS.
     void advance(double g, double p, double (&s)[3]) const {
@@ -104,12 +104,11 @@ uint8_t state_code(float value, float absmax, bool is_signed) {
     return uint8_t(code);
 }
 
-// Sums over the tensor that the factor is made of: squares of p and of what stands for u.
-double factor_of(const Rule &rule) {
+// What the factor is made of, over a part of the tensor: squares of p and of what stands for u.
+void add_squares(const Rule &rule, double &values, double &updates) {
     const qlora_optimizer_args &args = rule.args;
     const qlora_parameter &parameter = rule.parameter;
     const uint32_t states = state_count(args.algorithm);
-    double values = 0, updates = 0;
     for (uint64_t i = 0; i < parameter.count; i++) {
         const double p = read(parameter.value, parameter.value_type, i), raw = read(parameter.gradient, parameter.gradient_type, i);
         const double g = rule.gradient(raw, p, !rule.theirs);
@@ -122,9 +121,13 @@ double factor_of(const Rule &rule) {
         if (args.algorithm == QLORA_OPTIMIZER_STABLE_ADAMW) u = g / std::sqrt(std::max(s[1], rule.epsilon * rule.epsilon));
         updates += u * u;
     }
-    const double p = std::sqrt(values), u = std::sqrt(updates);
+}
+
+double factor_of(const Rule &rule, double values, double updates) {
+    const qlora_optimizer_args &args = rule.args;
+    const double p = std::sqrt(values), u = std::sqrt(updates), count = double(rule.parameter.count);
     switch (args.algorithm) {
-    case QLORA_OPTIMIZER_STABLE_ADAMW: return 1 / std::max(1.0, parameter.count ? std::sqrt(updates / double(parameter.count)) : 0.0);
+    case QLORA_OPTIMIZER_STABLE_ADAMW: return 1 / std::fmax(1.0, count > 0 ? std::sqrt(updates / count) : 0.0);
     case QLORA_OPTIMIZER_LAMB: return p > 0 && u > 0 ? p / u : 1;
     case QLORA_OPTIMIZER_LARS: return p > 0 && u + rule.decay * p > 0 ? args.max_unorm * p / (u + rule.decay * p) : 1;
     }
@@ -132,7 +135,7 @@ double factor_of(const Rule &rule) {
     return u > bound ? bound / u : 1;
 }
 
-void step_block(const Rule &rule, uint32_t index, uint64_t begin, uint64_t end) {
+void step_block(const Rule &rule, const Piece &piece, uint64_t begin, uint64_t end) {
     const qlora_optimizer_args &args = rule.args;
     qlora_parameter parameter = rule.parameter;
     const uint32_t states = state_count(args.algorithm);
@@ -146,7 +149,8 @@ void step_block(const Rule &rule, uint32_t index, uint64_t begin, uint64_t end) 
             const double g = rule.gradient(raw, p, true), old = s[0];
             rule.advance(g, p, s);
             const float moved = float(rule.move(p, rule.direction(raw, g, p, s, old)));
-            const uint32_t word = qlora_random(uint(args.seed) ^ uint(args.step), uint(args.seed >> 32) ^ index, uint(i), uint(i >> 32));
+            const uint64_t place = piece.first + i;
+            const uint32_t word = qlora_random(uint(args.seed) ^ uint(args.step), uint(args.seed >> 32) ^ piece.index, uint(place), uint(place >> 32));
             void *value = address<void>(parameter.value);
             if (!(args.flags & QLORA_FLAG_STOCHASTIC) || parameter.value_type == QLORA_FORMAT_F32) store(value, parameter.value_type, i, moved);
             else static_cast<uint16_t *>(value)[i] = uint16_t(parameter.value_type == QLORA_FORMAT_F16 ? qlora_f16_from_f32_random(bits_of(moved), word) : qlora_bf16_from_f32_random(bits_of(moved), word));
@@ -182,21 +186,43 @@ double percentile_clip(const qlora_optimizer_args &args, const qlora_parameter &
 
 uint64_t optimizer_step_scratch(Context &, const qlora_optimizer_args &) { return 0; }
 
-int32_t optimizer_step(Context &, const qlora_optimizer_args &args) {
+int32_t optimizer_step(Context &context, const qlora_optimizer_args &args) {
     const double norm = args.norm.handle ? double(*address<const float>(args.norm)) : 0;
     const bool skip_all = args.flags & QLORA_FLAG_SKIP_STEP && !std::isfinite(norm);
     double scale = args.gradient_scale;
     if (args.norm.handle && args.max_norm > 0) scale *= std::fmin(1.0, double(args.max_norm) / (norm + 1e-6));
+    Grid tensors(context, args.parameter_count, 5); // of each: skipped, scale, factor, squares of values, of updates
+    QLORA_TRY(tensors.status());
+    for (uint32_t i = 0; i < args.parameter_count; i++) {
+        const double own_norm = args.norms.handle ? double(address<const float>(args.norms)[i]) : 0;
+        tensors[i][0] = skip_all || (args.flags & QLORA_FLAG_SKIP_TENSORS && !std::isfinite(own_norm));
+        tensors[i][1] = tensors[i][0] == 0 && args.percentile ? scale * percentile_clip(args, args.parameters[i], own_norm) : scale;
+        tensors[i][2] = 1;
+    }
+    if (needs_factor(args)) {
+        QLORA_TRY(each_page_of_host(context, args, false, [&](const Page &page) {
+            for (const Piece *piece = page.pieces; piece != page.pieces + page.piece_count; piece++) {
+                double *tensor = tensors[piece->index];
+                if (tensor[0] == 0) add_squares(Rule(args, piece->parameter, tensor[1]), tensor[3], tensor[4]);
+            }
+        }));
+        for (uint32_t i = 0; i < args.parameter_count; i++)
+            if (tensors[i][0] == 0) tensors[i][2] = factor_of(Rule(args, args.parameters[i], tensors[i][1]), tensors[i][3], tensors[i][4]);
+    }
+    QLORA_TRY(each_page_of_host(context, args, true, [&](const Page &page) {
+        for (const Piece *piece = page.pieces; piece != page.pieces + page.piece_count; piece++) {
+            const qlora_parameter &parameter = piece->parameter;
+            Rule rule(args, parameter, tensors[piece->index][1]);
+            rule.factor = tensors[piece->index][2];
+            if (tensors[piece->index][0] != 0) continue;
+            for (uint64_t begin = 0; begin < parameter.count; begin += state_block) step_block(rule, *piece, begin, std::min(begin + state_block, parameter.count));
+        }
+    }));
     for (uint32_t i = 0; i < args.parameter_count; i++) {
         const qlora_parameter &parameter = args.parameters[i];
-        const double own_norm = args.norms.handle ? double(address<const float>(args.norms)[i]) : 0;
-        const bool skip = skip_all || (args.flags & QLORA_FLAG_SKIP_TENSORS && !std::isfinite(own_norm));
-        Rule rule(args, parameter, !skip && args.percentile ? scale * percentile_clip(args, parameter, own_norm) : scale);
-        if (!skip && needs_factor(args)) rule.factor = factor_of(rule);
-        for (uint64_t begin = 0; !skip && begin < parameter.count; begin += state_block) step_block(rule, i, begin, std::min(begin + state_block, parameter.count));
         if (args.flags & QLORA_FLAG_ZERO_GRADIENTS) std::memset(address<void>(parameter.gradient), 0, size_t(parameter.count * type_bytes(parameter.gradient_type)));
-        if (args.skipped.handle) address<uint32_t>(args.skipped)[i] = skip;
-        if (args.factors.handle) address<float>(args.factors)[i] = float(rule.factor);
+        if (args.skipped.handle) address<uint32_t>(args.skipped)[i] = tensors[i][0] != 0;
+        if (args.factors.handle) address<float>(args.factors)[i] = float(tensors[i][2]);
     }
     return QLORA_OK;
 }
