@@ -54,6 +54,9 @@ template <int bits> __device__ __forceinline__ void store_codes(const WeightView
     }
 }
 
+// The index of the first NaN or infinity of src, or UINT64_MAX (not_finite_cuda.cu).
+int32_t find_not_finite(Context &context, cudaStream_t stream, const View &src, uint64_t *first);
+
 // Small floats: FP8, MXFP8, MXFP6 (quantize_narrow_cuda.cu).
 int32_t quantize_narrow(Context &context, cudaStream_t stream, const qlora_quantize_args &args, const View &src);
 uint64_t quantize_narrow_scratch(const qlora_quantize_args &args);
