@@ -326,6 +326,7 @@ TEST_CASE("what is finite has one policy everywhere: zeros, tiny, subnormal and 
             for (size_t i = 0; i < values.size(); i++) values[i] = size * (float(int(i % 7) - 3) / 3);
             const qlora::Weight expected = quantized(shared_context(reference()), row.format, 0, 2, 256, values);
             for (float value : unpack(QLORA_FORMAT_F32, dequantized(shared_context(reference()), expected, QLORA_FORMAT_F32))) {
+                INFO("ref ", std::string(row.name), " ", size);
                 if (nested && size == largest) CHECK(!std::isfinite(value));
                 else if (!unbounded) CHECK(std::isfinite(value));
                 if (!plain && size < from_bits(0x00800000u)) CHECK(std::fabs(value) <= 1e-37f);
