@@ -147,6 +147,8 @@ public:
     void weight_dequantize(const qlora_dequantize_args &args) const { check(qlora_weight_dequantize(context_, &args)); }
     void hessian_accumulate(const qlora_hessian_args &args) const { check(qlora_hessian_accumulate(context_, &args)); }
     void weight_quantize_gptq(const qlora_quantize_gptq_args &args) const { check(qlora_weight_quantize_gptq(context_, &args)); }
+    void weight_quantize_spqr(const qlora_quantize_spqr_args &args) const { check(qlora_weight_quantize_spqr(context_, &args)); }
+    void spqr_import(qlora_spqr_tensors &tensors) const { check(qlora_spqr_import(context_, &tensors)); }
     void gptq_import(qlora_gptq_tensors &tensors) const { check(qlora_gptq_import(context_, &tensors)); }
     void gptq_export(qlora_gptq_tensors &tensors) const { check(qlora_gptq_export(context_, &tensors)); }
     void weight_matmul(const qlora_matmul_args &args) const { check(qlora_weight_matmul(context_, &args)); }
@@ -167,6 +169,8 @@ public:
     void cross_entropy_loss(const qlora_cross_entropy_args &args) const { check(qlora_cross_entropy_loss(context_, &args)); }
     void gradient_norm(const qlora_gradient_norm_args &args) const { check(qlora_gradient_norm(context_, &args)); }
     void optimizer_step(const qlora_optimizer_args &args) const { check(qlora_optimizer_step(context_, &args)); }
+    void pager_plan(qlora_pager &pager) const { check(qlora_pager_plan(context_, &pager)); }
+    void pager_place(qlora_pager &pager) const { check(qlora_pager_place(context_, &pager)); }
 
 private:
     void create(qlora_context_args args) {
@@ -190,6 +194,21 @@ public:
         context.buffer_create(args);
         span_ = args.dst;
     }
+    // Host memory that the device copies from and to by itself (QLORA_BUFFER_HOST).
+    static Buffer on_host(const Context &context, uint64_t bytes) {
+        Buffer made;
+        made.context_ = context.get();
+        made.bytes_ = bytes;
+        made.flags_ = QLORA_BUFFER_HOST;
+        if (bytes == 0) return made;
+        auto args = make<qlora_buffer_args>();
+        args.flags = QLORA_BUFFER_HOST;
+        args.bytes = bytes;
+        context.buffer_create(args);
+        made.span_ = args.dst;
+        made.host_ = args.host;
+        return made;
+    }
     // Allocates and writes the values.
     template <class T> Buffer(const Context &context, const std::vector<T> &values) : Buffer(context, values.size() * sizeof(T)) {
         write(values.data(), bytes_);
@@ -205,11 +224,13 @@ public:
     ~Buffer() {
         if (span_.handle == 0) return;
         auto args = make<qlora_buffer_args>();
+        args.flags = flags_;
         args.dst = span_;
         qlora_buffer_destroy(context_, &args);
     }
 
     uint64_t size() const noexcept { return bytes_; }
+    void *host() const noexcept { return host_; } // of on_host; null otherwise
     qlora_span span() const noexcept { return span_; }
     // The part that begins at offset bytes.
     qlora_span span(uint64_t offset, uint64_t bytes) const noexcept { return qlora_span{span_.handle, span_.offset + offset, bytes}; }
@@ -229,6 +250,8 @@ private:
         std::swap(context_, other.context_);
         std::swap(span_, other.span_);
         std::swap(bytes_, other.bytes_);
+        std::swap(flags_, other.flags_);
+        std::swap(host_, other.host_);
     }
     void transfer(int32_t (*call)(qlora_context *, const qlora_buffer_args *), void *host, uint64_t bytes, uint64_t offset, uint32_t pattern) const {
         if (bytes == 0) return;
@@ -243,18 +266,19 @@ private:
     qlora_context *context_ = nullptr;
     qlora_span span_ = {};
     uint64_t bytes_ = 0;
+    uint32_t flags_ = 0;
+    void *host_ = nullptr;
 };
 
 // A weight with one buffer for all its planes. Planes are undefined until quantized into or written.
 class Weight {
 public:
     Weight() = default;
-    Weight(const Context &context, int32_t format, uint64_t rows, uint64_t cols, uint32_t block = 0, uint32_t flags = 0) : weight_(make<qlora_weight>()) {
-        weight_.flags = flags;
-        weight_.format = format;
-        weight_.block = block;
-        weight_.rows = rows;
-        weight_.cols = cols;
+    Weight(const Context &context, int32_t format, uint64_t rows, uint64_t cols, uint32_t block = 0, uint32_t flags = 0)
+        : Weight(context, shape(format, rows, cols, block, flags)) {}
+    // Of the same format, blocks, flags, rows, cols and room for outliers; planes are not looked at.
+    Weight(const Context &context, const qlora_weight &shape) : weight_(shape) {
+        weight_.struct_size = sizeof weight_;
         layout_ = make<qlora_weight_layout_info>();
         int32_t status = qlora_weight_layout(&weight_, &layout_);
         if (status != QLORA_OK) throw Error(status, "qlora_weight_layout: this format, block, rows and cols do not go together");
@@ -278,6 +302,15 @@ public:
     }
 
 private:
+    static qlora_weight shape(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags) {
+        auto weight = make<qlora_weight>();
+        weight.flags = flags;
+        weight.format = format;
+        weight.block = block;
+        weight.rows = rows;
+        weight.cols = cols;
+        return weight;
+    }
     qlora_weight weight_ = {};
     qlora_weight_layout_info layout_ = {};
     Buffer memory_;
