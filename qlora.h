@@ -194,9 +194,9 @@ typedef struct qlora_weight {
     uint32_t reserved;
     uint64_t rows, cols;
     qlora_span planes[QLORA_PLANE_COUNT];
+    uint64_t outliers;     /* SpQR: how many there is room for, below 2^32 and at most rows * cols; else 0 */
     float tensor_scale;    /* NVFP4: from 2^-100 to 2^100; 0 = 1, and blocks as ggml makes them */
     uint32_t reserved2;
-    uint64_t outliers;     /* SpQR: how many there is room for, below 2^32 and at most rows * cols; else 0 */
 } qlora_weight;
 
 typedef struct qlora_weight_layout_info {
