@@ -194,9 +194,9 @@ typedef struct qlora_weight {
     uint32_t reserved;
     uint64_t rows, cols;
     qlora_span planes[QLORA_PLANE_COUNT];
+    uint64_t outliers;     /* SpQR: how many there is room for, below 2^32 and at most rows * cols; else 0 */
     float tensor_scale;    /* NVFP4: from 2^-100 to 2^100; 0 = 1, and blocks as ggml makes them */
     uint32_t reserved2;
-    uint64_t outliers;     /* SpQR: how many there is room for, below 2^32 and at most rows * cols; else 0 */
 } qlora_weight;
 
 typedef struct qlora_weight_layout_info {
@@ -388,9 +388,14 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 
 /* Quantizes src[rows][cols] (F32, F16 or BF16) into the planes of weight, the only writer of planes.
  * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit but for blocks that
- * ggml gets wrong (backends/README.md). Plain floats: to nearest even. ERROR_VALUE names the first NaN or infinity
- * on ref and cpu; cuda and vulkan do not look. Beyond a format's range FP8, MX and NVFP4 saturate; other ggml
- * formats keep an infinite scale, as ggml does. importance, f32[cols] or absent, says how much errors of a column
+ * ggml gets wrong (backends/README.md). Plain floats: to nearest even, beyond their range infinity.
+ * NaN and infinity: ref and cpu return ERROR_VALUE, which names the first; cuda and vulkan return
+ * before a value is seen. not_finite, u64[1] in device memory or absent, receives the index of the first on every backend,
+ * UINT64_MAX if there is none; where there is one the weight is of no meaning. It costs one more reading of src.
+ * What is finite has the same bytes everywhere: an absmax below 2^-126 (INT8: 2^-119) or a ggml scale whose reciprocal
+ * overflows counts as zero, scale 0 and codes 0; beyond a format's range FP8, MX, NVFP4 and GPTQ saturate, other ggml
+ * formats keep an infinite scale, as ggml does, double-quantized scales have an infinite mean where the sum of all absmax
+ * overflows, as in bitsandbytes, and the others have no limit. importance, f32[cols] or absent, says how much errors of a column
  * matter (finite, not negative): Q4_0, Q4_1, Q5_0, Q5_1, the K and IQ4 types search with it, others do not look.
  * STOCHASTIC (FP8, MX, NVFP4): element i rounds by a random word of (seed, i), the same everywhere.
  * GPTQ formats round to nearest, each row and group on its own, zero included in its range: scale = (high - low) / (2^bits
@@ -408,6 +413,7 @@ typedef struct qlora_quantize_args {
     uint64_t seed;
     int32_t power; /* QLORA_POWER_* */
     uint32_t reserved;
+    qlora_span not_finite;
 } qlora_quantize_args;
 QLORA_API int32_t qlora_weight_quantize(qlora_context *context, const qlora_quantize_args *args);
 

@@ -244,6 +244,7 @@ int32_t check(Call &call, qlora_quantize_args &args) {
     QLORA_TRY(call.flags(args.flags, row.codec == Codec::AFFINE ? QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH : row.stochastic ? QLORA_FLAG_STOCHASTIC : 0));
     QLORA_TRY(call.tensor(args.src, "src", args.weight->rows, args.weight->cols, 0));
     QLORA_TRY(call.span(args.importance, "importance", args.weight->cols * 4, 4, true));
+    QLORA_TRY(call.span(args.not_finite, "not_finite", 8, 8, true));
     if (args.power < QLORA_POWER_FLOOR || args.power > QLORA_POWER_RCEIL) return call.error(QLORA_ERROR_ARGUMENT, "power", "must be one of QLORA_POWER_*");
     call.nothing_to_do = element_count(*args.weight) == 0;
     return QLORA_OK;
