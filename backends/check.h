@@ -2,7 +2,9 @@
 // shapes, types and spans. Included by qlora.cpp alone.
 #pragma once
 #include "backends/backend.h"
+#include "backends/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
@@ -172,7 +174,33 @@ struct Call {
             return error(QLORA_ERROR_FORMAT, "compute_type", "must be F32, the activations' type, or F16 / BF16 with F32 activations");
         return QLORA_OK;
     }
-    int32_t parameters(const qlora_parameter *&list, uint32_t count, bool moments) {
+    // One parameter's own fields; algorithm 0 looks at its gradient alone.
+    int32_t parameter(qlora_parameter &parameter, uint32_t i, int32_t algorithm, bool history) {
+        for (int32_t *type : {&parameter.value_type, &parameter.gradient_type, &parameter.state_type})
+            if (*type == 0) *type = QLORA_FORMAT_F32;
+        for (int32_t type : {parameter.value_type, parameter.gradient_type})
+            if (type != QLORA_FORMAT_F32 && type != QLORA_FORMAT_F16 && type != QLORA_FORMAT_BF16)
+                return context.fail(QLORA_ERROR_FORMAT, "%s: parameters[%u]: value_type and gradient_type must be F32, F16 or BF16", entry, i);
+        if (parameter.state_type != QLORA_FORMAT_F32 && parameter.state_type != QLORA_FORMAT_DYN8)
+            return context.fail(QLORA_ERROR_FORMAT, "%s: parameters[%u]: state_type must be F32 or DYN8", entry, i);
+        if (parameter.flags & ~(QLORA_PARAMETER_NO_DECAY | QLORA_PARAMETER_PAGED))
+            return context.fail(QLORA_ERROR_ARGUMENT, "%s: parameters[%u]: flags 0x%x: only QLORA_PARAMETER_NO_DECAY and PAGED are known", entry, i, parameter.flags);
+        if (parameter.learning_rate_scale == 0) parameter.learning_rate_scale = 1;
+        if (!(parameter.learning_rate_scale - parameter.learning_rate_scale == 0))
+            return context.fail(QLORA_ERROR_VALUE, "%s: parameters[%u]: learning_rate_scale must be finite", entry, i);
+        if (parameter.count >= UINT64_MAX / 16) return context.fail(QLORA_ERROR_SHAPE, "%s: parameters[%u]: count overflows", entry, i);
+        QLORA_TRY(span(parameter.gradient, "parameter gradient", parameter.count * type_bytes(parameter.gradient_type), type_bytes(parameter.gradient_type)));
+        if (algorithm == 0) return QLORA_OK;
+        QLORA_TRY(span(parameter.value, "parameter value", parameter.count * type_bytes(parameter.value_type), type_bytes(parameter.value_type)));
+        static const char *const names[QLORA_STATE_COUNT] = {"parameter state1", "parameter state2", "parameter state3", "parameter absmax1", "parameter absmax2", "parameter absmax3"};
+        for (int piece = 0; piece < QLORA_STATE_COUNT; piece++) {
+            const uint32_t alignment = piece < QLORA_STATE_ABSMAX1 && parameter.state_type == QLORA_FORMAT_DYN8 ? 1 : 4;
+            QLORA_TRY(span(state_span(parameter, piece), names[piece], state_piece_bytes(algorithm, parameter.state_type, parameter.count, piece), alignment));
+        }
+        return span(parameter.history, "parameter history", history ? percentile_slots * 4 : 0, 4);
+    }
+    // Adopts a list of parameters into the context's copies.
+    int32_t parameters(const qlora_parameter *&list, uint32_t count, int32_t algorithm, bool history) {
         if (count == 0) { nothing_to_do = true; return QLORA_OK; }
         if (!list || list->struct_size < 8) return error(QLORA_ERROR_ARGUMENT, "parameters", "null, or struct_size is not understood");
         if (count > context.parameter_capacity) {
@@ -185,23 +213,10 @@ struct Call {
         const char *place = reinterpret_cast<const char *>(list);
         const size_t step = list->struct_size;
         for (uint32_t i = 0; i < count; i++, place += step) {
-            qlora_parameter &parameter = context.parameters[i];
             const qlora_parameter *caller = reinterpret_cast<const qlora_parameter *>(place);
-            if (caller->struct_size != step || !adopt(caller, &parameter))
+            if (caller->struct_size != step || !adopt(caller, &context.parameters[i]))
                 return context.fail(QLORA_ERROR_ARGUMENT, "%s: parameters[%u]: struct_size differs from the first's or is not understood", entry, i);
-            for (int32_t *type : {&parameter.value_type, &parameter.gradient_type, &parameter.state_type}) {
-                if (*type == 0) *type = QLORA_FORMAT_F32;
-                if (*type != QLORA_FORMAT_F32)
-                    return context.fail(QLORA_ERROR_FORMAT, "%s: parameters[%u]: types must be F32", entry, i);
-            }
-            if (parameter.learning_rate_scale == 0) parameter.learning_rate_scale = 1;
-            if (parameter.count >= UINT64_MAX / 8) return context.fail(QLORA_ERROR_SHAPE, "%s: parameters[%u]: count overflows", entry, i);
-            const uint64_t bytes = parameter.count * 4;
-            QLORA_TRY(span(parameter.gradient, "parameter gradient", bytes, 4));
-            if (!moments) continue;
-            QLORA_TRY(span(parameter.value, "parameter value", bytes, 4));
-            QLORA_TRY(span(parameter.state1, "parameter state1", bytes, 4));
-            QLORA_TRY(span(parameter.state2, "parameter state2", bytes, 4));
+            QLORA_TRY(parameter(context.parameters[i], i, algorithm, history));
         }
         list = context.parameters;
         return QLORA_OK;
@@ -481,7 +496,7 @@ int32_t check(Call &call, qlora_cross_entropy_args &args) {
 
 int32_t check(Call &call, qlora_gradient_norm_args &args) {
     QLORA_TRY(call.flags(args.flags, 0));
-    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, false));
+    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, 0, false));
     QLORA_TRY(call.span(args.norm, "norm", 4, 4));
     QLORA_TRY(call.span(args.norms, "norms", uint64_t(args.parameter_count) * 4, 4, true));
     if (args.gradient_scale == 0) args.gradient_scale = 1;
@@ -489,20 +504,60 @@ int32_t check(Call &call, qlora_gradient_norm_args &args) {
     return QLORA_OK;
 }
 
+// Zero defaults of an optimizer, and what BITSANDBYTES makes of three of them.
+void fill_defaults(qlora_optimizer_args &args) {
+    const bool theirs = args.flags & QLORA_FLAG_BITSANDBYTES;
+    const int32_t asked = args.algorithm;
+    auto fill = [](float &value, float standard) { if (value == 0) value = standard; };
+    if (theirs && asked == QLORA_OPTIMIZER_ADAM) args.algorithm = QLORA_OPTIMIZER_ADAMW;
+    if (theirs && asked == QLORA_OPTIMIZER_LAMB) { args.algorithm = QLORA_OPTIMIZER_ADAMW; fill(args.max_unorm, 1); }
+    if (theirs && asked == QLORA_OPTIMIZER_LARS) { args.algorithm = QLORA_OPTIMIZER_MOMENTUM; fill(args.max_unorm, 0.02f); }
+    if (!theirs && asked == QLORA_OPTIMIZER_LARS) fill(args.max_unorm, 0.001f);
+    const bool stable = asked == QLORA_OPTIMIZER_STABLE_ADAMW;
+    fill(args.gradient_scale, 1);
+    fill(args.beta1, asked == QLORA_OPTIMIZER_RMSPROP ? 0.99f : 0.9f);
+    fill(args.beta2, stable || asked == QLORA_OPTIMIZER_LION ? 0.99f : 0.999f);
+    fill(args.beta3, 0.9999f);
+    fill(args.alpha, 5);
+    fill(args.epsilon, stable || asked == QLORA_OPTIMIZER_LAMB ? 1e-6f : asked == QLORA_OPTIMIZER_ADAGRAD ? 1e-10f : 1e-8f);
+}
+
+// The window is needed where a parameter is paged: two pages at least, each holding a granule of any of them.
+int32_t check_pages(Call &call, qlora_optimizer_args &args) {
+    uint64_t least = 0;
+    for (uint32_t i = 0; i < args.parameter_count; i++)
+        if (args.parameters[i].flags & QLORA_PARAMETER_PAGED) least = std::max(least, least_page_bytes(args.algorithm, args.parameters[i].state_type));
+    if (least == 0) return QLORA_OK;
+    if (args.page_bytes == 0) args.page_bytes = args.window.handle ? args.window.size / 3 / scratch_alignment * scratch_alignment : least;
+    if (args.page_bytes % scratch_alignment || args.page_bytes < least)
+        return call.context.fail(QLORA_ERROR_ARGUMENT, "%s: page_bytes %llu: must be a multiple of 256 and at least %llu for these parameters; ask qlora_pager_plan", call.entry,
+                                 (unsigned long long)args.page_bytes, (unsigned long long)least);
+    return call.span(args.window, "window", 2 * args.page_bytes, 16);
+}
+
 int32_t check(Call &call, qlora_optimizer_args &args) {
-    QLORA_TRY(call.flags(args.flags, 0));
-    if (args.algorithm != QLORA_OPTIMIZER_ADAMW) return call.error(QLORA_ERROR_ARGUMENT, "algorithm", "must be QLORA_OPTIMIZER_ADAMW");
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_BITSANDBYTES | QLORA_FLAG_SKIP_STEP | QLORA_FLAG_SKIP_TENSORS | QLORA_FLAG_SKIP_ZEROS | QLORA_FLAG_ZERO_GRADIENTS | QLORA_FLAG_STOCHASTIC));
+    if (state_count(args.algorithm) == 0) return call.error(QLORA_ERROR_ARGUMENT, "algorithm", "must be one of QLORA_OPTIMIZER_*");
     if (args.step == 0) return call.error(QLORA_ERROR_ARGUMENT, "step", "counts from 1");
-    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, true));
-    QLORA_TRY(call.span(args.norm, "norm", 4, 4, true));
-    if (args.gradient_scale == 0) args.gradient_scale = 1;
-    if (args.beta1 == 0) args.beta1 = 0.9f;
-    if (args.beta2 == 0) args.beta2 = 0.999f;
-    if (args.epsilon == 0) args.epsilon = 1e-8f;
-    if (!(args.beta1 > 0 && args.beta1 < 1 && args.beta2 > 0 && args.beta2 < 1)) return call.error(QLORA_ERROR_ARGUMENT, "beta1, beta2", "must lie between 0 and 1");
-    for (float value : {args.learning_rate, args.epsilon, args.weight_decay, args.gradient_scale, args.max_norm})
+    if (args.flags & QLORA_FLAG_BITSANDBYTES && (args.flags & QLORA_FLAG_STOCHASTIC || args.algorithm == QLORA_OPTIMIZER_STABLE_ADAMW))
+        return call.error(QLORA_ERROR_ARGUMENT, "flags", "BITSANDBYTES goes neither with STOCHASTIC nor with STABLE_ADAMW, which it does not have");
+    if (args.percentile > 99) return call.error(QLORA_ERROR_ARGUMENT, "percentile", "must be 1..99, or 0 for none");
+    if (!(args.max_unorm >= 0)) return call.error(QLORA_ERROR_ARGUMENT, "max_unorm", "must be positive, or 0");
+    fill_defaults(args);
+    if (args.max_unorm > 0 && args.algorithm != QLORA_OPTIMIZER_ADAMW && args.algorithm != QLORA_OPTIMIZER_ADAM && args.algorithm != QLORA_OPTIMIZER_MOMENTUM &&
+        args.algorithm != QLORA_OPTIMIZER_RMSPROP && args.algorithm != QLORA_OPTIMIZER_LARS)
+        return call.error(QLORA_ERROR_ARGUMENT, "max_unorm", "is for ADAMW, ADAM, MOMENTUM, RMSPROP and LARS (with BITSANDBYTES also LAMB); use 0");
+    for (float beta : {args.beta1, args.beta2, args.beta3})
+        if (!(beta > 0 && beta < 1)) return call.error(QLORA_ERROR_ARGUMENT, "beta1, beta2, beta3", "must lie between 0 and 1");
+    for (float value : {args.learning_rate, args.epsilon, args.weight_decay, args.gradient_scale, args.max_norm, args.alpha, args.max_unorm})
         if (!(value - value == 0)) return call.error(QLORA_ERROR_VALUE, "hyper-parameters", "must be finite");
-    return QLORA_OK;
+    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, args.algorithm, args.percentile != 0));
+    const uint64_t list_bytes = uint64_t(args.parameter_count) * 4;
+    QLORA_TRY(call.span(args.norm, "norm (SKIP_STEP needs it)", 4, 4, !(args.flags & QLORA_FLAG_SKIP_STEP)));
+    QLORA_TRY(call.span(args.norms, "norms (SKIP_TENSORS and percentile need it)", list_bytes, 4, !(args.flags & QLORA_FLAG_SKIP_TENSORS) && args.percentile == 0));
+    QLORA_TRY(call.span(args.skipped, "skipped", list_bytes, 4, true));
+    QLORA_TRY(call.span(args.factors, "factors", list_bytes, 4, true));
+    return check_pages(call, args);
 }
 
 } // namespace

@@ -107,11 +107,21 @@ TEST_CASE("sizes and places of fields on 64-bit machines") {
         QLORA_SIZE(qlora_attention_grad_args, 568),
         QLORA_SIZE(qlora_cross_entropy_args, 224),
         QLORA_PLACE(qlora_cross_entropy_args, grad_scale, 208),
-        QLORA_SIZE(qlora_parameter, 128),
+        QLORA_SIZE(qlora_parameter, 248),
         QLORA_PLACE(qlora_parameter, learning_rate_scale, 124),
+        QLORA_PLACE(qlora_parameter, history, 224),
+        QLORA_SIZE(qlora_state_layout_info, 128),
+        QLORA_PLACE(qlora_state_layout_info, piece_offset, 80),
+        QLORA_SIZE(qlora_schedule, 48),
+        QLORA_PLACE(qlora_schedule, learning_rate, 32),
+        QLORA_SIZE(qlora_pager, 152),
+        QLORA_PLACE(qlora_pager, budget_bytes, 32),
+        QLORA_PLACE(qlora_pager, arena, 128),
         QLORA_SIZE(qlora_gradient_norm_args, 112),
-        QLORA_SIZE(qlora_optimizer_args, 120),
+        QLORA_SIZE(qlora_optimizer_args, 248),
         QLORA_PLACE(qlora_optimizer_args, learning_rate, 96),
+        QLORA_PLACE(qlora_optimizer_args, seed, 136),
+        QLORA_PLACE(qlora_optimizer_args, page_bytes, 240),
     };
 #undef QLORA_SIZE
 #undef QLORA_PLACE

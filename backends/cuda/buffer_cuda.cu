@@ -5,6 +5,7 @@ namespace qlora {
 namespace cuda {
 
 int32_t buffer_create(Context &context, qlora_buffer_args &args) {
+    if (args.flags & QLORA_BUFFER_HOST) return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_buffer_create: this backend has no host buffers");
     DeviceScope scope(context);
     void *memory = nullptr;
     QLORA_CUDA(context, "cudaMalloc", cudaMalloc(&memory, args.bytes));

@@ -1,6 +1,7 @@
 // norm = gradient_scale * sqrt(sum of squares), and each tensor's own: squares in double, so that neither size nor
 // count can spoil the sum. Blocks of elements, then tensors, then the total, each in a fixed order.
 #include "backends/cuda/tensor_list.cuh"
+#include "backends/optimizer.h"
 
 namespace qlora {
 namespace cuda {
@@ -56,6 +57,7 @@ uint64_t gradient_norm_scratch(Context &, const qlora_gradient_norm_args &args) 
 }
 
 int32_t gradient_norm(Context &context, const qlora_gradient_norm_args &args) {
+    if (!plain_gradients(args)) return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_gradient_norm: this backend takes F32 gradients alone");
     DeviceScope scope(context);
     const cudaStream_t stream = stream_of(context, args);
     double *partial, *sums;

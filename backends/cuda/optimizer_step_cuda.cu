@@ -1,5 +1,6 @@
 // AdamW over a list of tensors: one launch per batch, one block per 8192 elements.
 #include "backends/cuda/tensor_list.cuh"
+#include "backends/optimizer.h"
 
 #include <cmath>
 
@@ -48,6 +49,7 @@ static __global__ void __launch_bounds__(threads) adam_kernel(const __grid_const
 uint64_t optimizer_step_scratch(Context &, const qlora_optimizer_args &) { return 0; }
 
 int32_t optimizer_step(Context &context, const qlora_optimizer_args &args) {
+    if (!plain_adamw(args)) return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_optimizer_step: this backend has AdamW over F32 tensors with F32 state alone");
     DeviceScope scope(context);
     const cudaStream_t stream = stream_of(context, args);
     const double beta1 = args.beta1, beta2 = args.beta2, steps = double(args.step);

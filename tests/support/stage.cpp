@@ -15,7 +15,7 @@ constexpr uint64_t guard_bytes = 256;
 // A quiet NaN of the type, or guard bytes where there is no type.
 void fill_with_nan(uint8_t *place, int32_t type, uint64_t bytes) {
     for (uint64_t i = 0; i < bytes; i++) place[i] = guard_byte;
-    if (type)
+    if (type && type != QLORA_FORMAT_DYN8)
         for (uint64_t i = 0; i + element_bytes(type) <= bytes; i += element_bytes(type)) store(type, from_bits(0x7fc00000), place + i);
 }
 
@@ -89,6 +89,9 @@ qlora_tensor Stage::output(const std::string &name, int32_t type, uint64_t rows,
 qlora_span Stage::output_floats(const std::string &name, uint64_t count, const std::vector<float> &before) {
     return add(Placed::OUTPUT, name, QLORA_FORMAT_F32, 4, 1, count, 0, bytes_of(before));
 }
+
+qlora_span Stage::output_codes(const std::string &name, const std::vector<uint8_t> &before) { return add(Placed::OUTPUT, name, QLORA_FORMAT_DYN8, 1, 1, before.size(), 0, before); }
+qlora_span Stage::output_integers(const std::string &name, uint64_t count) { return add(Placed::OUTPUT, name, 0, 4, 1, count, 0, {}); }
 
 const qlora_weight *Stage::output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags) {
     auto weight = qlora::make<qlora_weight>();
