@@ -20,8 +20,8 @@ std::vector<FormatChoice> chosen_formats(const Options &options, const Gguf &fil
         for (int32_t format : all_formats()) {
             // f32 holds nothing that a base of 16 bits has not; unsigned codes hold no weights.
             if (format == QLORA_FORMAT_UDYN8 || (format == QLORA_FORMAT_F32 && !wide)) continue;
-            if (is_gptq(format)) choices.push_back({format, 0, true});
-            if (!is_gptq(format) || !options.calibrate.empty()) choices.push_back({format, 0, false});
+            if (is_calibrated(format)) choices.push_back({format, 0, true});
+            if (!is_calibrated(format) || !options.calibrate.empty()) choices.push_back({format, 0, false});
         }
         return choices;
     }
@@ -45,7 +45,8 @@ public:
     Model model(const FormatChoice &choice) {
         const uint32_t block = choice.block != 0 ? choice.block : options_.quant_block;
         if (!options_.calibrates(choice)) return Model(device_, file_, choice.format, block);
-        const HostWeights ready = calibrate(*calibrating_, file_, windows_, {choice.format, block}, nullptr);
+        CalibrationPlan plan{choice.format, block}; if (getenv("DAMP")) plan.damping = float(atof(getenv("DAMP"))); if (getenv("THR")) plan.threshold = float(atof(getenv("THR"))); if (getenv("NOACT")) plan.flags = 0;
+        const HostWeights ready = calibrate(*calibrating_, file_, windows_, plan, nullptr);
         return Model(device_, file_, 0, 0, &ready);
     }
     uint64_t tokens() const {
@@ -84,7 +85,7 @@ void print_perplexity_table(const Options &options) {
            device.name().c_str(), options.compute.c_str(), options.window, readable_count(ids.size()).c_str());
     Quantizer quantizer(options, file, device);
     if (!options.calibrate.empty())
-        printf("gptq formats without -rtn calibrated with %llu tokens of %s\n",
+        printf("gptq and spqr formats without -rtn calibrated with %llu tokens of %s\n",
                static_cast<unsigned long long>(quantizer.tokens()), options.calibrate.c_str());
     printf("%-12s %12s %12s %11s %9s %8s\n", "format", "bits/weight", "bytes", "perplexity", "to first", "seconds");
     double first = 0;

@@ -15,6 +15,7 @@ struct Choice {
     uint32_t block;   // 0: the format's default
     bool asked;       // false: nobody named a format for it
     std::string note; // why it is not the format that was asked for; "" when it is
+    uint64_t outliers = 0; // of SpQR, once they are known
 
     // True when neither format nor block changes: nothing is rounded.
     bool same() const;
