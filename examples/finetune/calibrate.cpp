@@ -162,7 +162,7 @@ private:
         shape.outliers = src.rows * src.cols / share;
         const qlora::Weight weight(device_.context(), shape);
         auto args = qlora::make<qlora_quantize_spqr_args>();
-        args.flags = (plan_.flags & QLORA_FLAG_ACT_ORDER) | (getenv("NOSEARCH") ? 0 : QLORA_FLAG_SEARCH);
+        args.flags = (plan_.flags & QLORA_FLAG_ACT_ORDER) | QLORA_FLAG_SEARCH;
         args.weight = weight.get();
         args.src = src;
         args.hessian = hessian_.span(0, src.cols * src.cols * sizeof(float));

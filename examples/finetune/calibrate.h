@@ -1,6 +1,6 @@
-// Calibrated quantization of a llama model's linear layers (GPTQ, 2210.17323, and SpQR, 2306.03078): block by
-// block, and within a block in
-// the order of computation, so that each weight is fitted to the inputs that the already quantized ones before it give.
+// Calibrated quantization of a llama model's linear layers (GPTQ, 2210.17323, and SpQR, 2306.03078): block by block, and
+// within a block in the order of computation, so that each weight is fitted to the inputs that the already quantized
+// ones before it give.
 #pragma once
 
 #include "batch.h"

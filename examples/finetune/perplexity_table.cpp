@@ -45,8 +45,7 @@ public:
     Model model(const FormatChoice &choice) {
         const uint32_t block = choice.block != 0 ? choice.block : options_.quant_block;
         if (!options_.calibrates(choice)) return Model(device_, file_, choice.format, block);
-        CalibrationPlan plan{choice.format, block}; if (getenv("DAMP")) plan.damping = float(atof(getenv("DAMP"))); if (getenv("THR")) plan.threshold = float(atof(getenv("THR"))); if (getenv("NOACT")) plan.flags = 0;
-        const HostWeights ready = calibrate(*calibrating_, file_, windows_, plan, nullptr);
+        const HostWeights ready = calibrate(*calibrating_, file_, windows_, {choice.format, block}, nullptr);
         return Model(device_, file_, 0, 0, &ready);
     }
     uint64_t tokens() const {
