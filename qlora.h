@@ -367,7 +367,7 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_FLAG_INVERSE              4u /* rope: rotate back */
 #define QLORA_FLAG_STOCHASTIC           8u /* quantize, optimizer_step: round up or down at random, the nearer more likely */
 #define QLORA_FLAG_SYMMETRIC           16u /* GPTQ formats: the zero is the middle code */
-#define QLORA_FLAG_SEARCH              32u /* GPTQ formats: of 80 smaller ranges take the one with least sum |error|^2.4 */
+#define QLORA_FLAG_SEARCH              32u /* GPTQ formats: of 80 smaller ranges take the one with least sum |error|^2.4; quantize_spqr: try codes */
 #define QLORA_FLAG_ACT_ORDER           64u /* quantize_gptq, _spqr: columns in falling order of the Hessian's diagonal */
 #define QLORA_FLAG_STATIC_GROUPS      128u /* quantize_gptq: scales and zeros from the weight as given */
 #define QLORA_FLAG_LAGGING            256u /* quantize_gptq: scales and zeros from values that lag behind, as in the first GPTQ */
@@ -520,6 +520,8 @@ typedef struct qlora_spqr_outcome {
  *            inverse Hessian as elimination leaves it; threshold 0 = 0.2, and infinity means no outliers.
  *   fit      A value is left out of its group's range if that lowers the group's squared error / U^2 by more than limit
  *            (SIMPLIFIED: none is).
+ *   SEARCH   Of a row's scale and zero codes, up to 2 from the nearest, those with the least sum of squared errors / U^2 over the
+ *            group, where a value counts up to limit: 16 % less error in 3 bits, 37 % in 4 on a test layer.
  *   mark     A value whose squared error / U^2 is above limit when its column is reached becomes an outlier: what the code
  *            lacks, in f16. Dead columns have none.
  * ACT_ORDER takes groups in falling order of their largest diagonal, and columns so within a group, which needs no index plane.
@@ -527,7 +529,7 @@ typedef struct qlora_spqr_outcome {
  * outcome says how many, the planes are undefined. Less room than outliers found needs no copy: shrink weight.outliers, and
  * bytes in use stay where they were in each plane. cuda and vulkan: ERROR_UNSUPPORTED; quantize on cpu and write the planes. */
 typedef struct qlora_quantize_spqr_args {
-    uint32_t struct_size, flags; /* ACT_ORDER, SIMPLIFIED, WIDE */
+    uint32_t struct_size, flags; /* SEARCH, ACT_ORDER, SIMPLIFIED, WIDE */
     uint64_t stream;
     qlora_span scratch;
     const qlora_weight *weight;

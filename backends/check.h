@@ -289,7 +289,7 @@ int32_t check(Call &call, qlora_quantize_gptq_args &args) {
 }
 
 int32_t check(Call &call, qlora_quantize_spqr_args &args) {
-    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACT_ORDER | QLORA_FLAG_SIMPLIFIED | QLORA_FLAG_WIDE));
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_SEARCH | QLORA_FLAG_ACT_ORDER | QLORA_FLAG_SIMPLIFIED | QLORA_FLAG_WIDE));
     QLORA_TRY(call.weight(args.weight));
     const qlora_weight &weight = *args.weight;
     if (format_row(weight.format)->codec != Codec::BILEVEL) return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_SPQR3 or 4");
