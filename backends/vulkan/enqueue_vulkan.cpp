@@ -17,6 +17,7 @@ namespace {
 #include "quantize_absmax_vulkan.h"
 #include "quantize_narrow_vulkan.h"
 #include "quantize_closed_vulkan.h"
+#include "not_finite_vulkan.h"
 #include "matmul_vulkan.h"
 #include "matmul_blocks_vulkan.h"
 #include "matmul_affine_vulkan.h"
