@@ -1,0 +1,14 @@
+# What users of the library do: link it, package it, bind it, embed it. Included by CMakeLists.txt of this folder.
+find_package(Python3 COMPONENTS Interpreter QUIET)
+set(qlora_bindings ${CMAKE_SOURCE_DIR}/examples/bindings)
+
+# The interface: declarations of the bindings, layouts, and programs that were compiled long ago.
+if(Python3_FOUND)
+  qlora_add_test(abi.header ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/abi/header.py ${CMAKE_SOURCE_DIR})
+endif()
+qlora_add_test(abi.abidiff ${CMAKE_CURRENT_SOURCE_DIR}/abi/abidiff.sh ${CMAKE_SOURCE_DIR})
+add_executable(client_0_1 abi/client_0_1.c)
+target_link_libraries(client_0_1 PRIVATE qlora::qlora m)
+target_compile_options(client_0_1 PRIVATE -pedantic -Wall -Wextra -Werror)
+set_target_properties(client_0_1 PROPERTIES C_STANDARD 99 C_EXTENSIONS OFF LINKER_LANGUAGE CXX)
+qlora_add_test(abi.client_0_1 client_0_1)
