@@ -22,6 +22,7 @@ NO_CONTRACTION = """#if defined(__clang__)
 #pragma clang diagnostic ignored "-Wunused-const-variable"
 #elif defined(__GNUC__)
 #pragma GCC optimize("fp-contract=off")
+#pragma GCC diagnostic ignored "-Wsubobject-linkage" // of files that include this one
 #elif defined(_MSC_VER)
 #pragma fp_contract(off)
 #endif
@@ -41,7 +42,7 @@ def read(root, path):
 
 
 def sources(root):
-    paths = ["qlora.cpp"]
+    paths = [os.path.join(root, "qlora.cpp")]
     for folder in ("ref", "cpu", "interchange"):
         paths += sorted(glob.glob(os.path.join(root, "backends", folder, "*.cpp")))
     return [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]

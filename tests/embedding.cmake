@@ -12,3 +12,10 @@ target_link_libraries(client_0_1 PRIVATE qlora::qlora m)
 target_compile_options(client_0_1 PRIVATE -pedantic -Wall -Wextra -Werror)
 set_target_properties(client_0_1 PROPERTIES C_STANDARD 99 C_EXTENSIONS OFF LINKER_LANGUAGE CXX)
 qlora_add_test(abi.client_0_1 client_0_1)
+
+# The bindings, each with the same tests. Their tools need not be here.
+foreach(language python rust go csharp)
+  if(NOT QLORA_SANITIZE)
+    qlora_add_test(bindings.${language} ${CMAKE_CURRENT_SOURCE_DIR}/bindings.sh ${language} ${CMAKE_SOURCE_DIR} $<TARGET_FILE:qlora> ${CMAKE_CURRENT_BINARY_DIR})
+  endif()
+endforeach()

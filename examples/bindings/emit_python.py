@@ -34,8 +34,11 @@ def emit(description):
               "    def __init__(self, **fields):", "        super().__init__(struct_size=sizeof(self), **fields)"]
     for struct in description["structs"]:
         sized = struct["fields"][0]["name"] == "struct_size"
-        lines += ["", "", "class %s(%s):" % (struct["name"], "Sized" if sized else "Structure"), "    _fields_ = ["]
-        lines += ['        ("%s", %s),' % (field["name"], type_of(field, opaque)) for field in struct["fields"]]
+        lines += ["", "", "class %s(%s):" % (struct["name"], "Sized" if sized else "Structure")]
+        callbacks = [field for field in struct["fields"] if field["type"] == "callback"]
+        lines += ["    %s_type = %s" % (field["name"], type_of(field, opaque)) for field in callbacks]
+        lines.append("    _fields_ = [")
+        lines += ['        ("%s", %s),' % (field["name"], field["name"] + "_type" if field in callbacks else type_of(field, opaque)) for field in struct["fields"]]
         lines.append("    ]")
     lines += ["", "", "FUNCTIONS = {"]
     for one in description["functions"]:

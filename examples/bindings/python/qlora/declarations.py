@@ -175,6 +175,11 @@ class qlora_weight_layout_info(Sized):
 
 
 class qlora_context_args(Sized):
+    allocate_type = CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
+    release_type = CFUNCTYPE(None, c_void_p, c_void_p, c_size_t)
+    log_type = CFUNCTYPE(None, c_void_p, c_char_p)
+    parallel_for_type = CFUNCTYPE(None, c_void_p, c_uint32, CFUNCTYPE(None, c_void_p, c_uint32), c_void_p)
+    inject_failure_type = CFUNCTYPE(c_int32, c_void_p, c_char_p)
     _fields_ = [
         ("struct_size", c_uint32),
         ("flags", c_uint32),
@@ -183,14 +188,14 @@ class qlora_context_args(Sized):
         ("device", c_int32),
         ("isa", c_int32),
         ("threads", c_uint32),
-        ("allocate", CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)),
-        ("release", CFUNCTYPE(None, c_void_p, c_void_p, c_size_t)),
+        ("allocate", allocate_type),
+        ("release", release_type),
         ("allocator_user", c_void_p),
-        ("log", CFUNCTYPE(None, c_void_p, c_char_p)),
+        ("log", log_type),
         ("log_user", c_void_p),
-        ("parallel_for", CFUNCTYPE(None, c_void_p, c_uint32, CFUNCTYPE(None, c_void_p, c_uint32), c_void_p)),
+        ("parallel_for", parallel_for_type),
         ("parallel_user", c_void_p),
-        ("inject_failure", CFUNCTYPE(c_int32, c_void_p, c_char_p)),
+        ("inject_failure", inject_failure_type),
         ("inject_user", c_void_p),
         ("vulkan_get_instance_proc_addr", c_uint64),
         ("vulkan_instance", c_uint64),
