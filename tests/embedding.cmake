@@ -19,3 +19,15 @@ foreach(language python rust go csharp)
     qlora_add_test(bindings.${language} ${CMAKE_CURRENT_SOURCE_DIR}/bindings.sh ${language} ${CMAKE_SOURCE_DIR} $<TARGET_FILE:qlora> ${CMAKE_CURRENT_BINARY_DIR})
   endif()
 endforeach()
+
+# Packaging. The kinds that compile the library once more are enough once.
+if(NOT QLORA_SANITIZE)
+  foreach(kind installed subdirectory one_line amalgamation)
+    qlora_add_test(package.${kind} ${CMAKE_CURRENT_SOURCE_DIR}/package.sh ${kind} ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR})
+  endforeach()
+endif()
+
+# The engine that embeds the library, with its own memory, threads and order of work.
+if(TARGET qlora-engine)
+  qlora_add_test(example.engine qlora-engine)
+endif()
