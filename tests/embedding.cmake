@@ -31,3 +31,9 @@ endif()
 if(TARGET qlora-engine)
   qlora_add_test(example.engine qlora-engine)
 endif()
+
+# Inside ggml, whose sources come from PyPI unless they are given.
+set(QLORA_GGML_SOURCE "" CACHE PATH "the folder ggml of llama.cpp, for the test of examples/ggml")
+if(NOT QLORA_SANITIZE)
+  qlora_add_test(example.ggml ${CMAKE_CURRENT_SOURCE_DIR}/ggml.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:qlora> ${CMAKE_CURRENT_BINARY_DIR} ${QLORA_GGML_SOURCE})
+endif()
