@@ -37,3 +37,18 @@ set(QLORA_GGML_SOURCE "" CACHE PATH "the folder ggml of llama.cpp, for the test 
 if(NOT QLORA_SANITIZE)
   qlora_add_test(example.ggml ${CMAKE_CURRENT_SOURCE_DIR}/ggml.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:qlora> ${CMAKE_CURRENT_BINARY_DIR} ${QLORA_GGML_SOURCE})
 endif()
+
+# Hosts that lend their device and record the work: a Vulkan command buffer, a CUDA graph.
+if("vulkan" IN_LIST QLORA_TEST_BACKENDS)
+  find_package(Vulkan QUIET)
+  if(Vulkan_FOUND)
+    add_executable(host_vulkan host_vulkan.cpp)
+    target_link_libraries(host_vulkan PRIVATE qlora_test_support Vulkan::Vulkan)
+    qlora_add_test(host.vulkan.recording host_vulkan)
+  endif()
+endif()
+if("cuda" IN_LIST QLORA_TEST_BACKENDS AND UNIX)
+  add_executable(host_cuda host_cuda.cpp)
+  target_link_libraries(host_cuda PRIVATE qlora_test_support)
+  qlora_add_test(host.cuda.graph host_cuda)
+endif()
