@@ -263,6 +263,8 @@ public:
     Result<void> weight_dequantize(const qlora_dequantize_args &args) const { return check(qlora_weight_dequantize(context_, &args)); }
     Result<void> hessian_accumulate(const qlora_hessian_args &args) const { return check(qlora_hessian_accumulate(context_, &args)); }
     Result<void> weight_quantize_gptq(const qlora_quantize_gptq_args &args) const { return check(qlora_weight_quantize_gptq(context_, &args)); }
+    Result<void> weight_quantize_spqr(const qlora_quantize_spqr_args &args) const { return check(qlora_weight_quantize_spqr(context_, &args)); }
+    Result<void> spqr_import(qlora_spqr_tensors &tensors) const { return check(qlora_spqr_import(context_, &tensors)); }
     Result<void> gptq_import(qlora_gptq_tensors &tensors) const { return check(qlora_gptq_import(context_, &tensors)); }
     Result<void> gptq_export(qlora_gptq_tensors &tensors) const { return check(qlora_gptq_export(context_, &tensors)); }
     Result<void> weight_matmul(const qlora_matmul_args &args) const { return check(qlora_weight_matmul(context_, &args)); }
@@ -283,6 +285,8 @@ public:
     Result<void> cross_entropy_loss(const qlora_cross_entropy_args &args) const { return check(qlora_cross_entropy_loss(context_, &args)); }
     Result<void> gradient_norm(const qlora_gradient_norm_args &args) const { return check(qlora_gradient_norm(context_, &args)); }
     Result<void> optimizer_step(const qlora_optimizer_args &args) const { return check(qlora_optimizer_step(context_, &args)); }
+    Result<void> pager_plan(qlora_pager &pager) const { return check(qlora_pager_plan(context_, &pager)); }
+    Result<void> pager_place(qlora_pager &pager) const { return check(qlora_pager_place(context_, &pager)); }
 
 private:
     qlora_context *context_ = nullptr;
@@ -301,6 +305,21 @@ public:
         args.bytes = bytes;
         QLORA_HPP_TRY(context.buffer_create(args));
         made.span_ = args.dst;
+        return made;
+    }
+    // Host memory that the device copies from and to by itself (QLORA_BUFFER_HOST).
+    static Result<Buffer> on_host(const Context &context, uint64_t bytes) {
+        Buffer made;
+        made.context_ = context.get();
+        made.bytes_ = bytes;
+        made.flags_ = QLORA_BUFFER_HOST;
+        if (bytes == 0) return made;
+        auto args = make<qlora_buffer_args>();
+        args.flags = QLORA_BUFFER_HOST;
+        args.bytes = bytes;
+        QLORA_HPP_TRY(context.buffer_create(args));
+        made.span_ = args.dst;
+        made.host_ = args.host;
         return made;
     }
     // Allocates and writes the values.
@@ -330,11 +349,13 @@ public:
     ~Buffer() {
         if (span_.handle == 0) return;
         auto args = make<qlora_buffer_args>();
+        args.flags = flags_;
         args.dst = span_;
         qlora_buffer_destroy(context_, &args);
     }
 
     uint64_t size() const noexcept { return bytes_; }
+    void *host() const noexcept { return host_; } // of on_host; null otherwise
     qlora_span span() const noexcept { return span_; }
     // The part that begins at offset bytes.
     qlora_span span(uint64_t offset, uint64_t bytes) const noexcept { return qlora_span{span_.handle, span_.offset + offset, bytes}; }
@@ -358,6 +379,8 @@ private:
         std::swap(context_, other.context_);
         std::swap(span_, other.span_);
         std::swap(bytes_, other.bytes_);
+        std::swap(flags_, other.flags_);
+        std::swap(host_, other.host_);
     }
     Result<void> transfer(int32_t (*call)(qlora_context *, const qlora_buffer_args *), void *host, uint64_t bytes, uint64_t offset, uint32_t pattern) const {
         if (bytes == 0) return Result<void>();
@@ -373,6 +396,8 @@ private:
     qlora_context *context_ = nullptr;
     qlora_span span_ = {};
     uint64_t bytes_ = 0;
+    uint32_t flags_ = 0;
+    void *host_ = nullptr;
 };
 
 // A weight with one buffer for all its planes. Planes are undefined until quantized into or written.
@@ -380,13 +405,13 @@ class Weight {
 public:
     Weight() = default;
     static Result<Weight> create(const Context &context, int32_t format, uint64_t rows, uint64_t cols, uint32_t block = 0, uint32_t flags = 0) {
+        return create(context, shape(format, rows, cols, block, flags));
+    }
+    // Of the same format, blocks, flags, rows, cols and room for outliers; planes are not looked at.
+    static Result<Weight> create(const Context &context, const qlora_weight &shape) {
         Weight made;
-        made.weight_ = make<qlora_weight>();
-        made.weight_.flags = flags;
-        made.weight_.format = format;
-        made.weight_.block = block;
-        made.weight_.rows = rows;
-        made.weight_.cols = cols;
+        made.weight_ = shape;
+        made.weight_.struct_size = sizeof made.weight_;
         made.layout_ = make<qlora_weight_layout_info>();
         int32_t status = qlora_weight_layout(&made.weight_, &made.layout_);
         if (status != QLORA_OK) QLORA_HPP_FAIL(status, "qlora_weight_layout: this format, block, rows and cols do not go together");
@@ -399,12 +424,14 @@ public:
 #ifndef QLORA_EXPECTED
     Weight(const Context &context, int32_t format, uint64_t rows, uint64_t cols, uint32_t block = 0, uint32_t flags = 0)
         : Weight(create(context, format, rows, cols, block, flags)) {}
+    Weight(const Context &context, const qlora_weight &shape) : Weight(create(context, shape)) {}
 #endif
 
     // For the weight field of args; valid while this Weight lives where it is.
     const qlora_weight *get() const noexcept { return &weight_; }
     const qlora_weight_layout_info &layout() const noexcept { return layout_; }
     uint64_t size() const noexcept { return layout_.total_bytes; }
+    void set_tensor_scale(float scale) noexcept { weight_.tensor_scale = scale; } // of NVFP4
 
     // The bytes of one plane, QLORA_PLANE_*; empty if the format has it not.
     Result<void> write_plane(int plane, const void *bytes) { return memory_.write(bytes, layout_.plane_bytes[plane], layout_.plane_offset[plane]); }
@@ -415,6 +442,15 @@ public:
     }
 
 private:
+    static qlora_weight shape(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags) {
+        auto weight = make<qlora_weight>();
+        weight.flags = flags;
+        weight.format = format;
+        weight.block = block;
+        weight.rows = rows;
+        weight.cols = cols;
+        return weight;
+    }
     qlora_weight weight_ = {};
     qlora_weight_layout_info layout_ = {};
     Buffer memory_;

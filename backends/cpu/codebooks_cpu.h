@@ -28,6 +28,40 @@ constexpr Table256 udyn8_table = {{
 #include "backends/codebooks/udyn8.inc"
 }};
 
+// The values from zero up of a table of 256, by cells of |y| that share exponent and seven bits of mantissa, from 2^-23 to 1: the
+// rank below the one border that may lie in a cell << 16 | the last low half of that rank. Ties go to the even code.
+constexpr int32_t state_first_cell = 0x3400, state_cells = 0x3f80 - 0x3400 + 1;
+struct CellTable {
+    alignas(64) uint32_t value[state_cells];
+    constexpr CellTable(const Table256 &table, uint32_t zero) : value() {
+        uint32_t rank = 0;
+        for (int32_t cell = 0; cell < state_cells; cell++) {
+            const uint32_t first = uint32_t(state_first_cell + cell) << 16;
+            while (zero + rank < 255 && last_of(table, zero + rank) < first) rank++;
+            const bool inside = zero + rank < 255 && last_of(table, zero + rank) < first + 0xffff;
+            value[cell] = rank << 16 | (inside ? last_of(table, zero + rank) & 0xffff : 0xffff);
+        }
+    }
+    // Bits of the largest y whose code is at most `code`.
+    static constexpr uint32_t last_of(const Table256 &table, uint32_t code) {
+        const uint32_t middle = middle_of(table.value[code], table.value[code + 1]);
+        return code % 2 ? middle - 1 : middle;
+    }
+    // (a + b) / 2 of floats 0 <= a < b, rounded to nearest even, by integers.
+    static constexpr uint32_t middle_of(uint32_t a, uint32_t b) {
+        const uint32_t shift = (b >> 23) - (a >> 23), one = 1u << 23;
+        if (a == 0) return b - one;
+        const uint64_t high = uint64_t((b & (one - 1)) | one) << 24, low = (uint64_t((a & (one - 1)) | one) << 24) >> (shift < 40 ? shift : 40);
+        uint64_t sum = high + low;                            // b's exponent + 1 for the halved sum of 2^48 and more
+        uint32_t exponent = (b >> 23) - 1, drop = 24;
+        if (sum >> 48) exponent++, drop++;
+        uint64_t kept = sum >> drop, rest = sum & ((uint64_t(1) << drop) - 1), half = uint64_t(1) << (drop - 1);
+        if (rest > half || (rest == half && (kept & 1))) kept++;
+        return (exponent << 23) + uint32_t(kept - one);
+    }
+};
+constexpr CellTable dyn8_cells = {dyn8_table, 127}, udyn8_cells = {udyn8_table, 0};
+
 template <class F> struct Codebook; // no general one: a new codebook format names its table here
 template <> struct Codebook<Format<QLORA_FORMAT_NF4>> {
     static constexpr const Table16 &table = nf4_table;

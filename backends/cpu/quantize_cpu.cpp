@@ -56,6 +56,7 @@ void nest_scales(Context &context, const qlora_weight &weight, const float *scal
 uint64_t quantize_scratch(Context &context, const qlora_quantize_args &args) {
     if (format_row(args.weight->format)->codec == Codec::NARROW) return narrow_scratch(*args.weight);
     if (format_row(args.weight->format)->codec == Codec::AFFINE) return affine_scratch(context, *args.weight);
+    if (format_row(args.weight->format)->codec == Codec::BILEVEL) return bilevel_scratch(context, *args.weight);
     if (format_row(args.weight->format)->codec == Codec::ABSMAX8) return int8_scratch(*args.weight);
     if (!is_nested(*args.weight)) return 0;
     const uint64_t blocks = block_count(*args.weight);
@@ -71,6 +72,7 @@ int32_t quantize(Context &context, const qlora_quantize_args &args) {
     if (is_searched(args)) return quantize_searched(context, args);
     if (format_row(weight.format)->codec == Codec::NARROW) return quantize_narrow(context, args);
     if (format_row(weight.format)->codec == Codec::AFFINE) return quantize_affine(context, args);
+    if (format_row(weight.format)->codec == Codec::BILEVEL) return quantize_bilevel(context, args);
     if (format_row(weight.format)->codec == Codec::ABSMAX8) return quantize_int8(context, args);
     const uint64_t count = element_count(weight), blocks = block_count(weight);
     const bool nested = is_nested(weight);

@@ -10,6 +10,14 @@ namespace cuda {
 
 struct Lt; // cuBLASLt, when it could be loaded (cublaslt_cuda.cu)
 
+// Streams and events of paged optimizer state, made with the context: copies in, copies out, and per page of the window
+// when its state has arrived, has been stepped, and may be overwritten.
+constexpr int window_slots = 3;
+struct Paging {
+    cudaStream_t in, out;
+    cudaEvent_t begin, arrived[window_slots], stepped[window_slots], free[window_slots];
+};
+
 struct State {
     int device;
     int capability;      // of the device: 75, 80, 90, ...
@@ -18,6 +26,7 @@ struct State {
     cudaStream_t stream; // the default one; the caller's or our own
     bool own_stream;
     Lt *lt;              // null when there is no cuBLASLt
+    Paging paging;
     char name[128];
 };
 

@@ -65,6 +65,7 @@ void free_buffer(State &state, const Allocation &allocation) {
 }
 
 int32_t buffer_create(Context &context, qlora_buffer_args &args) {
+    if (args.flags & QLORA_BUFFER_HOST) return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_buffer_create: this backend has no host buffers");
     State &state = state_of(context);
     if (args.bytes > UINT64_MAX / 2) return context.fail(QLORA_ERROR_MEMORY, "qlora_buffer_create: %llu bytes: more than any device has", (unsigned long long)args.bytes);
     Allocation allocation;

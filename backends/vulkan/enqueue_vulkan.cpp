@@ -10,6 +10,7 @@ namespace {
 #include "dequantize_vulkan.h"
 #include "dequantize_blocks_vulkan.h"
 #include "dequantize_affine_vulkan.h"
+#include "dequantize_bilevel_vulkan.h"
 #include "quantize_vulkan.h"
 #include "quantize_inline_vulkan.h"
 #include "quantize_mean_vulkan.h"
@@ -19,9 +20,11 @@ namespace {
 #include "matmul_vulkan.h"
 #include "matmul_blocks_vulkan.h"
 #include "matmul_affine_vulkan.h"
+#include "matmul_bilevel_vulkan.h"
 #include "matmul_vector_vulkan.h"
 #include "matmul_vector_blocks_vulkan.h"
 #include "matmul_vector_affine_vulkan.h"
+#include "matmul_vector_bilevel_vulkan.h"
 #include "column_sum_vulkan.h"
 #include "rms_norm_vulkan.h"
 #include "rms_norm_grad_vulkan.h"
@@ -32,6 +35,12 @@ namespace {
 #include "cross_entropy_vulkan.h"
 #include "gradient_norm_vulkan.h"
 #include "optimizer_step_vulkan.h"
+#include "row_absmax_vulkan.h"
+#include "row_codes_vulkan.h"
+#include "int8_outliers_vulkan.h"
+#include "int8_product_vulkan.h"
+#include "int8_product_dot_vulkan.h"
+#include "hessian_vulkan.h"
 
 struct Words {
     const uint32_t *data;
@@ -184,7 +193,7 @@ int32_t bind_spans(Context &context, VkDescriptorSet set, const Spans &spans, Pu
     VkDescriptorBufferInfo infos[binding_limit];
     VkWriteDescriptorSet writes[binding_limit] = {};
     header = PushHeader{};
-    // Every binding is written, since a shader may name more of them than a variant of it uses; the last is the codebooks.
+    // Every binding is written, since a shader may name more of them than a variant of it uses; absent ones are the codebooks.
     for (uint32_t i = 0; i < binding_limit; i++) {
         const qlora_span span = i < spans.count ? spans.data[i] : qlora_span{};
         if (span.handle == 0 || span.size == 0) {
@@ -348,6 +357,16 @@ int32_t enqueue_update(Context &context, uint64_t stream, const qlora_span &span
     constexpr uint64_t limit = 65536; // of one vkCmdUpdateBuffer
     for (uint64_t done = 0; done < bytes; done += limit)
         state.vk.CmdUpdateBuffer(commands, buffer_of(span.handle), span.offset + done, bytes - done < limit ? bytes - done : limit, static_cast<const char *>(data) + done);
+    return QLORA_OK;
+}
+
+int32_t enqueue_fill(Context &context, uint64_t stream, const qlora_span &span, uint64_t bytes) {
+    State &state = state_of(context);
+    if (bytes == 0) return QLORA_OK; // which would mean all that there is
+    VkCommandBuffer commands;
+    QLORA_TRY(begin(context, stream, 0, &commands));
+    barrier(state, commands);
+    state.vk.CmdFillBuffer(commands, buffer_of(span.handle), span.offset, bytes, 0);
     return QLORA_OK;
 }
 

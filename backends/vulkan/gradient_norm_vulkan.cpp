@@ -1,5 +1,6 @@
 // The norm of a list of gradients: a dispatch per tensor, one for all tensors, one for their sum.
 #include "backends/vulkan/device_vulkan.h"
+#include "backends/optimizer.h"
 
 namespace qlora {
 namespace vulkan {
@@ -27,6 +28,7 @@ uint64_t gradient_norm_scratch(Context &, const qlora_gradient_norm_args &args) 
 }
 
 int32_t gradient_norm(Context &context, const qlora_gradient_norm_args &args) {
+    if (!plain_gradients(args)) return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_gradient_norm: this backend takes F32 gradients alone");
     const uint64_t tensors = args.parameter_count, chunks = chunks_of(args);
     QLORA_TRY(check_elements(context, "qlora_gradient_norm", chunks));
     const qlora_span norm = part(args.norm, 0, 4);

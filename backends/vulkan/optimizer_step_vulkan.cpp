@@ -1,5 +1,6 @@
 // One AdamW step: a dispatch per tensor, none waiting for another.
 #include "backends/vulkan/device_vulkan.h"
+#include "backends/optimizer.h"
 
 #include <cmath>
 
@@ -9,6 +10,7 @@ namespace vulkan {
 uint64_t optimizer_step_scratch(Context &, const qlora_optimizer_args &) { return 0; }
 
 int32_t optimizer_step(Context &context, const qlora_optimizer_args &args) {
+    if (!plain_adamw(args)) return context.fail(QLORA_ERROR_UNSUPPORTED, "qlora_optimizer_step: this backend has AdamW over F32 tensors with F32 state alone");
     struct Push {
         PushHeader header;
         uint32_t count;

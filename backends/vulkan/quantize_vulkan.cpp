@@ -1,5 +1,5 @@
 // encode<F>, selected by codec: codebooks with their planes of scales, ggml blocks, plain floats.
-#include "backends/vulkan/weight_vulkan.h"
+#include "backends/vulkan/int8_vulkan.h"
 
 namespace qlora {
 namespace vulkan {
@@ -130,7 +130,7 @@ int32_t absent(Context &context, const char *what) {
 template <class F> int32_t encode_closed(Context &context, const qlora_quantize_args &args) {
     struct Push {
         PushHeader header;
-        uint32_t blocks, cols, stride, each, seed_low, seed_high;
+        uint32_t blocks, cols, stride, each, seed_low, seed_high, tensor_scale;
     };
     if (!Closed<F>::value) return absent(context, F::row.name);
     const uint64_t blocks = block_count(*args.weight);
@@ -138,7 +138,8 @@ template <class F> int32_t encode_closed(Context &context, const qlora_quantize_
     return enqueue(context, args.stream, Shader::quantize_closed,
                    {uint32_t(F::row.format), uint32_t(args.src.type), F::block, F::block_bytes, F::bits, (args.flags & QLORA_FLAG_STOCHASTIC) != 0},
                    {exact(args.src), spans_of(*args.weight).code},
-                   Push{{}, uint32_t(blocks), uint32_t(args.src.cols), uint32_t(args.src.stride), each, uint32_t(args.seed), uint32_t(args.seed >> 32)}, groups_of(blocks, 64 * each));
+                   Push{{}, uint32_t(blocks), uint32_t(args.src.cols), uint32_t(args.src.stride), each, uint32_t(args.seed), uint32_t(args.seed >> 32),
+                        args.weight->tensor_scale != 0 ? factor_bits(*args.weight) : 0u}, groups_of(blocks, 64 * each));
 }
 
 template <Codec C> struct EncodeCodec; // a new codec must be written here
@@ -165,12 +166,27 @@ template <> struct EncodeCodec<Codec::BLOCK> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_closed<F>(context, args); }
 };
 template <> struct EncodeCodec<Codec::ABSMAX8> {
-    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) {
+        const WeightSpans planes = spans_of(*args.weight);
+        const uint64_t bytes = args.src.rows * 4;
+        RowCodes job = {};
+        job.x = args.src;
+        job.one = one_scale(*args.weight);
+        job.absmax = planes.scale;
+        job.inverse = part(args.scratch, 0, bytes);
+        job.maxima = part(args.scratch, align_scratch(bytes), bytes);
+        job.codes = planes.code;
+        job.padded = args.src.cols;
+        return enqueue_row_codes(context, args.stream, "qlora_weight_quantize", job);
+    }
 };
 template <> struct EncodeCodec<Codec::NARROW> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_narrow<F>(context, args); }
 };
 template <> struct EncodeCodec<Codec::AFFINE> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
+};
+template <> struct EncodeCodec<Codec::BILEVEL> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
 };
 
@@ -179,13 +195,14 @@ template <> struct EncodeCodec<Codec::AFFINE> {
 bool encodes(int32_t format) {
     return with_format(format, false, [](auto row) {
         using F = decltype(row);
-        return F::codec != Codec::AFFINE && F::codec != Codec::ABSMAX8 && (F::codec != Codec::BLOCK || Closed<F>::value);
+        return F::codec != Codec::AFFINE && F::codec != Codec::BILEVEL && (F::codec != Codec::BLOCK || Closed<F>::value);
     });
 }
 
 uint64_t quantize_scratch(Context &, const qlora_quantize_args &args) {
     const FormatRow &row = *format_row(args.weight->format);
     if (row.codec == Codec::NARROW && row.scale == Scale::F32) return maxima_bytes(element_count(*args.weight), shift_of(args.weight->block));
+    if (row.scale == Scale::ROW) return 2 * align_scratch(args.weight->rows * 4);
     if (row.scale != Scale::NESTED) return 0;
     const uint64_t blocks = block_count(*args.weight);
     return align_scratch(blocks * 4) + sums_bytes(blocks);

@@ -10,8 +10,8 @@ namespace {
 
 class Calibrator {
 public:
-    Calibrator(Device &device, const Gguf &file, const std::vector<Batch> &windows, const CalibrationPlan &plan)
-        : device_(device), file_(file), windows_(windows), plan_(plan), model_(device, file, 0, 0),
+    Calibrator(Device &device, const BaseModel &base, const std::vector<Batch> &windows, const CalibrationPlan &plan)
+        : device_(device), base_(base), windows_(windows), plan_(plan), model_(device, base, 0, 0),
           adapter_(device, model_.shape().adapter_shape(1), initial_adapter(model_.shape().adapter_shape(1), 1, 0)) {
         const ModelShape &shape = model_.shape();
         for (const Batch &batch : windows_) bounds_.include(batch);
@@ -117,10 +117,10 @@ private:
     }
 
     void quantize(uint32_t layer, Linear which) {
-        const GgufTensor &tensor = file_.tensor(gguf_weight_name(layer, which));
-        const uint64_t rows = tensor.ne[1], cols = tensor.ne[0];
+        const BaseTensor &tensor = base_.tensor(gguf_weight_name(layer, which));
+        const uint64_t rows = tensor.weight.rows, cols = tensor.weight.cols;
         const qlora::Weight &given = model_.layer(layer).linear[which];
-        CalibrationReport report = {std::string(tensor.name), qlora::make<qlora_gptq_outcome>(), 0, 0};
+        CalibrationReport report = {tensor.name, qlora::make<qlora_gptq_outcome>(), 0, 0};
         qlora::Weight weight(device_.context(), plan_.format, rows, cols, plan_.block);
         auto args = qlora::make<qlora_quantize_gptq_args>();
         args.flags = plan_.flags;
@@ -133,7 +133,7 @@ private:
             device_.measure([&] { device_.run(QLORA_OP_QUANTIZE_GPTQ, qlora_weight_quantize_gptq, args); });
             device_.run(QLORA_OP_QUANTIZE_GPTQ, qlora_weight_quantize_gptq, args);
         } catch (const qlora::Error &error) {
-            file_.reject("tensor ", shown(tensor.name), " cannot be calibrated: ", error.what());
+            base_.reject("tensor ", shown(tensor.name), " cannot be calibrated: ", error.what());
         }
         outcome_.read(&report.outcome, sizeof(report.outcome));
         report.loss = report.outcome.loss;
@@ -198,7 +198,7 @@ private:
     }
 
     Device &device_;
-    const Gguf &file_;
+    const BaseModel &base_;
     const std::vector<Batch> &windows_;
     const CalibrationPlan &plan_;
     Model model_;
@@ -213,29 +213,29 @@ private:
     const std::function<void(const CalibrationReport &)> *report_ = nullptr;
 };
 
-void check(const Gguf &file, const Device &device, const CalibrationPlan &plan) {
+void check(const BaseModel &base, const Device &device, const CalibrationPlan &plan) {
     if (!is_gptq(plan.format))
         fail(format_name(plan.format), " has no calibration; expected gptq2, gptq3, gptq4 or gptq8");
     if (!device.context().operation_supports(QLORA_OP_QUANTIZE_GPTQ, plan.format, QLORA_FORMAT_F32))
         fail(device.name(), " cannot calibrate; choose cpu or ref");
-    const ModelShape shape = read_model_shape(file);
+    const ModelShape &shape = base.shape();
     for (uint32_t layer = 0; layer < shape.layers; ++layer)
         for (int which = 0; which < linear_count; ++which) {
-            const GgufTensor &tensor = file.tensor(gguf_weight_name(layer, Linear(which)));
-            if (!is_float(format_of(*tensor.type)))
-                file.reject("tensor ", shown(tensor.name), " is ", tensor.type->name,
+            const BaseTensor &tensor = base.tensor(gguf_weight_name(layer, Linear(which)));
+            if (!is_float(tensor.weight.format))
+                base.reject("tensor ", shown(tensor.own_name), " is ", tensor.type,
                             " already; calibration needs an F32, F16 or BF16 base");
-            weight_layout(plan.format, plan.block, tensor.ne[1], tensor.ne[0]);
+            weight_layout(plan.format, plan.block, tensor.weight.rows, tensor.weight.cols);
         }
 }
 
 } // namespace
 
-HostWeights calibrate(Device &device, const Gguf &file, const std::vector<Batch> &windows, const CalibrationPlan &plan,
+HostWeights calibrate(Device &device, const BaseModel &base, const std::vector<Batch> &windows, const CalibrationPlan &plan,
                       const std::function<void(const CalibrationReport &)> &report) {
-    check(file, device, plan);
+    check(base, device, plan);
     if (windows.empty()) fail("calibration needs at least one window of tokens");
-    return Calibrator(device, file, windows, plan).run(report);
+    return Calibrator(device, base, windows, plan).run(report);
 }
 
 std::string calibration_line(const CalibrationReport &report) {

@@ -31,10 +31,10 @@ std::vector<Batch> read_calibration(const std::string &source, const Tokenizer *
                                     uint64_t tokens, uint32_t window);
 
 // The same for a run's --calibrate and --calibrate-tokens; windows of 512, or the model's context if that is shorter.
-std::vector<Batch> calibration_windows(const std::string &source, uint64_t tokens, const Gguf &file);
+std::vector<Batch> calibration_windows(const std::string &source, uint64_t tokens, const BaseModel &base);
 
 // Quantized linear weights by name, computed on `device`, which is cpu or ref. `report` may be empty.
-HostWeights calibrate(Device &device, const Gguf &file, const std::vector<Batch> &windows, const CalibrationPlan &plan,
+HostWeights calibrate(Device &device, const BaseModel &base, const std::vector<Batch> &windows, const CalibrationPlan &plan,
                       const std::function<void(const CalibrationReport &)> &report);
 
 // One line of a report, without its end: name, loss, nearest loss, method.

@@ -6,7 +6,7 @@ namespace finetune {
 namespace {
 
 const int32_t ggml_formats = 0x100, most_formats = 0x200;
-const std::string nearest_ending = "-rtn";
+const std::string nearest_ending = "-rtn", integers_name = "llm-int8", scaled_name = "nvfp4-scaled";
 
 // What takes the place of a format with long blocks.
 const std::map<int32_t, int32_t> shorter_blocks = {
@@ -69,13 +69,21 @@ FormatChoice named_choice(const std::string &text, const std::string &option) {
             name = before;
         }
     }
+    if (name == integers_name) {
+        choice.integers = true;
+        name = "int8";
+    }
+    if (name == scaled_name) {
+        choice.scaled = true;
+        name = "nvfp4";
+    }
     choice.format = named_format(name, option);
     return choice;
 }
 
 std::string FormatChoice::name(uint32_t default_block) const {
     const uint32_t shown_block = block != 0 ? block : default_block;
-    return format_name(format) + (nearest ? nearest_ending : "") +
+    return (integers ? integers_name : scaled ? scaled_name : format_name(format)) + (nearest ? nearest_ending : "") +
            (shown_block == 0 ? "" : ":" + std::to_string(shown_block));
 }
 

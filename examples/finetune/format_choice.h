@@ -20,11 +20,13 @@ inline bool is_float(int32_t format) {
 inline bool is_gptq(int32_t format) { return format >= QLORA_FORMAT_GPTQ2 && format <= QLORA_FORMAT_GPTQ8; }
 
 // What a name with additions says: "nf4", "nf4:128" with its block, "gptq4-rtn:64" rounded to nearest even where there
-// is text to calibrate with.
+// is text to calibrate with, "llm-int8": int8 whose products are formed in integers,
+// "nvfp4-scaled": with a scale per tensor.
 struct FormatChoice {
     int32_t format = 0;
     uint32_t block = 0; // 0: none was named
     bool nearest = false;
+    bool integers = false, scaled = false;
 
     std::string name(uint32_t default_block = 0) const; // as it could be given
 };

@@ -267,6 +267,38 @@ uint64_t state_bytes(int32_t format, uint32_t block, uint64_t rows, uint64_t col
     return bytes + (8 - (bytes + others) % 8) % 8;
 }
 
+// bitsandbytes' 8-bit weights: X.weight in I8 with X.SCB, the largest magnitude of each row, in F32.
+const SafeTensor *find_row_scales(const SafeTensors &file, const SafeTensor &tensor) {
+    const std::string ending = ".weight";
+    if (tensor.dtype != "I8" || tensor.shape.size() != 2 || !ends_with(tensor.name, ending)) return nullptr;
+    return file.find(tensor.name.substr(0, tensor.name.size() - ending.size()) + ".SCB");
+}
+
+PackedTensor read_int8(const SafeTensors &file, const SafeTensor &tensor, const SafeTensor &scales) {
+    PackedTensor packed;
+    packed.name = tensor.name;
+    packed.shape = tensor.shape;
+    packed.parts = {&tensor, &scales};
+    StoredWeight &weight = packed.weight;
+    weight.format = QLORA_FORMAT_INT8;
+    weight.rows = tensor.shape[0];
+    weight.cols = tensor.shape[1];
+    weight.dtype = QLORA_FORMAT_F16;
+    if (scales.dtype != "F32" || scales.elements != weight.rows)
+        file.reject("tensor ", shown(scales.name), " has ", scales.elements, " values of ", scales.dtype,
+                    ", expected ", weight.rows, " of F32");
+    weight.planes[QLORA_PLANE_CODE] = tensor.data;
+    weight.planes[QLORA_PLANE_SCALE] = scales.data;
+    const std::string form = scales.name.substr(0, scales.name.size() - 3) + "weight_format";
+    if (const SafeTensor *said = file.find(form)) {
+        if (said->dtype != "U8" || said->elements != 1 || said->data[0] != 0)
+            file.reject("tensor ", shown(form), ": only rows one after the other (0) are supported; save the model again "
+                        "with a current bitsandbytes");
+        packed.parts.push_back(said);
+    }
+    return packed;
+}
+
 } // namespace
 
 std::vector<PackedTensor> read_packed(const SafeTensors &file) {
@@ -274,8 +306,11 @@ std::vector<PackedTensor> read_packed(const SafeTensors &file) {
     std::unordered_map<std::string, bool> taken;
     for (const SafeTensor &tensor : file.tensors()) {
         const bool gptq = ends_with(tensor.name, gptq_mark);
-        if (!gptq && tensor.name.find(state_mark) == std::string::npos) continue;
-        PackedTensor one = gptq ? read_gptq(file, tensor) : Reader(file, tensor).read();
+        const SafeTensor *row_scales = find_row_scales(file, tensor);
+        if (!gptq && row_scales == nullptr && tensor.name.find(state_mark) == std::string::npos) continue;
+        PackedTensor one = gptq                    ? read_gptq(file, tensor)
+                           : row_scales != nullptr ? read_int8(file, tensor, *row_scales)
+                                                   : Reader(file, tensor).read();
         if (gptq && file.find(one.name) != nullptr)
             file.reject("tensor ", shown(one.name), " is there beside ", shown(tensor.name));
         for (const SafeTensor *part : one.parts)
@@ -344,6 +379,12 @@ std::vector<uint8_t> packed_bytes(const PackedPart &part, const qlora::Weight &w
     const qlora_weight &about = *weight.get();
     std::vector<uint8_t> bytes;
     if (part.content == PackedPart::gptq) return gptq_bytes(part, weight);
+    if (part.content == PackedPart::tensor_scale) {
+        const float scale = about.tensor_scale == 0 ? 1.0f : about.tensor_scale;
+        bytes.resize(sizeof(scale));
+        memcpy(bytes.data(), &scale, sizeof(scale));
+        return bytes;
+    }
     if (part.content == PackedPart::plane) return weight.read_plane(part.plane_index);
     if (part.content == PackedPart::state) {
         float offset = 0;

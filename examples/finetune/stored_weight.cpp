@@ -1,7 +1,12 @@
 #include "stored_weight.h"
 
+#include "decode.h"
 #include "format_choice.h"
 #include "packed_gptq.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
 
 namespace finetune {
 
@@ -13,6 +18,58 @@ StoredWeight view_weight(const GgufTensor &tensor) {
     stored.dtype = is_float(stored.format) ? stored.format : QLORA_FORMAT_F16;
     stored.planes[QLORA_PLANE_CODE] = tensor.data;
     return stored;
+}
+
+std::string tensor_scale_name(const std::string &weight_name) {
+    const std::string ending = ".weight";
+    const bool has = weight_name.size() > ending.size() &&
+                     weight_name.compare(weight_name.size() - ending.size(), ending.size(), ending) == 0;
+    return weight_name.substr(0, weight_name.size() - (has ? ending.size() : 0)) + ".scale";
+}
+
+const GgufTensor *find_tensor_scale(const Gguf &file, const GgufTensor &tensor) {
+    const std::string name(tensor.name);
+    const GgufTensor *found = file.find_tensor(tensor_scale_name(name));
+    return found != nullptr ? found : file.find_tensor(name + ".scale");
+}
+
+StoredWeight view_weight(const Gguf &file, const GgufTensor &tensor) {
+    StoredWeight stored = view_weight(tensor);
+    const GgufTensor *scale = find_tensor_scale(file, tensor);
+    if (scale == nullptr || stored.format == 0 || stored.rows == 1) return stored;
+    if (scale->type->id != type_f32 || scale->elements != 1)
+        file.reject("tensor ", shown(scale->name), " is no scale of one F32 value, which ", shown(tensor.name), " needs");
+    memcpy(&stored.tensor_scale, scale->data, sizeof(float));
+    if (stored.format != QLORA_FORMAT_NVFP4 && stored.tensor_scale != 1.0f)
+        file.reject("tensor ", shown(scale->name), ": a scale per tensor is supported for NVFP4 only, but ",
+                    shown(tensor.name), " is ", tensor.type->name);
+    if (stored.format != QLORA_FORMAT_NVFP4) stored.tensor_scale = 0;
+    else if (!(stored.tensor_scale >= 0x1p-100f && stored.tensor_scale <= 0x1p100f))
+        file.reject("tensor ", shown(scale->name), " is ", stored.tensor_scale, ", expected a scale above zero");
+    return stored;
+}
+
+float recipe_tensor_scale(const std::vector<float> &values) {
+    float absmax = 0;
+    for (float value : values) absmax = std::max(absmax, std::fabs(value));
+    const float scale = absmax / 2688; // 6 * 448
+    return scale >= 0x1p-100f ? scale : 0;
+}
+
+std::vector<float> decode_floats(const StoredWeight &weight) {
+    std::vector<float> values(weight.rows * weight.cols);
+    const uint8_t *data = weight.planes[QLORA_PLANE_CODE];
+    if (weight.format == QLORA_FORMAT_F32) {
+        memcpy(values.data(), data, values.size() * sizeof(float));
+        return values;
+    }
+    for (float &value : values) {
+        uint16_t bits;
+        memcpy(&bits, data, sizeof(bits));
+        data += sizeof(bits);
+        value = weight.format == QLORA_FORMAT_F16 ? half_to_float(bits) : bfloat_to_float(bits);
+    }
+    return values;
 }
 
 HostWeight download_weight(const qlora::Weight &weight) {
@@ -37,6 +94,7 @@ qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &hos
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored) {
     if (stored.gptq.qweight != nullptr) return import_gptq(context, stored);
     qlora::Weight weight(context, stored.format, stored.rows, stored.cols, stored.block);
+    weight.set_tensor_scale(stored.tensor_scale);
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
         if (stored.planes[plane] != nullptr) weight.write_plane(plane, stored.planes[plane]);
     return weight;

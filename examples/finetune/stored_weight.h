@@ -14,6 +14,7 @@ struct StoredWeight {
     uint64_t rows = 0, cols = 0;
     int32_t dtype = 0; // the float type of the values that it stands for
     const uint8_t *planes[QLORA_PLANE_COUNT] = {};
+    float tensor_scale = 0; // as in qlora_weight
     // Tensors of a GPTQ checkpoint in place of planes. version 0: the zeros must tell.
     struct {
         const uint8_t *qweight, *qzeros, *scales, *index;
@@ -40,6 +41,13 @@ HostWeight download_weight(const qlora::Weight &weight);
 qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &weight);
 
 StoredWeight view_weight(const GgufTensor &tensor);
+// The same, with the scale per tensor that its file has beside it: f32[1] X.scale for X.weight.
+StoredWeight view_weight(const Gguf &file, const GgufTensor &tensor);
+const GgufTensor *find_tensor_scale(const Gguf &file, const GgufTensor &tensor);
+std::string tensor_scale_name(const std::string &weight_name);
+// What NVFP4's recipe takes: the largest magnitude becomes the largest value that there is. 0 where all are zero.
+float recipe_tensor_scale(const std::vector<float> &values);
+std::vector<float> decode_floats(const StoredWeight &weight); // of plain floats
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored);
 
 } // namespace finetune

@@ -33,10 +33,13 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
             count_ += next.rows * next.cols;
             bytes += (next.rows * next.cols * 4 + 255) / 256 * 256;
         }
-    for (qlora::Buffer *buffer : {&values_, &gradients_, &first_moments_, &second_moments_}) {
+    for (qlora::Buffer *buffer : {&values_, &gradients_}) {
         *buffer = qlora::Buffer(device.context(), bytes);
         buffer->fill(0);
     }
+    std::vector<float> scaling(uint64_t(rank()) * rank(), 0.0f);
+    for (uint32_t i = 0; i < rank(); ++i) scaling[uint64_t(i) * (rank() + 1)] = scale();
+    scaling_ = qlora::Buffer(device.context(), scaling);
     for (size_t i = 0; i < places_.size(); ++i) {
         const Place &at = places_[i];
         const uint64_t size = at.rows * at.cols * 4;
@@ -46,8 +49,6 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
         parameter.count = at.rows * at.cols;
         parameter.value = values_.span(at.offset, size);
         parameter.gradient = gradients_.span(at.offset, size);
-        parameter.state1 = first_moments_.span(at.offset, size);
-        parameter.state2 = second_moments_.span(at.offset, size);
         parameters_.push_back(parameter);
     }
 }

@@ -20,6 +20,7 @@ qlora::Weight Converter::convert(const Choice &choice, Quality *quality) {
         const std::vector<float> before = decode(given);
         given = qlora::Weight();
         qlora::Weight weight(device_.context(), choice.format, stored.rows, stored.cols, choice.block);
+        if (choice.scaled) weight.set_tensor_scale(recipe_tensor_scale(before));
         const auto ready = ready_ == nullptr ? HostWeights::const_iterator() : ready_->find(choice.tensor->name);
         if (ready_ != nullptr && ready != ready_->end() && ready->second.format == choice.format)
             weight = upload_weight(device_.context(), ready->second);

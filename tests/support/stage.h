@@ -33,7 +33,7 @@ const HostWeight &host_weight(int32_t format, uint64_t rows, uint64_t cols, uint
 
 struct Output {
     std::string name;
-    int32_t type; // of the elements; 0 = plain bytes, to be equal
+    int32_t type; // of the elements; 0 = plain bytes, to be equal; DYN8: codes, of which some may be a neighbour
     std::vector<uint8_t> bytes;
 };
 
@@ -51,8 +51,14 @@ public:
     // Outputs: what they hold before is NaN unless given.
     qlora_tensor output(const std::string &name, int32_t type, uint64_t rows, uint64_t cols, uint64_t stride = 0, const std::vector<float> &before = {});
     qlora_span output_floats(const std::string &name, uint64_t count, const std::vector<float> &before = {});
+    // Codes of 8-bit state.
+    qlora_span output_codes(const std::string &name, const std::vector<uint8_t> &before);
+    qlora_span output_integers(const std::string &name, uint64_t count);
+    // Device memory of no meaning before and after, beside scratch.
+    qlora_span workspace(uint64_t bytes) { return place_scratch(bytes); }
     // A weight whose planes are outputs.
-    const qlora_weight *output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags = 0);
+    const qlora_weight *output_weight(qlora_weight shape);
+    const qlora_weight *output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags = 0, uint64_t outliers = 0);
 
     // Runs an operation with as much scratch as it asks for. Returns its status.
     template <uint32_t Operation> int32_t run(typename OperationRow<Operation>::Args args) {

@@ -51,6 +51,9 @@ namespace Qlora.Native
         public ulong rows;
         public ulong cols;
         public qlora_span planes0, planes1, planes2, planes3, planes4, planes5, planes6, planes7;
+        public float tensor_scale;
+        public uint reserved2;
+        public ulong outliers;
         /// All zero, but for struct_size.
         public static qlora_weight Create() { return new qlora_weight { struct_size = (uint)sizeof(qlora_weight) }; }
     }
@@ -224,6 +227,39 @@ namespace Qlora.Native
     }
 
     [StructLayout(LayoutKind.Sequential)]
+    public unsafe struct qlora_spqr_outcome
+    {
+        public uint struct_size;
+        public uint method;
+        public uint dead_columns;
+        public uint attempts;
+        public double damping;
+        public double floor;
+        public double loss;
+        public double limit;
+        public ulong outliers;
+        /// All zero, but for struct_size.
+        public static qlora_spqr_outcome Create() { return new qlora_spqr_outcome { struct_size = (uint)sizeof(qlora_spqr_outcome) }; }
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    public unsafe struct qlora_quantize_spqr_args
+    {
+        public uint struct_size;
+        public uint flags;
+        public ulong stream;
+        public qlora_span scratch;
+        public qlora_weight* weight;
+        public qlora_tensor src;
+        public qlora_span hessian;
+        public qlora_span outcome;
+        public float damping;
+        public float threshold;
+        /// All zero, but for struct_size.
+        public static qlora_quantize_spqr_args Create() { return new qlora_quantize_spqr_args { struct_size = (uint)sizeof(qlora_quantize_spqr_args) }; }
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
     public unsafe struct qlora_gptq_tensors
     {
         public uint struct_size;
@@ -238,6 +274,22 @@ namespace Qlora.Native
         public uint reserved;
         /// All zero, but for struct_size.
         public static qlora_gptq_tensors Create() { return new qlora_gptq_tensors { struct_size = (uint)sizeof(qlora_gptq_tensors) }; }
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    public unsafe struct qlora_spqr_tensors
+    {
+        public uint struct_size;
+        public uint flags;
+        public qlora_weight* weight;
+        public qlora_span dense;
+        public qlora_span row_offsets;
+        public qlora_span col_vals;
+        public qlora_span in_perm;
+        public ulong entry_count;
+        public ulong outliers;
+        /// All zero, but for struct_size.
+        public static qlora_spqr_tensors Create() { return new qlora_spqr_tensors { struct_size = (uint)sizeof(qlora_spqr_tensors) }; }
     }
 
     [StructLayout(LayoutKind.Sequential)]
@@ -518,8 +570,29 @@ namespace Qlora.Native
         public int gradient_type;
         public int state_type;
         public float learning_rate_scale;
+        public qlora_span state3;
+        public qlora_span absmax1;
+        public qlora_span absmax2;
+        public qlora_span absmax3;
+        public qlora_span history;
         /// All zero, but for struct_size.
         public static qlora_parameter Create() { return new qlora_parameter { struct_size = (uint)sizeof(qlora_parameter) }; }
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    public unsafe struct qlora_state_layout_info
+    {
+        public uint struct_size;
+        public uint flags;
+        public int algorithm;
+        public uint min_8bit_size;
+        public int state_type;
+        public uint reserved;
+        public ulong total_bytes;
+        public fixed ulong piece_bytes[6];
+        public fixed ulong piece_offset[6];
+        /// All zero, but for struct_size.
+        public static qlora_state_layout_info Create() { return new qlora_state_layout_info { struct_size = (uint)sizeof(qlora_state_layout_info) }; }
     }
 
     [StructLayout(LayoutKind.Sequential)]
@@ -560,8 +633,56 @@ namespace Qlora.Native
         public float epsilon;
         public float weight_decay;
         public uint reserved;
+        public float beta3;
+        public float alpha;
+        public float max_unorm;
+        public uint percentile;
+        public ulong seed;
+        public qlora_span norms;
+        public qlora_span skipped;
+        public qlora_span factors;
+        public qlora_span window;
+        public ulong page_bytes;
         /// All zero, but for struct_size.
         public static qlora_optimizer_args Create() { return new qlora_optimizer_args { struct_size = (uint)sizeof(qlora_optimizer_args) }; }
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    public unsafe struct qlora_schedule
+    {
+        public uint struct_size;
+        public uint flags;
+        public int kind;
+        public uint cycles;
+        public ulong warmup;
+        public ulong steps;
+        public double learning_rate;
+        public double min_ratio;
+        /// All zero, but for struct_size.
+        public static qlora_schedule Create() { return new qlora_schedule { struct_size = (uint)sizeof(qlora_schedule) }; }
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    public unsafe struct qlora_pager
+    {
+        public uint struct_size;
+        public uint flags;
+        public qlora_parameter* parameters;
+        public uint parameter_count;
+        public int algorithm;
+        public uint min_8bit_size;
+        public uint resident_count;
+        public ulong budget_bytes;
+        public ulong page_bytes;
+        public ulong state_bytes;
+        public ulong resident_bytes;
+        public ulong window_bytes;
+        public ulong arena_bytes;
+        public qlora_span resident;
+        public qlora_span window;
+        public qlora_span arena;
+        /// All zero, but for struct_size.
+        public static qlora_pager Create() { return new qlora_pager { struct_size = (uint)sizeof(qlora_pager) }; }
     }
 
     [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
@@ -618,6 +739,8 @@ namespace Qlora.Native
         public const int QLORA_FORMAT_GPTQ4 = 26;
         public const int QLORA_FORMAT_GPTQ8 = 27;
         public const int QLORA_FORMAT_INT8 = 28;
+        public const int QLORA_FORMAT_SPQR3 = 29;
+        public const int QLORA_FORMAT_SPQR4 = 30;
         public const int QLORA_FORMAT_Q4_1 = 259;
         public const int QLORA_FORMAT_Q5_0 = 262;
         public const int QLORA_FORMAT_Q5_1 = 263;
@@ -636,6 +759,8 @@ namespace Qlora.Native
         public const int QLORA_PLANE_OFFSET = 3;
         public const int QLORA_PLANE_ZERO = 4;
         public const int QLORA_PLANE_INDEX = 5;
+        public const int QLORA_PLANE_COLUMN = 6;
+        public const int QLORA_PLANE_OUTLIER = 7;
         public const int QLORA_PLANE_COUNT = 8;
         public const uint QLORA_WEIGHT_INDEXED = 1;
         public const int QLORA_BACKEND_REF = 1;
@@ -647,6 +772,7 @@ namespace Qlora.Native
         public const int QLORA_ISA_AVX2 = 2;
         public const int QLORA_ISA_AVX512 = 3;
         public const int QLORA_ISA_NEON = 4;
+        public const uint QLORA_BUFFER_HOST = 1;
         public const uint QLORA_OP_QUANTIZE = 1;
         public const uint QLORA_OP_DEQUANTIZE = 2;
         public const uint QLORA_OP_MATMUL = 3;
@@ -669,6 +795,7 @@ namespace Qlora.Native
         public const uint QLORA_OP_INT8_MATMUL = 21;
         public const uint QLORA_OP_INT8_MATMUL_GRAD = 22;
         public const uint QLORA_OP_WEIGHT_GRADIENT = 23;
+        public const uint QLORA_OP_QUANTIZE_SPQR = 24;
         public const uint QLORA_FLAG_ACCUMULATE = 1;
         public const uint QLORA_FLAG_ACCUMULATE_GRADIENTS = 2;
         public const uint QLORA_FLAG_INVERSE = 4;
@@ -679,6 +806,12 @@ namespace Qlora.Native
         public const uint QLORA_FLAG_STATIC_GROUPS = 128;
         public const uint QLORA_FLAG_LAGGING = 256;
         public const uint QLORA_FLAG_WIDE = 512;
+        public const uint QLORA_FLAG_BITSANDBYTES = 1024;
+        public const uint QLORA_FLAG_SKIP_STEP = 2048;
+        public const uint QLORA_FLAG_SKIP_TENSORS = 4096;
+        public const uint QLORA_FLAG_SKIP_ZEROS = 8192;
+        public const uint QLORA_FLAG_ZERO_GRADIENTS = 16384;
+        public const uint QLORA_FLAG_SIMPLIFIED = 32768;
         public const int QLORA_POWER_FLOOR = 0;
         public const int QLORA_POWER_CEIL = 1;
         public const int QLORA_POWER_EVEN = 2;
@@ -687,9 +820,32 @@ namespace Qlora.Native
         public const int QLORA_GPTQ_DAMPED = 2;
         public const int QLORA_GPTQ_FLOORED = 3;
         public const int QLORA_GPTQ_NEAREST = 4;
+        public const uint QLORA_SPQR_ADDED = 1;
+        public const uint QLORA_SPQR_PTCSR = 2;
         public const int QLORA_ROPE_ADJACENT = 0;
         public const int QLORA_ROPE_HALF = 1;
         public const int QLORA_OPTIMIZER_ADAMW = 1;
+        public const int QLORA_OPTIMIZER_ADAM = 2;
+        public const int QLORA_OPTIMIZER_STABLE_ADAMW = 3;
+        public const int QLORA_OPTIMIZER_LION = 4;
+        public const int QLORA_OPTIMIZER_MOMENTUM = 5;
+        public const int QLORA_OPTIMIZER_RMSPROP = 6;
+        public const int QLORA_OPTIMIZER_ADAGRAD = 7;
+        public const int QLORA_OPTIMIZER_LAMB = 8;
+        public const int QLORA_OPTIMIZER_LARS = 9;
+        public const int QLORA_OPTIMIZER_ADEMAMIX = 10;
+        public const uint QLORA_PARAMETER_NO_DECAY = 1;
+        public const uint QLORA_PARAMETER_PAGED = 2;
+        public const int QLORA_STATE_1 = 0;
+        public const int QLORA_STATE_2 = 1;
+        public const int QLORA_STATE_3 = 2;
+        public const int QLORA_STATE_ABSMAX1 = 3;
+        public const int QLORA_STATE_ABSMAX2 = 4;
+        public const int QLORA_STATE_ABSMAX3 = 5;
+        public const int QLORA_STATE_COUNT = 6;
+        public const int QLORA_SCHEDULE_CONSTANT = 0;
+        public const int QLORA_SCHEDULE_LINEAR = 1;
+        public const int QLORA_SCHEDULE_COSINE = 2;
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern uint qlora_version();
@@ -773,10 +929,16 @@ namespace Qlora.Native
         public static extern int qlora_weight_quantize_gptq(IntPtr context, qlora_quantize_gptq_args* args);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_weight_quantize_spqr(IntPtr context, qlora_quantize_spqr_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_gptq_import(IntPtr context, qlora_gptq_tensors* tensors);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_gptq_export(IntPtr context, qlora_gptq_tensors* tensors);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_spqr_import(IntPtr context, qlora_spqr_tensors* tensors);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_int8_matmul(IntPtr context, qlora_int8_matmul_args* args);
@@ -821,9 +983,24 @@ namespace Qlora.Native
         public static extern int qlora_cross_entropy_loss(IntPtr context, qlora_cross_entropy_args* args);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_state_layout(qlora_parameter* parameter, qlora_state_layout_info* layout);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_state_place(qlora_parameter* parameter, qlora_state_layout_info* layout, qlora_span memory);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_gradient_norm(IntPtr context, qlora_gradient_norm_args* args);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_optimizer_step(IntPtr context, qlora_optimizer_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_schedule_rate(qlora_schedule* schedule, ulong step, double* rate);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_pager_plan(IntPtr context, qlora_pager* pager);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_pager_place(IntPtr context, qlora_pager* pager);
     }
 }

@@ -36,6 +36,8 @@ QLORA_FORMAT_GPTQ3 = 25
 QLORA_FORMAT_GPTQ4 = 26
 QLORA_FORMAT_GPTQ8 = 27
 QLORA_FORMAT_INT8 = 28
+QLORA_FORMAT_SPQR3 = 29
+QLORA_FORMAT_SPQR4 = 30
 QLORA_FORMAT_Q4_1 = 259
 QLORA_FORMAT_Q5_0 = 262
 QLORA_FORMAT_Q5_1 = 263
@@ -54,6 +56,8 @@ QLORA_PLANE_NESTED = 2
 QLORA_PLANE_OFFSET = 3
 QLORA_PLANE_ZERO = 4
 QLORA_PLANE_INDEX = 5
+QLORA_PLANE_COLUMN = 6
+QLORA_PLANE_OUTLIER = 7
 QLORA_PLANE_COUNT = 8
 QLORA_WEIGHT_INDEXED = 1
 QLORA_BACKEND_REF = 1
@@ -65,6 +69,7 @@ QLORA_ISA_SCALAR = 1
 QLORA_ISA_AVX2 = 2
 QLORA_ISA_AVX512 = 3
 QLORA_ISA_NEON = 4
+QLORA_BUFFER_HOST = 1
 QLORA_OP_QUANTIZE = 1
 QLORA_OP_DEQUANTIZE = 2
 QLORA_OP_MATMUL = 3
@@ -87,6 +92,7 @@ QLORA_OP_QUANTIZE_GPTQ = 19
 QLORA_OP_INT8_MATMUL = 21
 QLORA_OP_INT8_MATMUL_GRAD = 22
 QLORA_OP_WEIGHT_GRADIENT = 23
+QLORA_OP_QUANTIZE_SPQR = 24
 QLORA_FLAG_ACCUMULATE = 1
 QLORA_FLAG_ACCUMULATE_GRADIENTS = 2
 QLORA_FLAG_INVERSE = 4
@@ -97,6 +103,12 @@ QLORA_FLAG_ACT_ORDER = 64
 QLORA_FLAG_STATIC_GROUPS = 128
 QLORA_FLAG_LAGGING = 256
 QLORA_FLAG_WIDE = 512
+QLORA_FLAG_BITSANDBYTES = 1024
+QLORA_FLAG_SKIP_STEP = 2048
+QLORA_FLAG_SKIP_TENSORS = 4096
+QLORA_FLAG_SKIP_ZEROS = 8192
+QLORA_FLAG_ZERO_GRADIENTS = 16384
+QLORA_FLAG_SIMPLIFIED = 32768
 QLORA_POWER_FLOOR = 0
 QLORA_POWER_CEIL = 1
 QLORA_POWER_EVEN = 2
@@ -105,9 +117,32 @@ QLORA_GPTQ_DONE = 1
 QLORA_GPTQ_DAMPED = 2
 QLORA_GPTQ_FLOORED = 3
 QLORA_GPTQ_NEAREST = 4
+QLORA_SPQR_ADDED = 1
+QLORA_SPQR_PTCSR = 2
 QLORA_ROPE_ADJACENT = 0
 QLORA_ROPE_HALF = 1
 QLORA_OPTIMIZER_ADAMW = 1
+QLORA_OPTIMIZER_ADAM = 2
+QLORA_OPTIMIZER_STABLE_ADAMW = 3
+QLORA_OPTIMIZER_LION = 4
+QLORA_OPTIMIZER_MOMENTUM = 5
+QLORA_OPTIMIZER_RMSPROP = 6
+QLORA_OPTIMIZER_ADAGRAD = 7
+QLORA_OPTIMIZER_LAMB = 8
+QLORA_OPTIMIZER_LARS = 9
+QLORA_OPTIMIZER_ADEMAMIX = 10
+QLORA_PARAMETER_NO_DECAY = 1
+QLORA_PARAMETER_PAGED = 2
+QLORA_STATE_1 = 0
+QLORA_STATE_2 = 1
+QLORA_STATE_3 = 2
+QLORA_STATE_ABSMAX1 = 3
+QLORA_STATE_ABSMAX2 = 4
+QLORA_STATE_ABSMAX3 = 5
+QLORA_STATE_COUNT = 6
+QLORA_SCHEDULE_CONSTANT = 0
+QLORA_SCHEDULE_LINEAR = 1
+QLORA_SCHEDULE_COSINE = 2
 
 
 class Sized(Structure):
@@ -161,6 +196,9 @@ class qlora_weight(Sized):
         ("rows", c_uint64),
         ("cols", c_uint64),
         ("planes", qlora_span * 8),
+        ("tensor_scale", c_float),
+        ("reserved2", c_uint32),
+        ("outliers", c_uint64),
     ]
 
 
@@ -317,6 +355,35 @@ class qlora_quantize_gptq_args(Sized):
     ]
 
 
+class qlora_spqr_outcome(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("method", c_uint32),
+        ("dead_columns", c_uint32),
+        ("attempts", c_uint32),
+        ("damping", c_double),
+        ("floor", c_double),
+        ("loss", c_double),
+        ("limit", c_double),
+        ("outliers", c_uint64),
+    ]
+
+
+class qlora_quantize_spqr_args(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("stream", c_uint64),
+        ("scratch", qlora_span),
+        ("weight", POINTER(qlora_weight)),
+        ("src", qlora_tensor),
+        ("hessian", qlora_span),
+        ("outcome", qlora_span),
+        ("damping", c_float),
+        ("threshold", c_float),
+    ]
+
+
 class qlora_gptq_tensors(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
@@ -329,6 +396,20 @@ class qlora_gptq_tensors(Sized):
         ("ambiguous_zeros", c_uint64),
         ("version", c_uint32),
         ("reserved", c_uint32),
+    ]
+
+
+class qlora_spqr_tensors(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("weight", POINTER(qlora_weight)),
+        ("dense", qlora_span),
+        ("row_offsets", qlora_span),
+        ("col_vals", qlora_span),
+        ("in_perm", qlora_span),
+        ("entry_count", c_uint64),
+        ("outliers", c_uint64),
     ]
 
 
@@ -581,6 +662,25 @@ class qlora_parameter(Sized):
         ("gradient_type", c_int32),
         ("state_type", c_int32),
         ("learning_rate_scale", c_float),
+        ("state3", qlora_span),
+        ("absmax1", qlora_span),
+        ("absmax2", qlora_span),
+        ("absmax3", qlora_span),
+        ("history", qlora_span),
+    ]
+
+
+class qlora_state_layout_info(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("algorithm", c_int32),
+        ("min_8bit_size", c_uint32),
+        ("state_type", c_int32),
+        ("reserved", c_uint32),
+        ("total_bytes", c_uint64),
+        ("piece_bytes", c_uint64 * 6),
+        ("piece_offset", c_uint64 * 6),
     ]
 
 
@@ -619,6 +719,50 @@ class qlora_optimizer_args(Sized):
         ("epsilon", c_float),
         ("weight_decay", c_float),
         ("reserved", c_uint32),
+        ("beta3", c_float),
+        ("alpha", c_float),
+        ("max_unorm", c_float),
+        ("percentile", c_uint32),
+        ("seed", c_uint64),
+        ("norms", qlora_span),
+        ("skipped", qlora_span),
+        ("factors", qlora_span),
+        ("window", qlora_span),
+        ("page_bytes", c_uint64),
+    ]
+
+
+class qlora_schedule(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("kind", c_int32),
+        ("cycles", c_uint32),
+        ("warmup", c_uint64),
+        ("steps", c_uint64),
+        ("learning_rate", c_double),
+        ("min_ratio", c_double),
+    ]
+
+
+class qlora_pager(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("parameters", POINTER(qlora_parameter)),
+        ("parameter_count", c_uint32),
+        ("algorithm", c_int32),
+        ("min_8bit_size", c_uint32),
+        ("resident_count", c_uint32),
+        ("budget_bytes", c_uint64),
+        ("page_bytes", c_uint64),
+        ("state_bytes", c_uint64),
+        ("resident_bytes", c_uint64),
+        ("window_bytes", c_uint64),
+        ("arena_bytes", c_uint64),
+        ("resident", qlora_span),
+        ("window", qlora_span),
+        ("arena", qlora_span),
     ]
 
 
@@ -650,8 +794,10 @@ FUNCTIONS = {
     "qlora_weight_matmul_grad": (c_int32, (c_void_p, POINTER(qlora_matmul_args),)),
     "qlora_hessian_accumulate": (c_int32, (c_void_p, POINTER(qlora_hessian_args),)),
     "qlora_weight_quantize_gptq": (c_int32, (c_void_p, POINTER(qlora_quantize_gptq_args),)),
+    "qlora_weight_quantize_spqr": (c_int32, (c_void_p, POINTER(qlora_quantize_spqr_args),)),
     "qlora_gptq_import": (c_int32, (c_void_p, POINTER(qlora_gptq_tensors),)),
     "qlora_gptq_export": (c_int32, (c_void_p, POINTER(qlora_gptq_tensors),)),
+    "qlora_spqr_import": (c_int32, (c_void_p, POINTER(qlora_spqr_tensors),)),
     "qlora_int8_matmul": (c_int32, (c_void_p, POINTER(qlora_int8_matmul_args),)),
     "qlora_int8_matmul_grad": (c_int32, (c_void_p, POINTER(qlora_int8_matmul_grad_args),)),
     "qlora_weight_gradient": (c_int32, (c_void_p, POINTER(qlora_weight_gradient_args),)),
@@ -666,8 +812,13 @@ FUNCTIONS = {
     "qlora_attention_forward": (c_int32, (c_void_p, POINTER(qlora_attention_args),)),
     "qlora_attention_grad": (c_int32, (c_void_p, POINTER(qlora_attention_grad_args),)),
     "qlora_cross_entropy_loss": (c_int32, (c_void_p, POINTER(qlora_cross_entropy_args),)),
+    "qlora_state_layout": (c_int32, (POINTER(qlora_parameter), POINTER(qlora_state_layout_info),)),
+    "qlora_state_place": (c_int32, (POINTER(qlora_parameter), POINTER(qlora_state_layout_info), qlora_span,)),
     "qlora_gradient_norm": (c_int32, (c_void_p, POINTER(qlora_gradient_norm_args),)),
     "qlora_optimizer_step": (c_int32, (c_void_p, POINTER(qlora_optimizer_args),)),
+    "qlora_schedule_rate": (c_int32, (POINTER(qlora_schedule), c_uint64, POINTER(c_double),)),
+    "qlora_pager_plan": (c_int32, (c_void_p, POINTER(qlora_pager),)),
+    "qlora_pager_place": (c_int32, (c_void_p, POINTER(qlora_pager),)),
 }
 
 

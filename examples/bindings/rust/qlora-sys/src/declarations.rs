@@ -36,6 +36,8 @@ pub const QLORA_FORMAT_GPTQ3: i32 = 25;
 pub const QLORA_FORMAT_GPTQ4: i32 = 26;
 pub const QLORA_FORMAT_GPTQ8: i32 = 27;
 pub const QLORA_FORMAT_INT8: i32 = 28;
+pub const QLORA_FORMAT_SPQR3: i32 = 29;
+pub const QLORA_FORMAT_SPQR4: i32 = 30;
 pub const QLORA_FORMAT_Q4_1: i32 = 259;
 pub const QLORA_FORMAT_Q5_0: i32 = 262;
 pub const QLORA_FORMAT_Q5_1: i32 = 263;
@@ -54,6 +56,8 @@ pub const QLORA_PLANE_NESTED: i32 = 2;
 pub const QLORA_PLANE_OFFSET: i32 = 3;
 pub const QLORA_PLANE_ZERO: i32 = 4;
 pub const QLORA_PLANE_INDEX: i32 = 5;
+pub const QLORA_PLANE_COLUMN: i32 = 6;
+pub const QLORA_PLANE_OUTLIER: i32 = 7;
 pub const QLORA_PLANE_COUNT: usize = 8;
 pub const QLORA_WEIGHT_INDEXED: u32 = 1;
 pub const QLORA_BACKEND_REF: i32 = 1;
@@ -65,6 +69,7 @@ pub const QLORA_ISA_SCALAR: i32 = 1;
 pub const QLORA_ISA_AVX2: i32 = 2;
 pub const QLORA_ISA_AVX512: i32 = 3;
 pub const QLORA_ISA_NEON: i32 = 4;
+pub const QLORA_BUFFER_HOST: u32 = 1;
 pub const QLORA_OP_QUANTIZE: u32 = 1;
 pub const QLORA_OP_DEQUANTIZE: u32 = 2;
 pub const QLORA_OP_MATMUL: u32 = 3;
@@ -87,6 +92,7 @@ pub const QLORA_OP_QUANTIZE_GPTQ: u32 = 19;
 pub const QLORA_OP_INT8_MATMUL: u32 = 21;
 pub const QLORA_OP_INT8_MATMUL_GRAD: u32 = 22;
 pub const QLORA_OP_WEIGHT_GRADIENT: u32 = 23;
+pub const QLORA_OP_QUANTIZE_SPQR: u32 = 24;
 pub const QLORA_FLAG_ACCUMULATE: u32 = 1;
 pub const QLORA_FLAG_ACCUMULATE_GRADIENTS: u32 = 2;
 pub const QLORA_FLAG_INVERSE: u32 = 4;
@@ -97,6 +103,12 @@ pub const QLORA_FLAG_ACT_ORDER: u32 = 64;
 pub const QLORA_FLAG_STATIC_GROUPS: u32 = 128;
 pub const QLORA_FLAG_LAGGING: u32 = 256;
 pub const QLORA_FLAG_WIDE: u32 = 512;
+pub const QLORA_FLAG_BITSANDBYTES: u32 = 1024;
+pub const QLORA_FLAG_SKIP_STEP: u32 = 2048;
+pub const QLORA_FLAG_SKIP_TENSORS: u32 = 4096;
+pub const QLORA_FLAG_SKIP_ZEROS: u32 = 8192;
+pub const QLORA_FLAG_ZERO_GRADIENTS: u32 = 16384;
+pub const QLORA_FLAG_SIMPLIFIED: u32 = 32768;
 pub const QLORA_POWER_FLOOR: i32 = 0;
 pub const QLORA_POWER_CEIL: i32 = 1;
 pub const QLORA_POWER_EVEN: i32 = 2;
@@ -105,9 +117,32 @@ pub const QLORA_GPTQ_DONE: i32 = 1;
 pub const QLORA_GPTQ_DAMPED: i32 = 2;
 pub const QLORA_GPTQ_FLOORED: i32 = 3;
 pub const QLORA_GPTQ_NEAREST: i32 = 4;
+pub const QLORA_SPQR_ADDED: u32 = 1;
+pub const QLORA_SPQR_PTCSR: u32 = 2;
 pub const QLORA_ROPE_ADJACENT: i32 = 0;
 pub const QLORA_ROPE_HALF: i32 = 1;
 pub const QLORA_OPTIMIZER_ADAMW: i32 = 1;
+pub const QLORA_OPTIMIZER_ADAM: i32 = 2;
+pub const QLORA_OPTIMIZER_STABLE_ADAMW: i32 = 3;
+pub const QLORA_OPTIMIZER_LION: i32 = 4;
+pub const QLORA_OPTIMIZER_MOMENTUM: i32 = 5;
+pub const QLORA_OPTIMIZER_RMSPROP: i32 = 6;
+pub const QLORA_OPTIMIZER_ADAGRAD: i32 = 7;
+pub const QLORA_OPTIMIZER_LAMB: i32 = 8;
+pub const QLORA_OPTIMIZER_LARS: i32 = 9;
+pub const QLORA_OPTIMIZER_ADEMAMIX: i32 = 10;
+pub const QLORA_PARAMETER_NO_DECAY: u32 = 1;
+pub const QLORA_PARAMETER_PAGED: u32 = 2;
+pub const QLORA_STATE_1: i32 = 0;
+pub const QLORA_STATE_2: i32 = 1;
+pub const QLORA_STATE_3: i32 = 2;
+pub const QLORA_STATE_ABSMAX1: i32 = 3;
+pub const QLORA_STATE_ABSMAX2: i32 = 4;
+pub const QLORA_STATE_ABSMAX3: i32 = 5;
+pub const QLORA_STATE_COUNT: usize = 6;
+pub const QLORA_SCHEDULE_CONSTANT: i32 = 0;
+pub const QLORA_SCHEDULE_LINEAR: i32 = 1;
+pub const QLORA_SCHEDULE_COSINE: i32 = 2;
 
 #[repr(C)]
 pub struct qlora_context {
@@ -185,6 +220,9 @@ pub struct qlora_weight {
     pub rows: u64,
     pub cols: u64,
     pub planes: [qlora_span; 8],
+    pub tensor_scale: f32,
+    pub reserved2: u32,
+    pub outliers: u64,
 }
 
 /// All zero, but for struct_size.
@@ -447,6 +485,55 @@ impl Default for qlora_quantize_gptq_args {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct qlora_spqr_outcome {
+    pub struct_size: u32,
+    pub method: u32,
+    pub dead_columns: u32,
+    pub attempts: u32,
+    pub damping: f64,
+    pub floor: f64,
+    pub loss: f64,
+    pub limit: f64,
+    pub outliers: u64,
+}
+
+/// All zero, but for struct_size.
+impl Default for qlora_spqr_outcome {
+    fn default() -> Self {
+        // Numbers, pointers and optional functions: zero is a value of each.
+        let mut made: Self = unsafe { std::mem::zeroed() };
+        made.struct_size = std::mem::size_of::<Self>() as u32;
+        made
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct qlora_quantize_spqr_args {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub stream: u64,
+    pub scratch: qlora_span,
+    pub weight: *const qlora_weight,
+    pub src: qlora_tensor,
+    pub hessian: qlora_span,
+    pub outcome: qlora_span,
+    pub damping: f32,
+    pub threshold: f32,
+}
+
+/// All zero, but for struct_size.
+impl Default for qlora_quantize_spqr_args {
+    fn default() -> Self {
+        // Numbers, pointers and optional functions: zero is a value of each.
+        let mut made: Self = unsafe { std::mem::zeroed() };
+        made.struct_size = std::mem::size_of::<Self>() as u32;
+        made
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct qlora_gptq_tensors {
     pub struct_size: u32,
     pub flags: u32,
@@ -462,6 +549,30 @@ pub struct qlora_gptq_tensors {
 
 /// All zero, but for struct_size.
 impl Default for qlora_gptq_tensors {
+    fn default() -> Self {
+        // Numbers, pointers and optional functions: zero is a value of each.
+        let mut made: Self = unsafe { std::mem::zeroed() };
+        made.struct_size = std::mem::size_of::<Self>() as u32;
+        made
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct qlora_spqr_tensors {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub weight: *const qlora_weight,
+    pub dense: qlora_span,
+    pub row_offsets: qlora_span,
+    pub col_vals: qlora_span,
+    pub in_perm: qlora_span,
+    pub entry_count: u64,
+    pub outliers: u64,
+}
+
+/// All zero, but for struct_size.
+impl Default for qlora_spqr_tensors {
     fn default() -> Self {
         // Numbers, pointers and optional functions: zero is a value of each.
         let mut made: Self = unsafe { std::mem::zeroed() };
@@ -860,10 +971,39 @@ pub struct qlora_parameter {
     pub gradient_type: i32,
     pub state_type: i32,
     pub learning_rate_scale: f32,
+    pub state3: qlora_span,
+    pub absmax1: qlora_span,
+    pub absmax2: qlora_span,
+    pub absmax3: qlora_span,
+    pub history: qlora_span,
 }
 
 /// All zero, but for struct_size.
 impl Default for qlora_parameter {
+    fn default() -> Self {
+        // Numbers, pointers and optional functions: zero is a value of each.
+        let mut made: Self = unsafe { std::mem::zeroed() };
+        made.struct_size = std::mem::size_of::<Self>() as u32;
+        made
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct qlora_state_layout_info {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub algorithm: i32,
+    pub min_8bit_size: u32,
+    pub state_type: i32,
+    pub reserved: u32,
+    pub total_bytes: u64,
+    pub piece_bytes: [u64; 6],
+    pub piece_offset: [u64; 6],
+}
+
+/// All zero, but for struct_size.
+impl Default for qlora_state_layout_info {
     fn default() -> Self {
         // Numbers, pointers and optional functions: zero is a value of each.
         let mut made: Self = unsafe { std::mem::zeroed() };
@@ -918,10 +1058,74 @@ pub struct qlora_optimizer_args {
     pub epsilon: f32,
     pub weight_decay: f32,
     pub reserved: u32,
+    pub beta3: f32,
+    pub alpha: f32,
+    pub max_unorm: f32,
+    pub percentile: u32,
+    pub seed: u64,
+    pub norms: qlora_span,
+    pub skipped: qlora_span,
+    pub factors: qlora_span,
+    pub window: qlora_span,
+    pub page_bytes: u64,
 }
 
 /// All zero, but for struct_size.
 impl Default for qlora_optimizer_args {
+    fn default() -> Self {
+        // Numbers, pointers and optional functions: zero is a value of each.
+        let mut made: Self = unsafe { std::mem::zeroed() };
+        made.struct_size = std::mem::size_of::<Self>() as u32;
+        made
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct qlora_schedule {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub kind: i32,
+    pub cycles: u32,
+    pub warmup: u64,
+    pub steps: u64,
+    pub learning_rate: f64,
+    pub min_ratio: f64,
+}
+
+/// All zero, but for struct_size.
+impl Default for qlora_schedule {
+    fn default() -> Self {
+        // Numbers, pointers and optional functions: zero is a value of each.
+        let mut made: Self = unsafe { std::mem::zeroed() };
+        made.struct_size = std::mem::size_of::<Self>() as u32;
+        made
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct qlora_pager {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub parameters: *mut qlora_parameter,
+    pub parameter_count: u32,
+    pub algorithm: i32,
+    pub min_8bit_size: u32,
+    pub resident_count: u32,
+    pub budget_bytes: u64,
+    pub page_bytes: u64,
+    pub state_bytes: u64,
+    pub resident_bytes: u64,
+    pub window_bytes: u64,
+    pub arena_bytes: u64,
+    pub resident: qlora_span,
+    pub window: qlora_span,
+    pub arena: qlora_span,
+}
+
+/// All zero, but for struct_size.
+impl Default for qlora_pager {
     fn default() -> Self {
         // Numbers, pointers and optional functions: zero is a value of each.
         let mut made: Self = unsafe { std::mem::zeroed() };
@@ -958,8 +1162,10 @@ extern "C" {
     pub fn qlora_weight_matmul_grad(context: *mut qlora_context, args: *const qlora_matmul_args) -> i32;
     pub fn qlora_hessian_accumulate(context: *mut qlora_context, args: *const qlora_hessian_args) -> i32;
     pub fn qlora_weight_quantize_gptq(context: *mut qlora_context, args: *const qlora_quantize_gptq_args) -> i32;
+    pub fn qlora_weight_quantize_spqr(context: *mut qlora_context, args: *const qlora_quantize_spqr_args) -> i32;
     pub fn qlora_gptq_import(context: *mut qlora_context, tensors: *mut qlora_gptq_tensors) -> i32;
     pub fn qlora_gptq_export(context: *mut qlora_context, tensors: *mut qlora_gptq_tensors) -> i32;
+    pub fn qlora_spqr_import(context: *mut qlora_context, tensors: *mut qlora_spqr_tensors) -> i32;
     pub fn qlora_int8_matmul(context: *mut qlora_context, args: *const qlora_int8_matmul_args) -> i32;
     pub fn qlora_int8_matmul_grad(context: *mut qlora_context, args: *const qlora_int8_matmul_grad_args) -> i32;
     pub fn qlora_weight_gradient(context: *mut qlora_context, args: *const qlora_weight_gradient_args) -> i32;
@@ -974,8 +1180,13 @@ extern "C" {
     pub fn qlora_attention_forward(context: *mut qlora_context, args: *const qlora_attention_args) -> i32;
     pub fn qlora_attention_grad(context: *mut qlora_context, args: *const qlora_attention_grad_args) -> i32;
     pub fn qlora_cross_entropy_loss(context: *mut qlora_context, args: *const qlora_cross_entropy_args) -> i32;
+    pub fn qlora_state_layout(parameter: *const qlora_parameter, layout: *mut qlora_state_layout_info) -> i32;
+    pub fn qlora_state_place(parameter: *mut qlora_parameter, layout: *const qlora_state_layout_info, memory: qlora_span) -> i32;
     pub fn qlora_gradient_norm(context: *mut qlora_context, args: *const qlora_gradient_norm_args) -> i32;
     pub fn qlora_optimizer_step(context: *mut qlora_context, args: *const qlora_optimizer_args) -> i32;
+    pub fn qlora_schedule_rate(schedule: *const qlora_schedule, step: u64, rate: *mut f64) -> i32;
+    pub fn qlora_pager_plan(context: *mut qlora_context, pager: *mut qlora_pager) -> i32;
+    pub fn qlora_pager_place(context: *mut qlora_context, pager: *mut qlora_pager) -> i32;
 }
 
 #[cfg(test)]
@@ -1012,7 +1223,7 @@ mod tests {
         assert_eq!(&made.cols as *const _ as usize - base, [16, 16, 16][machine]);
         assert_eq!(&made.stride as *const _ as usize - base, [24, 24, 24][machine]);
         assert_eq!(&made.data as *const _ as usize - base, [32, 32, 32][machine]);
-        assert_eq!(std::mem::size_of::<qlora_weight>(), [232, 232, 232][machine]);
+        assert_eq!(std::mem::size_of::<qlora_weight>(), [248, 248, 248][machine]);
         let made = qlora_weight::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1024,6 +1235,9 @@ mod tests {
         assert_eq!(&made.rows as *const _ as usize - base, [24, 24, 24][machine]);
         assert_eq!(&made.cols as *const _ as usize - base, [32, 32, 32][machine]);
         assert_eq!(&made.planes as *const _ as usize - base, [40, 40, 40][machine]);
+        assert_eq!(&made.tensor_scale as *const _ as usize - base, [232, 232, 232][machine]);
+        assert_eq!(&made.reserved2 as *const _ as usize - base, [236, 236, 236][machine]);
+        assert_eq!(&made.outliers as *const _ as usize - base, [240, 240, 240][machine]);
         assert_eq!(std::mem::size_of::<qlora_weight_layout_info>(), [144, 144, 144][machine]);
         let made = qlora_weight_layout_info::default();
         let base = &made as *const _ as usize;
@@ -1152,6 +1366,31 @@ mod tests {
         assert_eq!(&made.outcome as *const _ as usize - base, [128, 128, 124][machine]);
         assert_eq!(&made.damping as *const _ as usize - base, [152, 152, 148][machine]);
         assert_eq!(&made.lag as *const _ as usize - base, [156, 156, 152][machine]);
+        assert_eq!(std::mem::size_of::<qlora_spqr_outcome>(), [56, 56, 56][machine]);
+        let made = qlora_spqr_outcome::default();
+        let base = &made as *const _ as usize;
+        assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
+        assert_eq!(&made.method as *const _ as usize - base, [4, 4, 4][machine]);
+        assert_eq!(&made.dead_columns as *const _ as usize - base, [8, 8, 8][machine]);
+        assert_eq!(&made.attempts as *const _ as usize - base, [12, 12, 12][machine]);
+        assert_eq!(&made.damping as *const _ as usize - base, [16, 16, 16][machine]);
+        assert_eq!(&made.floor as *const _ as usize - base, [24, 24, 24][machine]);
+        assert_eq!(&made.loss as *const _ as usize - base, [32, 32, 32][machine]);
+        assert_eq!(&made.limit as *const _ as usize - base, [40, 40, 40][machine]);
+        assert_eq!(&made.outliers as *const _ as usize - base, [48, 48, 48][machine]);
+        assert_eq!(std::mem::size_of::<qlora_quantize_spqr_args>(), [160, 160, 156][machine]);
+        let made = qlora_quantize_spqr_args::default();
+        let base = &made as *const _ as usize;
+        assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
+        assert_eq!(&made.flags as *const _ as usize - base, [4, 4, 4][machine]);
+        assert_eq!(&made.stream as *const _ as usize - base, [8, 8, 8][machine]);
+        assert_eq!(&made.scratch as *const _ as usize - base, [16, 16, 16][machine]);
+        assert_eq!(&made.weight as *const _ as usize - base, [40, 40, 40][machine]);
+        assert_eq!(&made.src as *const _ as usize - base, [48, 48, 44][machine]);
+        assert_eq!(&made.hessian as *const _ as usize - base, [104, 104, 100][machine]);
+        assert_eq!(&made.outcome as *const _ as usize - base, [128, 128, 124][machine]);
+        assert_eq!(&made.damping as *const _ as usize - base, [152, 152, 148][machine]);
+        assert_eq!(&made.threshold as *const _ as usize - base, [156, 156, 152][machine]);
         assert_eq!(std::mem::size_of::<qlora_gptq_tensors>(), [128, 128, 124][machine]);
         let made = qlora_gptq_tensors::default();
         let base = &made as *const _ as usize;
@@ -1165,6 +1404,18 @@ mod tests {
         assert_eq!(&made.ambiguous_zeros as *const _ as usize - base, [112, 112, 108][machine]);
         assert_eq!(&made.version as *const _ as usize - base, [120, 120, 116][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [124, 124, 120][machine]);
+        assert_eq!(std::mem::size_of::<qlora_spqr_tensors>(), [128, 128, 124][machine]);
+        let made = qlora_spqr_tensors::default();
+        let base = &made as *const _ as usize;
+        assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
+        assert_eq!(&made.flags as *const _ as usize - base, [4, 4, 4][machine]);
+        assert_eq!(&made.weight as *const _ as usize - base, [8, 8, 8][machine]);
+        assert_eq!(&made.dense as *const _ as usize - base, [16, 16, 12][machine]);
+        assert_eq!(&made.row_offsets as *const _ as usize - base, [40, 40, 36][machine]);
+        assert_eq!(&made.col_vals as *const _ as usize - base, [64, 64, 60][machine]);
+        assert_eq!(&made.in_perm as *const _ as usize - base, [88, 88, 84][machine]);
+        assert_eq!(&made.entry_count as *const _ as usize - base, [112, 112, 108][machine]);
+        assert_eq!(&made.outliers as *const _ as usize - base, [120, 120, 116][machine]);
         assert_eq!(std::mem::size_of::<qlora_int8_matmul_args>(), [192, 192, 188][machine]);
         let made = qlora_int8_matmul_args::default();
         let base = &made as *const _ as usize;
@@ -1373,7 +1624,7 @@ mod tests {
         assert_eq!(&made.chunk_rows as *const _ as usize - base, [212, 212, 208][machine]);
         assert_eq!(&made.compute_type as *const _ as usize - base, [216, 216, 212][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [220, 220, 216][machine]);
-        assert_eq!(std::mem::size_of::<qlora_parameter>(), [128, 128, 128][machine]);
+        assert_eq!(std::mem::size_of::<qlora_parameter>(), [248, 248, 248][machine]);
         let made = qlora_parameter::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1387,6 +1638,23 @@ mod tests {
         assert_eq!(&made.gradient_type as *const _ as usize - base, [116, 116, 116][machine]);
         assert_eq!(&made.state_type as *const _ as usize - base, [120, 120, 120][machine]);
         assert_eq!(&made.learning_rate_scale as *const _ as usize - base, [124, 124, 124][machine]);
+        assert_eq!(&made.state3 as *const _ as usize - base, [128, 128, 128][machine]);
+        assert_eq!(&made.absmax1 as *const _ as usize - base, [152, 152, 152][machine]);
+        assert_eq!(&made.absmax2 as *const _ as usize - base, [176, 176, 176][machine]);
+        assert_eq!(&made.absmax3 as *const _ as usize - base, [200, 200, 200][machine]);
+        assert_eq!(&made.history as *const _ as usize - base, [224, 224, 224][machine]);
+        assert_eq!(std::mem::size_of::<qlora_state_layout_info>(), [128, 128, 128][machine]);
+        let made = qlora_state_layout_info::default();
+        let base = &made as *const _ as usize;
+        assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
+        assert_eq!(&made.flags as *const _ as usize - base, [4, 4, 4][machine]);
+        assert_eq!(&made.algorithm as *const _ as usize - base, [8, 8, 8][machine]);
+        assert_eq!(&made.min_8bit_size as *const _ as usize - base, [12, 12, 12][machine]);
+        assert_eq!(&made.state_type as *const _ as usize - base, [16, 16, 16][machine]);
+        assert_eq!(&made.reserved as *const _ as usize - base, [20, 20, 20][machine]);
+        assert_eq!(&made.total_bytes as *const _ as usize - base, [24, 24, 24][machine]);
+        assert_eq!(&made.piece_bytes as *const _ as usize - base, [32, 32, 32][machine]);
+        assert_eq!(&made.piece_offset as *const _ as usize - base, [80, 80, 80][machine]);
         assert_eq!(std::mem::size_of::<qlora_gradient_norm_args>(), [112, 112, 108][machine]);
         let made = qlora_gradient_norm_args::default();
         let base = &made as *const _ as usize;
@@ -1401,7 +1669,7 @@ mod tests {
         assert_eq!(&made.norms as *const _ as usize - base, [80, 80, 76][machine]);
         assert_eq!(&made.gradient_scale as *const _ as usize - base, [104, 104, 100][machine]);
         assert_eq!(&made.reserved2 as *const _ as usize - base, [108, 108, 104][machine]);
-        assert_eq!(std::mem::size_of::<qlora_optimizer_args>(), [120, 120, 116][machine]);
+        assert_eq!(std::mem::size_of::<qlora_optimizer_args>(), [248, 248, 244][machine]);
         let made = qlora_optimizer_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1421,5 +1689,45 @@ mod tests {
         assert_eq!(&made.epsilon as *const _ as usize - base, [108, 108, 104][machine]);
         assert_eq!(&made.weight_decay as *const _ as usize - base, [112, 112, 108][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [116, 116, 112][machine]);
+        assert_eq!(&made.beta3 as *const _ as usize - base, [120, 120, 116][machine]);
+        assert_eq!(&made.alpha as *const _ as usize - base, [124, 124, 120][machine]);
+        assert_eq!(&made.max_unorm as *const _ as usize - base, [128, 128, 124][machine]);
+        assert_eq!(&made.percentile as *const _ as usize - base, [132, 132, 128][machine]);
+        assert_eq!(&made.seed as *const _ as usize - base, [136, 136, 132][machine]);
+        assert_eq!(&made.norms as *const _ as usize - base, [144, 144, 140][machine]);
+        assert_eq!(&made.skipped as *const _ as usize - base, [168, 168, 164][machine]);
+        assert_eq!(&made.factors as *const _ as usize - base, [192, 192, 188][machine]);
+        assert_eq!(&made.window as *const _ as usize - base, [216, 216, 212][machine]);
+        assert_eq!(&made.page_bytes as *const _ as usize - base, [240, 240, 236][machine]);
+        assert_eq!(std::mem::size_of::<qlora_schedule>(), [48, 48, 48][machine]);
+        let made = qlora_schedule::default();
+        let base = &made as *const _ as usize;
+        assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
+        assert_eq!(&made.flags as *const _ as usize - base, [4, 4, 4][machine]);
+        assert_eq!(&made.kind as *const _ as usize - base, [8, 8, 8][machine]);
+        assert_eq!(&made.cycles as *const _ as usize - base, [12, 12, 12][machine]);
+        assert_eq!(&made.warmup as *const _ as usize - base, [16, 16, 16][machine]);
+        assert_eq!(&made.steps as *const _ as usize - base, [24, 24, 24][machine]);
+        assert_eq!(&made.learning_rate as *const _ as usize - base, [32, 32, 32][machine]);
+        assert_eq!(&made.min_ratio as *const _ as usize - base, [40, 40, 40][machine]);
+        assert_eq!(std::mem::size_of::<qlora_pager>(), [152, 152, 148][machine]);
+        let made = qlora_pager::default();
+        let base = &made as *const _ as usize;
+        assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
+        assert_eq!(&made.flags as *const _ as usize - base, [4, 4, 4][machine]);
+        assert_eq!(&made.parameters as *const _ as usize - base, [8, 8, 8][machine]);
+        assert_eq!(&made.parameter_count as *const _ as usize - base, [16, 12, 12][machine]);
+        assert_eq!(&made.algorithm as *const _ as usize - base, [20, 16, 16][machine]);
+        assert_eq!(&made.min_8bit_size as *const _ as usize - base, [24, 20, 20][machine]);
+        assert_eq!(&made.resident_count as *const _ as usize - base, [28, 24, 24][machine]);
+        assert_eq!(&made.budget_bytes as *const _ as usize - base, [32, 32, 28][machine]);
+        assert_eq!(&made.page_bytes as *const _ as usize - base, [40, 40, 36][machine]);
+        assert_eq!(&made.state_bytes as *const _ as usize - base, [48, 48, 44][machine]);
+        assert_eq!(&made.resident_bytes as *const _ as usize - base, [56, 56, 52][machine]);
+        assert_eq!(&made.window_bytes as *const _ as usize - base, [64, 64, 60][machine]);
+        assert_eq!(&made.arena_bytes as *const _ as usize - base, [72, 72, 68][machine]);
+        assert_eq!(&made.resident as *const _ as usize - base, [80, 80, 76][machine]);
+        assert_eq!(&made.window as *const _ as usize - base, [104, 104, 100][machine]);
+        assert_eq!(&made.arena as *const _ as usize - base, [128, 128, 124][machine]);
     }
 }
