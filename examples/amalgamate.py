@@ -85,11 +85,12 @@ def inlined(root, text):
 
 
 def names_of(text):
-    """What a text declares at namespace scope: (private, public), private being unnamed namespaces and static."""
+    """What a text declares: (private, public, members). Private are names of unnamed namespaces and static ones, members those of its
+    classes."""
     code = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.S)
     code = re.sub(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', "0", code)
     code = re.sub(r"^ *#(?:[^\n]*\\\n)*[^\n]*$", "", code, flags=re.M)
-    private, public, scopes, statement = set(), set(), [], ""
+    private, public, members, scopes, statement = set(), set(), set(), [], ""
 
     def keep(head):
         (private if "unnamed" in scopes or re.match(r"static\s", head) else public).update(declared(head))
@@ -98,13 +99,14 @@ def names_of(text):
         if piece not in "{};":
             statement += piece
             continue
-        outside = all(scope != "other" for scope in scopes)
+        outside = all(scope in ("namespace", "unnamed") for scope in scopes)
         head = statement.strip()
+        if scopes and scopes[-1] == "class" and piece != "}":
+            members |= declared(re.sub(r"^(?:(?:public|private|protected)\s*:\s*)+", "", head))
         if piece == "}":
             if scopes:
                 scopes.pop()
-            if all(scope != "other" for scope in scopes):
-                statement = ""
+            statement = ""
         elif piece == ";":
             if outside:
                 keep(head)
@@ -118,9 +120,9 @@ def names_of(text):
         else:
             if outside:
                 keep(head)
-            scopes.append("other")
+            scopes.append("class" if re.search(r"(^|\s)(struct|class|union)\s+[^()]*$", head) else "other")
             statement = ""
-    return private, public
+    return private, public, members
 
 
 def split_outside(text, opening="(<[{", closing=")>]}"):
@@ -159,13 +161,17 @@ def declared(head):
     return names - {"true", "false"}
 
 
-def renamed(text, names, suffix):
-    """The text with every token among names given a suffix, but for members (Scale::F32), the first words of rows of tables, which
-    are pasted, and words in strings."""
+def renamed(text, names, suffix, members):
+    """The text with every token among names given a suffix, but for members of others' classes (Scale::F32, and x.name unless name is
+    among members), the first words of rows of tables, which are pasted, and words in strings."""
     if not names:
         return text
-    pattern = r'"(?:\\.|[^"\\\n])*"|//[^\n]*|(?:(?:\b(?!qlora::|cpu::|ref::)\w+|>)::|QLORA_\w+_ROW\()?\b(?:%s)\b' % "|".join(sorted(names))
-    return re.sub(pattern, lambda match: match.group(0) + suffix if match.group(0) in names else match.group(0), text)
+    pattern = r'"(?:\\.|[^"\\\n])*"|//[^\n]*|(?:(?:\b(?!qlora::|cpu::|ref::)\w+|>)::|QLORA_\w+_ROW\(|\.|->)?\b(?:%s)\b' % "|".join(sorted(names))
+
+    def replaced(match):
+        name = re.sub(r"^(?:\.|->)", "", match.group(0))
+        return match.group(0) + suffix if name in names and (name == match.group(0) or name in members) else match.group(0)
+    return re.sub(pattern, replaced, text)
 
 
 def macros(text):
@@ -188,9 +194,9 @@ def amalgamation(root):
     shared = headers(root, paths)
     header_texts = {path: re.sub(r"^#pragma once\n", "", inlined(root, read(root, path)), flags=re.M) for path in shared}
     texts = {path: inlined(root, read(root, path)) for path in paths}
-    counts, own = {}, {}
+    counts, own, members = {}, {}, {}
     for path, text in list(texts.items()) + list(header_texts.items()):
-        private, public = names_of(text)
+        private, public, members[path] = names_of(text)
         own[path] = private
         for name in private | public:
             counts[name] = counts.get(name, 0) + 1
@@ -204,7 +210,7 @@ def amalgamation(root):
         result += undefined(name for name in macros(header_texts[path]) if name not in macros(read(root, path)))  # of files between
     for path in paths:
         suffix = "_" + re.sub(r"\W", "_", os.path.splitext(os.path.basename(path))[0])
-        body = renamed(texts[path], {name for name in own[path] if counts[name] > 1}, suffix)
+        body = renamed(texts[path], {name for name in own[path] if counts[name] > 1}, suffix, members[path])
         result += "\n// ---- %s\n%s\n" % (path, body.strip("\n"))
         result += undefined(macros(texts[path]))
     return result
