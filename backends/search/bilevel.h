@@ -11,8 +11,10 @@ namespace search {
 
 #define QLORA_FUNCTION inline
 #define QLORA_PRECISE const
+#define QLORA_PRODUCT(a, b) ((a) * (b))
 #include "backends/bilevel.inc"
 #undef QLORA_PRECISE
+#undef QLORA_PRODUCT
 #undef QLORA_FUNCTION
 
 struct BilevelRange { float low, high; }; // of a row's values in a group
