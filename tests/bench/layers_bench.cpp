@@ -1,5 +1,5 @@
-// Rows of the training operations. Parity is asked of ref on a part that stands for itself: some rows, one head group, the beginning
-// of a sequence.
+// Rows of the training operations. Parity is asked of ref on a part that stands for itself: some rows, one head group, the
+// beginning of a sequence.
 #include "tests/bench/bench.h"
 #include "tests/support/comparison.h"
 #include "tests/support/stage.h"
