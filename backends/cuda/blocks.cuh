@@ -13,7 +13,11 @@ typedef uint32_t uint;
 #include "backends/narrow.inc"
 #include "backends/affine.inc"
 #define QLORA_PRECISE const
+#ifdef __CUDA_ARCH__
 #define QLORA_PRODUCT(a, b) __fmul_rn(a, b)
+#else
+#define QLORA_PRODUCT(a, b) ((a) * (b))
+#endif
 #include "backends/bilevel.inc"
 #undef QLORA_PRECISE
 #undef QLORA_PRODUCT

@@ -16,6 +16,15 @@ std::string shape_name(const std::vector<uint64_t> &counts) {
     return std::to_string(counts.size()) + (counts.size() == 1 ? " tensor, " : " tensors, ") + std::to_string(total / 1000) + " k";
 }
 
+struct Kind {
+    const char *name;
+    int32_t algorithm, state_type, type; // type of values and gradients
+    double state_bytes;                  // of each element
+    std::string types() const { return format_name(type) + (state_type == QLORA_FORMAT_DYN8 ? "/8-bit" : "/f32"); }
+    // That must move for each element: value and state both ways, gradient in.
+    double bytes() const { return 3.0 * double(element_bytes(type)) + 2 * state_bytes; }
+};
+
 // A list of tensors with gradients and with state, which starts at zero.
 struct Tensors {
     const Bench &bench;
@@ -24,30 +33,32 @@ struct Tensors {
     uint64_t total = 0, page_bytes = 0;
 
     // page_bytes: of paged state; 0 = all of it is resident.
-    Tensors(const Bench &bench, const std::vector<uint64_t> &counts, int32_t algorithm, int32_t state_type, uint64_t page_bytes = 0) : bench(bench), page_bytes(page_bytes) {
+    Tensors(const Bench &bench, const std::vector<uint64_t> &counts, const Kind &kind, uint64_t page_bytes = 0) : bench(bench), page_bytes(page_bytes) {
+        const uint64_t size = element_bytes(kind.type);
         uint64_t places = 0;
         auto aligned = [](uint64_t count) { return (count + 63) / 64 * 64; };
         for (uint64_t count : counts) {
             places += aligned(count);
             total += count;
         }
-        values = bench.random(QLORA_FORMAT_F32, places, 1, 1e-2);
-        gradients = bench.random(QLORA_FORMAT_F32, places, 2, 1e-3);
+        values = bench.random(kind.type, places, 1, 1e-2);
+        gradients = bench.random(kind.type, places, 2, 1e-3);
         places = 0;
         for (uint64_t count : counts) {
             auto parameter = qlora::make<qlora_parameter>();
             parameter.count = count;
-            parameter.state_type = state_type;
-            parameter.value = values.span(places * 4, count * 4);
-            parameter.gradient = gradients.span(places * 4, count * 4);
+            parameter.value_type = parameter.gradient_type = kind.type;
+            parameter.state_type = kind.state_type;
+            parameter.value = values.span(places * size, count * size);
+            parameter.gradient = gradients.span(places * size, count * size);
             places += aligned(count);
             parameters.push_back(parameter);
         }
-        if (algorithm == 0) return;
+        if (kind.algorithm == 0) return;
         auto pager = qlora::make<qlora_pager>();
         pager.parameters = parameters.data();
         pager.parameter_count = uint32_t(parameters.size());
-        pager.algorithm = algorithm;
+        pager.algorithm = kind.algorithm;
         pager.min_8bit_size = 1;
         pager.page_bytes = page_bytes;
         pager.budget_bytes = 3 * page_bytes;
@@ -91,18 +102,20 @@ std::vector<uint8_t> read(const Bench &bench, const qlora_span &span, uint64_t b
 // Takes a step and compares the beginning of the first tensor with ref's; infinity when codes differ by more than they may.
 double parity(const Bench &bench, const Tensors &tensors, const qlora_optimizer_args &args) {
     const qlora_parameter &first = tensors.parameters[0];
+    const int32_t type = first.value_type;
+    const uint64_t size = element_bytes(type);
     const bool small = first.state_type == QLORA_FORMAT_DYN8;
     const uint64_t sampled = std::min<uint64_t>(first.count, 4096);
     const qlora_span spans[] = {first.state1, first.state2, first.absmax1, first.absmax2};
     uint64_t bytes[4];
     for (int i = 0; i < 4; i++) bytes[i] = spans[i].handle == 0 ? 0 : i >= 2 ? (sampled + 255) / 256 * 4 : sampled * (small ? 1 : 4);
     auto all = [&] {
-        std::vector<std::vector<uint8_t>> pieces = {read(bench, first.value, sampled * 4)};
+        std::vector<std::vector<uint8_t>> pieces = {read(bench, first.value, sampled * size)};
         for (int i = 0; i < 4; i++) pieces.push_back(read(bench, spans[i], bytes[i]));
         return pieces;
     };
     const std::vector<std::vector<uint8_t>> before = all();
-    const std::vector<uint8_t> gradient = read(bench, first.gradient, sampled * 4);
+    const std::vector<uint8_t> gradient = read(bench, first.gradient, sampled * size);
     bench.context().optimizer_step(args);
     bench.context().synchronize();
     const std::vector<std::vector<uint8_t>> after = all();
@@ -111,8 +124,9 @@ double parity(const Bench &bench, const Tensors &tensors, const qlora_optimizer_
     auto parameter = qlora::make<qlora_parameter>();
     parameter.count = sampled;
     parameter.state_type = first.state_type;
-    parameter.gradient = stage.floats(unpack(QLORA_FORMAT_F32, gradient));
-    parameter.value = stage.output_floats("value", sampled, unpack(QLORA_FORMAT_F32, before[0]));
+    parameter.value_type = parameter.gradient_type = type;
+    parameter.gradient = stage.tensor(type, 1, sampled, unpack(type, gradient)).data;
+    parameter.value = stage.output("value", type, 1, sampled, 0, unpack(type, before[0])).data;
     qlora_span *const places[] = {&parameter.state1, &parameter.state2, &parameter.absmax1, &parameter.absmax2};
     for (int i = 0; i < 4; i++) {
         if (bytes[i] == 0) continue;
@@ -134,7 +148,7 @@ double parity(const Bench &bench, const Tensors &tensors, const qlora_optimizer_
             const CodeDifference codes = code_difference(found, output.bytes);
             if (codes.wrong || codes.neighbours * 1000 > found.size()) error = HUGE_VAL;
         } else {
-            error = std::max(error, relative_error(unpack(QLORA_FORMAT_F32, found), unpack(QLORA_FORMAT_F32, output.bytes)));
+            error = std::max(error, relative_error(unpack(output.type, found), unpack(output.type, output.bytes)));
         }
     }
     return error;
@@ -143,7 +157,7 @@ double parity(const Bench &bench, const Tensors &tensors, const qlora_optimizer_
 void gradient_norm(Bench &bench, const std::vector<uint64_t> &counts) {
     const std::string shape = shape_name(counts);
     if (!bench.wanted("gradient_norm", shape, "f32")) return;
-    const Tensors tensors(bench, counts, 0, QLORA_FORMAT_F32);
+    const Tensors tensors(bench, counts, {"", 0, QLORA_FORMAT_F32, QLORA_FORMAT_F32, 0});
     auto args = qlora::make<qlora_gradient_norm_args>();
     const qlora::Buffer norm(bench.context(), 4), norms(bench.context(), 4 * counts.size());
     args.parameters = tensors.parameters.data();
@@ -163,12 +177,6 @@ void gradient_norm(Bench &bench, const std::vector<uint64_t> &counts) {
     bench.print(row);
 }
 
-struct Kind {
-    const char *name;
-    int32_t algorithm, state_type;
-    double bytes; // that move for each element
-};
-
 // Asks whether the backend has this, by scratch and a first step.
 bool has(const Bench &bench, const qlora_optimizer_args &args, const char *name) {
     const int32_t status = qlora_optimizer_step(bench.context().get(), &args);
@@ -178,14 +186,14 @@ bool has(const Bench &bench, const qlora_optimizer_args &args, const char *name)
 }
 
 void step(Bench &bench, const std::vector<uint64_t> &counts, const Kind &kind) {
-    const std::string shape = shape_name(counts), workload = std::string("optimizer_step ") + kind.name, type = kind.state_type == QLORA_FORMAT_DYN8 ? "f32/8-bit" : "f32";
+    const std::string shape = shape_name(counts), workload = std::string("optimizer_step ") + kind.name, type = kind.types();
     if (!bench.wanted(workload, shape, type)) return;
-    const Tensors tensors(bench, counts, kind.algorithm, kind.state_type);
+    const Tensors tensors(bench, counts, kind);
     qlora_optimizer_args args = tensors.args(kind.algorithm);
     const qlora::Buffer scratch = bench.scratch(QLORA_OP_OPTIMIZER_STEP, args);
     args.scratch = scratch.span();
     if (!has(bench, args, workload.c_str())) return;
-    Bench::Row row = {QLORA_OP_OPTIMIZER_STEP, QLORA_FORMAT_F32, workload, shape, type, 0, {}, {}, kind.bytes * double(tensors.total), 0, 0};
+    Bench::Row row = {QLORA_OP_OPTIMIZER_STEP, kind.type, workload, shape, type, 0, {}, {}, kind.bytes() * double(tensors.total), 0, 0};
     row.error = parity(bench, tensors, args);
     row.ours = bench.time([&](uint64_t) { bench.context().optimizer_step(args); });
     bench.print(row);
@@ -194,15 +202,15 @@ void step(Bench &bench, const std::vector<uint64_t> &counts, const Kind &kind) {
 // All state in host memory: its time beside that of resident state, and what it adds to a training step of a 7B model at 2048
 // tokens, which stands here as the matrix products of forward, recomputation and backward.
 void paged(Bench &bench, const std::vector<uint64_t> &counts, const Kind &kind) {
-    const std::string shape = shape_name(counts), workload = std::string("optimizer_step ") + kind.name + " paged", type = "f32/8-bit";
+    const std::string shape = shape_name(counts), workload = std::string("optimizer_step ") + kind.name + " paged", type = kind.types();
     if (!bench.wanted(workload, shape, type)) return;
     const uint64_t page_bytes = bench.quick() ? 16896 : uint64_t(32) << 20;
-    const Tensors tensors(bench, counts, kind.algorithm, kind.state_type, page_bytes), resident(bench, counts, kind.algorithm, kind.state_type);
+    const Tensors tensors(bench, counts, kind, page_bytes), resident(bench, counts, kind);
     qlora_optimizer_args args = tensors.args(kind.algorithm), plain = resident.args(kind.algorithm);
     const qlora::Buffer scratch = bench.scratch(QLORA_OP_OPTIMIZER_STEP, args);
     args.scratch = plain.scratch = scratch.span();
     if (!has(bench, args, workload.c_str())) return;
-    Bench::Row row = {QLORA_OP_OPTIMIZER_STEP, QLORA_FORMAT_F32, workload, shape + "; peer: resident", type, 0, {}, {}, kind.bytes * double(tensors.total), 0, 0};
+    Bench::Row row = {QLORA_OP_OPTIMIZER_STEP, kind.type, workload, shape + "; peer: resident", type, 0, {}, {}, kind.bytes() * double(tensors.total), 0, 0};
     row.error = parity(bench, tensors, args);
     row.peer = bench.time([&](uint64_t) { bench.context().optimizer_step(plain); });
     row.ours = bench.time([&](uint64_t) { bench.context().optimizer_step(args); });
@@ -253,14 +261,16 @@ void bench_optimizer(Bench &bench) {
             wide.push_back(size * 64 / scale);
         }
     const std::vector<uint64_t> large = {bench.quick() ? 5000 : bench.on_gpu() ? uint64_t(131072) * 4096 : uint64_t(8192) * 4096};
-    const Kind adamw8 = {"adamw", QLORA_OPTIMIZER_ADAMW, QLORA_FORMAT_DYN8, 16 + 16.0 / 256}, lion8 = {"lion", QLORA_OPTIMIZER_LION, QLORA_FORMAT_DYN8, 14 + 8.0 / 256},
-               adamw = {"adamw", QLORA_OPTIMIZER_ADAMW, QLORA_FORMAT_F32, 28}, lion = {"lion", QLORA_OPTIMIZER_LION, QLORA_FORMAT_F32, 20};
+    const int32_t f32 = QLORA_FORMAT_F32, bf16 = QLORA_FORMAT_BF16, small = QLORA_FORMAT_DYN8;
+    const double code = 1 + 4.0 / 256; // with its part of an absmax
+    const Kind kinds[] = {{"adamw", QLORA_OPTIMIZER_ADAMW, small, f32, 2 * code}, {"adamw", QLORA_OPTIMIZER_ADAMW, small, bf16, 2 * code}, {"lion", QLORA_OPTIMIZER_LION, small, f32, code},
+                          {"adamw", QLORA_OPTIMIZER_ADAMW, f32, f32, 8}, {"lion", QLORA_OPTIMIZER_LION, f32, f32, 4}};
     gradient_norm(bench, adapters);
-    for (const Kind *kind : {&adamw8, &lion8, &adamw, &lion}) {
-        step(bench, adapters, *kind);
-        step(bench, large, *kind);
+    for (const Kind &kind : kinds) {
+        step(bench, adapters, kind);
+        step(bench, large, kind);
     }
-    paged(bench, wide, adamw8);
+    paged(bench, wide, kinds[0]);
 }
 
 } // namespace bench
