@@ -823,7 +823,7 @@ QLORA_API int32_t qlora_gradient_norm(qlora_context *context, const qlora_gradie
  * ADAGRAD with 8-bit state divide the raw gradient. Not with STOCHASTIC nor STABLE_ADAMW.
  *
  * SKIP_STEP needs norm, SKIP_TENSORS needs norms. skipped, unless absent, uint32[parameter_count], receives 1 for a tensor
- * that was not stepped, else 0; count only applied steps in step and it is as if they had never been. factors, unless absent,
+ * that was not stepped, else 0; a caller who reads it and passes the same step again has PyTorch's count. factors, unless absent,
  * f32[parameter_count], receives what multiplied each tensor's lr: 1 / max(1, r), |p| / |u|, f, that of max_unorm, or 1.
  *
  * PAGED tensors stream through window in pages of page_bytes (0 = a third of the window): while one is stepped the next

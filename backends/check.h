@@ -526,7 +526,7 @@ void fill_defaults(qlora_optimizer_args &args) {
 int32_t check_pages(Call &call, qlora_optimizer_args &args) {
     uint64_t least = 0;
     for (uint32_t i = 0; i < args.parameter_count; i++)
-        if (args.parameters[i].flags & QLORA_PARAMETER_PAGED) least = std::max(least, least_page_bytes(args.algorithm, args.parameters[i].state_type));
+        if (args.parameters[i].flags & QLORA_PARAMETER_PAGED) least = std::max(least, least_page_bytes(args.algorithm, args.parameters[i].state_type, args.parameters[i].count));
     if (least == 0) return QLORA_OK;
     if (args.page_bytes == 0) args.page_bytes = args.window.handle ? args.window.size / 3 / scratch_alignment * scratch_alignment : least;
     if (args.page_bytes % scratch_alignment || args.page_bytes < least)

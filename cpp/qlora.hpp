@@ -167,6 +167,8 @@ public:
     void cross_entropy_loss(const qlora_cross_entropy_args &args) const { check(qlora_cross_entropy_loss(context_, &args)); }
     void gradient_norm(const qlora_gradient_norm_args &args) const { check(qlora_gradient_norm(context_, &args)); }
     void optimizer_step(const qlora_optimizer_args &args) const { check(qlora_optimizer_step(context_, &args)); }
+    void pager_plan(qlora_pager &pager) const { check(qlora_pager_plan(context_, &pager)); }
+    void pager_place(qlora_pager &pager) const { check(qlora_pager_place(context_, &pager)); }
 
 private:
     void create(qlora_context_args args) {
@@ -190,6 +192,21 @@ public:
         context.buffer_create(args);
         span_ = args.dst;
     }
+    // Host memory that the device copies from and to by itself (QLORA_BUFFER_HOST).
+    static Buffer on_host(const Context &context, uint64_t bytes) {
+        Buffer made;
+        made.context_ = context.get();
+        made.bytes_ = bytes;
+        made.flags_ = QLORA_BUFFER_HOST;
+        if (bytes == 0) return made;
+        auto args = make<qlora_buffer_args>();
+        args.flags = QLORA_BUFFER_HOST;
+        args.bytes = bytes;
+        context.buffer_create(args);
+        made.span_ = args.dst;
+        made.host_ = args.host;
+        return made;
+    }
     // Allocates and writes the values.
     template <class T> Buffer(const Context &context, const std::vector<T> &values) : Buffer(context, values.size() * sizeof(T)) {
         write(values.data(), bytes_);
@@ -205,11 +222,13 @@ public:
     ~Buffer() {
         if (span_.handle == 0) return;
         auto args = make<qlora_buffer_args>();
+        args.flags = flags_;
         args.dst = span_;
         qlora_buffer_destroy(context_, &args);
     }
 
     uint64_t size() const noexcept { return bytes_; }
+    void *host() const noexcept { return host_; } // of on_host; null otherwise
     qlora_span span() const noexcept { return span_; }
     // The part that begins at offset bytes.
     qlora_span span(uint64_t offset, uint64_t bytes) const noexcept { return qlora_span{span_.handle, span_.offset + offset, bytes}; }
@@ -229,6 +248,8 @@ private:
         std::swap(context_, other.context_);
         std::swap(span_, other.span_);
         std::swap(bytes_, other.bytes_);
+        std::swap(flags_, other.flags_);
+        std::swap(host_, other.host_);
     }
     void transfer(int32_t (*call)(qlora_context *, const qlora_buffer_args *), void *host, uint64_t bytes, uint64_t offset, uint32_t pattern) const {
         if (bytes == 0) return;
@@ -243,6 +264,8 @@ private:
     qlora_context *context_ = nullptr;
     qlora_span span_ = {};
     uint64_t bytes_ = 0;
+    uint32_t flags_ = 0;
+    void *host_ = nullptr;
 };
 
 // A weight with one buffer for all its planes. Planes are undefined until quantized into or written.

@@ -1,6 +1,7 @@
 // Compares a fine-tune with the same one as PyTorch, PEFT and bitsandbytes made it (golden/reference_runs.json).
 //
-//   reference_run [--device cpu] [--run ft_nf4dq] [--compute f32] [--steps 2] [--eval] [--perplexity] [--software-steps N]
+//   reference_run [--device cpu] [--run ft_nf4dq] [--compute f32] [--steps 2] [--optimizer adamw] [--optimizer-memory BYTES] [--eval] [--perplexity]
+//                 [--software-steps N]
 //   reference_run --check METRICS.json [--run ft_nf4dq]     judges a file that qlora-finetune --metrics wrote
 //
 // The long form is --steps 128 --eval --perplexity. A Vulkan device that is software takes minutes a step: there
@@ -25,8 +26,8 @@ using namespace finetune;
 namespace {
 
 struct Request {
-    std::string device = "cpu", run = "ft_nf4dq", compute = "f32", check;
-    uint64_t steps = 2, software_steps = UINT64_MAX;
+    std::string device = "cpu", run = "ft_nf4dq", compute = "f32", check, optimizer = "adamw";
+    uint64_t steps = 2, software_steps = UINT64_MAX, optimizer_bytes = 0;
     bool eval = false, perplexity = false;
 };
 
@@ -68,6 +69,8 @@ std::string run(const Request &request, const std::string &shared) {
     options.train.shuffle = false;
     options.train.schedule = Schedule::constant;
     options.train.learning_rate = 5e-4f;
+    options.train.optimizer = optimizer_by_name(request.optimizer);
+    options.train.optimizer_bytes = request.optimizer_bytes;
     const char *folder = getenv("TMPDIR");
     options.metrics =
         std::string(folder != nullptr ? folder : P_tmpdir) + "/reference_run_" + std::to_string(getpid()) + ".json";
@@ -149,6 +152,8 @@ Request parse(int argc, char **argv) {
         else if (i + 1 == argc) fail(option, ": unknown, or without its value");
         else if (option == "--device") request.device = argv[++i];
         else if (option == "--run") request.run = argv[++i];
+        else if (option == "--optimizer") request.optimizer = argv[++i];
+        else if (option == "--optimizer-memory") request.optimizer_bytes = strtoull(argv[++i], nullptr, 10);
         else if (option == "--compute") request.compute = argv[++i];
         else if (option == "--check") request.check = argv[++i];
         else if (option == "--software-steps") request.software_steps = strtoull(argv[++i], nullptr, 10);

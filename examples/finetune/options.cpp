@@ -20,7 +20,8 @@ const char *const examples =
     "    --adapter-init initial.safetensors --order file --steps 128 --schedule constant --metrics run.json --out "
     "adapter.gguf\n";
 
-void describe(CLI::App &app, Options &o, std::string &schedule, std::string &order, std::string &too_long) {
+void describe(CLI::App &app, Options &o, std::string &schedule, std::string &order, std::string &too_long,
+              std::string &optimizer) {
     app.add_option("--model", o.model, "base model: a GGUF file")->required()->group("Files");
     app.add_option("--data", o.data,
                    "training rows: JSON lines with prompt and answer, instruction (input) and output, or question and "
@@ -88,7 +89,21 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                    "LoRA alpha; updates are scaled by alpha / rank. An initial GGUF adapter brings its own")
         ->capture_default_str()
         ->group("Training");
-    app.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")
+    app.add_option("--optimizer", optimizer, optimizer_names())->capture_default_str()->group("Training");
+    app.add_option("--optimizer-memory", o.train.optimizer_bytes,
+                   "bytes of device memory for the optimizer's state; what is beyond streams from host memory. 0 is no "
+                   "bound")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--save-state", o.save_state,
+                   "write adapter and optimizer state to this safetensors file at the end, for --resume")
+        ->group("Training");
+    app.add_option("--resume", o.train.resume, "go on from a state that --save-state wrote, up to --steps or --epochs")
+        ->group("Training");
+    app.add_option("--import-state", o.train.import_state,
+                   "begin with the moments and the step of a bitsandbytes optimizer, saved as safetensors")
+        ->group("Training");
+    app.add_option("--learning-rate", o.train.learning_rate, "peak learning rate")
         ->capture_default_str()
         ->group("Training");
     app.add_option("--schedule", schedule, "constant, linear or cosine")->capture_default_str()->group("Training");
@@ -111,7 +126,7 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--clip", o.train.clip, "largest gradient norm; 0 is no limit")
         ->capture_default_str()
         ->group("Training");
-    app.add_option("--weight-decay", o.train.weight_decay, "weight decay of AdamW")
+    app.add_option("--weight-decay", o.train.weight_decay, "weight decay")
         ->capture_default_str()
         ->group("Training");
     app.add_option("--order", order, "shuffled (anew each epoch) or file")->capture_default_str()->group("Training");
@@ -192,9 +207,9 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
 
 bool parse_options(int argc, char **argv, Options *options) {
     CLI::App app(description);
-    std::string schedule = "cosine", order = "shuffled", too_long = "error";
+    std::string schedule = "cosine", order = "shuffled", too_long = "error", optimizer = "adamw";
     app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast); // scripts set, users override
-    describe(app, *options, schedule, order, too_long);
+    describe(app, *options, schedule, order, too_long, optimizer);
     try {
         app.parse(argc, argv);
     } catch (const CLI::CallForHelp &) {
@@ -209,6 +224,9 @@ bool parse_options(int argc, char **argv, Options *options) {
     options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
     if (app.count("--samples") == 0 && !options->eval_data.empty()) options->samples = 2;
+    options->train.optimizer = optimizer_by_name(optimizer);
+    if (!options->train.resume.empty() && !options->train.import_state.empty())
+        fail("--resume and --import-state: give one of them");
     check(*options, schedule, order, too_long);
     return true;
 }
