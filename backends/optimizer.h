@@ -11,7 +11,7 @@ constexpr uint64_t state_granule = 4096;  // elements whose squares are summed f
 constexpr uint32_t percentile_slots = 100;
 
 // Number of states, 0 for what is no algorithm.
-inline uint32_t state_count(int32_t algorithm) {
+constexpr uint32_t state_count(int32_t algorithm) {
     switch (algorithm) {
     case QLORA_OPTIMIZER_ADAMW:
     case QLORA_OPTIMIZER_ADAM:
@@ -51,7 +51,7 @@ inline bool needs_factor(const qlora_optimizer_args &args) {
     return args.algorithm == QLORA_OPTIMIZER_STABLE_ADAMW || args.algorithm == QLORA_OPTIMIZER_LAMB || args.algorithm == QLORA_OPTIMIZER_LARS || args.max_unorm > 0;
 }
 // Whether decay goes into the gradient.
-inline bool decays_gradient(int32_t algorithm) {
+constexpr bool decays_gradient(int32_t algorithm) {
     return algorithm == QLORA_OPTIMIZER_ADAM || algorithm == QLORA_OPTIMIZER_MOMENTUM || algorithm == QLORA_OPTIMIZER_RMSPROP || algorithm == QLORA_OPTIMIZER_ADAGRAD;
 }
 

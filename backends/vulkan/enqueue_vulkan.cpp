@@ -10,18 +10,22 @@ namespace {
 #include "dequantize_vulkan.h"
 #include "dequantize_blocks_vulkan.h"
 #include "dequantize_affine_vulkan.h"
+#include "dequantize_bilevel_vulkan.h"
 #include "quantize_vulkan.h"
 #include "quantize_inline_vulkan.h"
 #include "quantize_mean_vulkan.h"
 #include "quantize_absmax_vulkan.h"
 #include "quantize_narrow_vulkan.h"
 #include "quantize_closed_vulkan.h"
+#include "not_finite_vulkan.h"
 #include "matmul_vulkan.h"
 #include "matmul_blocks_vulkan.h"
 #include "matmul_affine_vulkan.h"
+#include "matmul_bilevel_vulkan.h"
 #include "matmul_vector_vulkan.h"
 #include "matmul_vector_blocks_vulkan.h"
 #include "matmul_vector_affine_vulkan.h"
+#include "matmul_vector_bilevel_vulkan.h"
 #include "column_sum_vulkan.h"
 #include "rms_norm_vulkan.h"
 #include "rms_norm_grad_vulkan.h"
@@ -192,7 +196,7 @@ int32_t bind_spans(Context &context, VkDescriptorSet set, const Spans &spans, Pu
     VkDescriptorBufferInfo infos[binding_limit];
     VkWriteDescriptorSet writes[binding_limit] = {};
     header = PushHeader{};
-    // Every binding is written, since a shader may name more of them than a variant of it uses; the last is the codebooks.
+    // Every binding is written, since a shader may name more of them than a variant of it uses; absent ones are the codebooks.
     for (uint32_t i = 0; i < binding_limit; i++) {
         const qlora_span span = i < spans.count ? spans.data[i] : qlora_span{};
         if (span.handle == 0 || span.size == 0) {

@@ -1,132 +1,266 @@
-// Rows of the optimizers: the LoRA tensors of a 7B model (r = 16 on all seven linears: 448 of them, 40 M values; a quarter of the
-// layers on a CPU), and one large tensor. Parity is asked of ref on the smallest tensor's next step.
+// Rows of the gradient norm and of the optimizer: the adapters of a 7B model and one large tensor. Parity is asked of ref on the
+// beginning of the first tensor, for a step taken after others.
 #include "tests/bench/bench.h"
 #include "tests/support/comparison.h"
+#include "tests/support/stage.h"
 
 #include <algorithm>
+#include <cstdio>
 
 namespace bench {
 namespace {
 
-struct Kind {
-    const char *name;
-    int32_t algorithm, state_type, type; // type of values and gradients
-};
-
-// Tensors with state on a context, all random; their pieces can be brought to another one.
-struct Tensors {
-    std::vector<qlora_parameter> parameters;
-    std::vector<qlora::Buffer> values, gradients, states;
-    uint64_t total = 0;
-
-    Tensors(const Bench &bench, const std::vector<uint64_t> &counts, const Kind &kind) {
-        for (uint64_t count : counts) {
-            values.push_back(bench.random(kind.type, count, 2 * values.size(), 1e-1));
-            gradients.push_back(bench.random(kind.type, count, 2 * gradients.size() + 1, 1e-3));
-            add(bench.context(), count, kind);
-            total += count;
-        }
-    }
-    // Tensor i of another, with its bytes.
-    Tensors(const qlora::Context &context, const Tensors &other, size_t i, const Kind &kind) {
-        values.emplace_back(context, other.values[i].read<uint8_t>());
-        gradients.emplace_back(context, other.gradients[i].read<uint8_t>());
-        add(context, other.parameters[i].count, kind);
-        const std::vector<uint8_t> bytes = other.states[i].read<uint8_t>();
-        states[0].write(bytes.data(), bytes.size());
-    }
-    void add(const qlora::Context &context, uint64_t count, const Kind &kind) {
-        auto parameter = qlora::make<qlora_parameter>();
-        auto layout = qlora::make<qlora_state_layout_info>();
-        parameter.count = count;
-        parameter.value_type = parameter.gradient_type = kind.type;
-        parameter.state_type = kind.state_type;
-        parameter.value = values.back().span();
-        parameter.gradient = gradients.back().span();
-        layout.algorithm = kind.algorithm;
-        layout.min_8bit_size = 1;
-        context.check(qlora_state_layout(&parameter, &layout));
-        states.emplace_back(context, layout.total_bytes);
-        states.back().fill(0);
-        context.check(qlora_state_place(&parameter, &layout, states.back().span()));
-        parameters.push_back(parameter);
-    }
-    qlora_optimizer_args args(int32_t algorithm, uint64_t step) const {
-        auto made = qlora::make<qlora_optimizer_args>();
-        made.parameters = parameters.data();
-        made.parameter_count = uint32_t(parameters.size());
-        made.algorithm = algorithm;
-        made.step = step;
-        made.learning_rate = 1e-4f;
-        return made;
-    }
-};
-
-std::string name_of(const std::vector<uint64_t> &counts) {
+std::string shape_name(const std::vector<uint64_t> &counts) {
     uint64_t total = 0;
     for (uint64_t count : counts) total += count;
     return std::to_string(counts.size()) + (counts.size() == 1 ? " tensor, " : " tensors, ") + std::to_string(total / 1000) + " k";
 }
 
-void norm(Bench &bench, const std::vector<uint64_t> &counts) {
-    const std::string shape = name_of(counts);
+// A list of tensors with gradients and with state, which starts at zero.
+struct Tensors {
+    const Bench &bench;
+    std::vector<qlora_parameter> parameters;
+    qlora::Buffer values, gradients, resident, window, arena;
+    uint64_t total = 0, page_bytes = 0;
+
+    // page_bytes: of paged state; 0 = all of it is resident.
+    Tensors(const Bench &bench, const std::vector<uint64_t> &counts, int32_t algorithm, int32_t state_type, uint64_t page_bytes = 0) : bench(bench), page_bytes(page_bytes) {
+        uint64_t places = 0;
+        auto aligned = [](uint64_t count) { return (count + 63) / 64 * 64; };
+        for (uint64_t count : counts) {
+            places += aligned(count);
+            total += count;
+        }
+        values = bench.random(QLORA_FORMAT_F32, places, 1, 1e-2);
+        gradients = bench.random(QLORA_FORMAT_F32, places, 2, 1e-3);
+        places = 0;
+        for (uint64_t count : counts) {
+            auto parameter = qlora::make<qlora_parameter>();
+            parameter.count = count;
+            parameter.state_type = state_type;
+            parameter.value = values.span(places * 4, count * 4);
+            parameter.gradient = gradients.span(places * 4, count * 4);
+            places += aligned(count);
+            parameters.push_back(parameter);
+        }
+        if (algorithm == 0) return;
+        auto pager = qlora::make<qlora_pager>();
+        pager.parameters = parameters.data();
+        pager.parameter_count = uint32_t(parameters.size());
+        pager.algorithm = algorithm;
+        pager.min_8bit_size = 1;
+        pager.page_bytes = page_bytes;
+        pager.budget_bytes = 3 * page_bytes;
+        bench.context().pager_plan(pager);
+        resident = qlora::Buffer(bench.context(), pager.resident_bytes);
+        if (resident.size()) resident.fill(0);
+        window = qlora::Buffer(bench.context(), pager.window_bytes);
+        if (pager.arena_bytes) {
+            arena = qlora::Buffer::on_host(bench.context(), pager.arena_bytes);
+            arena.fill(0);
+        }
+        pager.resident = resident.span();
+        pager.window = window.span();
+        pager.arena = arena.span();
+        bench.context().pager_place(pager);
+    }
+    qlora_optimizer_args args(int32_t algorithm) const {
+        auto args = qlora::make<qlora_optimizer_args>();
+        args.parameters = parameters.data();
+        args.parameter_count = uint32_t(parameters.size());
+        args.algorithm = algorithm;
+        args.step = 10;
+        args.learning_rate = 1e-4f;
+        args.weight_decay = 0.01f;
+        args.window = window.span();
+        args.page_bytes = window.size() ? page_bytes : 0;
+        return args;
+    }
+};
+
+std::vector<uint8_t> read(const Bench &bench, const qlora_span &span, uint64_t bytes) {
+    std::vector<uint8_t> found(bytes);
+    auto args = qlora::make<qlora_buffer_args>();
+    args.src = span;
+    args.host = found.data();
+    args.bytes = bytes;
+    if (bytes) bench.context().buffer_read(args);
+    return found;
+}
+
+// Takes a step and compares the beginning of the first tensor with ref's; infinity when codes differ by more than they may.
+double parity(const Bench &bench, const Tensors &tensors, const qlora_optimizer_args &args) {
+    const qlora_parameter &first = tensors.parameters[0];
+    const bool small = first.state_type == QLORA_FORMAT_DYN8;
+    const uint64_t sampled = std::min<uint64_t>(first.count, 4096);
+    const qlora_span spans[] = {first.state1, first.state2, first.absmax1, first.absmax2};
+    uint64_t bytes[4];
+    for (int i = 0; i < 4; i++) bytes[i] = spans[i].handle == 0 ? 0 : i >= 2 ? (sampled + 255) / 256 * 4 : sampled * (small ? 1 : 4);
+    auto all = [&] {
+        std::vector<std::vector<uint8_t>> pieces = {read(bench, first.value, sampled * 4)};
+        for (int i = 0; i < 4; i++) pieces.push_back(read(bench, spans[i], bytes[i]));
+        return pieces;
+    };
+    const std::vector<std::vector<uint8_t>> before = all();
+    const std::vector<uint8_t> gradient = read(bench, first.gradient, sampled * 4);
+    bench.context().optimizer_step(args);
+    bench.context().synchronize();
+    const std::vector<std::vector<uint8_t>> after = all();
+
+    Stage stage(bench.ref());
+    auto parameter = qlora::make<qlora_parameter>();
+    parameter.count = sampled;
+    parameter.state_type = first.state_type;
+    parameter.gradient = stage.floats(unpack(QLORA_FORMAT_F32, gradient));
+    parameter.value = stage.output_floats("value", sampled, unpack(QLORA_FORMAT_F32, before[0]));
+    qlora_span *const places[] = {&parameter.state1, &parameter.state2, &parameter.absmax1, &parameter.absmax2};
+    for (int i = 0; i < 4; i++) {
+        if (bytes[i] == 0) continue;
+        if (i < 2 && small) *places[i] = stage.output_codes("codes", before[size_t(i) + 1]);
+        else *places[i] = stage.output_floats("state", bytes[i] / 4, unpack(QLORA_FORMAT_F32, before[size_t(i) + 1]));
+    }
+    qlora_optimizer_args again = args;
+    again.scratch = again.window = {};
+    again.page_bytes = 0;
+    again.parameters = &parameter;
+    again.parameter_count = 1;
+    stage.run<QLORA_OP_OPTIMIZER_STEP>(again);
+    double error = 0;
+    size_t piece = 0;
+    for (const Output &output : stage.outputs()) {
+        while (after[piece].empty()) piece++;
+        const std::vector<uint8_t> &found = after[piece++];
+        if (output.type == QLORA_FORMAT_DYN8) {
+            const CodeDifference codes = code_difference(found, output.bytes);
+            if (codes.wrong || codes.neighbours * 1000 > found.size()) error = HUGE_VAL;
+        } else {
+            error = std::max(error, relative_error(unpack(QLORA_FORMAT_F32, found), unpack(QLORA_FORMAT_F32, output.bytes)));
+        }
+    }
+    return error;
+}
+
+void gradient_norm(Bench &bench, const std::vector<uint64_t> &counts) {
+    const std::string shape = shape_name(counts);
     if (!bench.wanted("gradient_norm", shape, "f32")) return;
-    const Tensors tensors(bench, counts, {"", QLORA_OPTIMIZER_LION, QLORA_FORMAT_DYN8, QLORA_FORMAT_F32});
+    const Tensors tensors(bench, counts, 0, QLORA_FORMAT_F32);
     auto args = qlora::make<qlora_gradient_norm_args>();
-    const qlora::Buffer norm(bench.context(), 4);
+    const qlora::Buffer norm(bench.context(), 4), norms(bench.context(), 4 * counts.size());
     args.parameters = tensors.parameters.data();
-    args.parameter_count = uint32_t(tensors.parameters.size());
+    args.parameter_count = uint32_t(counts.size());
     args.norm = norm.span();
+    args.norms = norms.span();
     const qlora::Buffer scratch = bench.scratch(QLORA_OP_GRADIENT_NORM, args);
     args.scratch = scratch.span();
     Bench::Row row = {QLORA_OP_GRADIENT_NORM, QLORA_FORMAT_F32, "gradient_norm", shape, "f32", 0, {}, {}, 4.0 * double(tensors.total), 0, 0};
     row.ours = bench.time([&](uint64_t) { bench.context().gradient_norm(args); });
-    double squares = 0;
-    for (const qlora::Buffer &gradient : tensors.gradients)
-        for (float value : unpack(QLORA_FORMAT_F32, gradient.read<uint8_t>())) squares += double(value) * value;
-    row.error = std::fabs(norm.read<float>()[0] / std::sqrt(squares) - 1);
+    // The first tensor's own, and the whole from all of their own.
+    double squares = 0, sum = 0;
+    for (float value : unpack(QLORA_FORMAT_F32, read(bench, tensors.parameters[0].gradient, counts[0] * 4))) squares += double(value) * value;
+    const std::vector<float> found = norms.read<float>();
+    for (float own : found) sum += double(own) * own;
+    row.error = std::max(std::fabs(found[0] / std::sqrt(squares) - 1), std::fabs(norm.read<float>()[0] / std::sqrt(sum) - 1));
     bench.print(row);
 }
 
+struct Kind {
+    const char *name;
+    int32_t algorithm, state_type;
+    double bytes; // that move for each element
+};
+
+// Asks whether the backend has this, by scratch and a first step.
+bool has(const Bench &bench, const qlora_optimizer_args &args, const char *name) {
+    const int32_t status = qlora_optimizer_step(bench.context().get(), &args);
+    if (status == QLORA_ERROR_UNSUPPORTED) std::printf("SKIPPED: %s: %s\n", name, qlora_context_message(bench.context().get()));
+    else bench.context().check(status);
+    return status == QLORA_OK;
+}
+
 void step(Bench &bench, const std::vector<uint64_t> &counts, const Kind &kind) {
-    const std::string workload = std::string("optimizer_step ") + kind.name, shape = name_of(counts), type = format_name(kind.type);
+    const std::string shape = shape_name(counts), workload = std::string("optimizer_step ") + kind.name, type = kind.state_type == QLORA_FORMAT_DYN8 ? "f32/8-bit" : "f32";
     if (!bench.wanted(workload, shape, type)) return;
-    const Tensors tensors(bench, counts, kind);
-    auto args = tensors.args(kind.algorithm, 1);
+    const Tensors tensors(bench, counts, kind.algorithm, kind.state_type);
+    qlora_optimizer_args args = tensors.args(kind.algorithm);
     const qlora::Buffer scratch = bench.scratch(QLORA_OP_OPTIMIZER_STEP, args);
     args.scratch = scratch.span();
-    bench.context().optimizer_step(args); // so that states are those of training
-    uint64_t state_bytes = 0; // read and written
-    for (const qlora::Buffer &state : tensors.states) state_bytes += state.size();
-    Bench::Row row = {QLORA_OP_OPTIMIZER_STEP, kind.type, workload, shape, type, 0, {}, {}, 3.0 * element_bytes(kind.type) * double(tensors.total) + 2.0 * double(state_bytes), 0, 0};
-
-    const size_t least = size_t(std::min_element(counts.begin(), counts.end()) - counts.begin());
-    const Tensors copy(bench.ref(), tensors, least, kind);
-    args.step = 2;
-    bench.context().optimizer_step(args);
-    auto again = copy.args(kind.algorithm, 2);
-    const qlora::Buffer ref_scratch(bench.ref(), std::max<uint64_t>(16, bench.ref().operation_scratch(QLORA_OP_OPTIMIZER_STEP, again)));
-    again.scratch = ref_scratch.span();
-    bench.ref().optimizer_step(again);
-    row.error = relative_error(unpack(kind.type, tensors.values[least].read<uint8_t>()), unpack(kind.type, copy.values[0].read<uint8_t>()));
+    if (!has(bench, args, workload.c_str())) return;
+    Bench::Row row = {QLORA_OP_OPTIMIZER_STEP, QLORA_FORMAT_F32, workload, shape, type, 0, {}, {}, kind.bytes * double(tensors.total), 0, 0};
+    row.error = parity(bench, tensors, args);
     row.ours = bench.time([&](uint64_t) { bench.context().optimizer_step(args); });
+    bench.print(row);
+}
+
+// All state in host memory: its time beside that of resident state, and what it adds to a training step of a 7B model at 2048
+// tokens, which stands here as the matrix products of forward, recomputation and backward.
+void paged(Bench &bench, const std::vector<uint64_t> &counts, const Kind &kind) {
+    const std::string shape = shape_name(counts), workload = std::string("optimizer_step ") + kind.name + " paged", type = "f32/8-bit";
+    if (!bench.wanted(workload, shape, type)) return;
+    const uint64_t page_bytes = bench.quick() ? 16896 : uint64_t(32) << 20;
+    const Tensors tensors(bench, counts, kind.algorithm, kind.state_type, page_bytes), resident(bench, counts, kind.algorithm, kind.state_type);
+    qlora_optimizer_args args = tensors.args(kind.algorithm), plain = resident.args(kind.algorithm);
+    const qlora::Buffer scratch = bench.scratch(QLORA_OP_OPTIMIZER_STEP, args);
+    args.scratch = plain.scratch = scratch.span();
+    if (!has(bench, args, workload.c_str())) return;
+    Bench::Row row = {QLORA_OP_OPTIMIZER_STEP, QLORA_FORMAT_F32, workload, shape + "; peer: resident", type, 0, {}, {}, kind.bytes * double(tensors.total), 0, 0};
+    row.error = parity(bench, tensors, args);
+    row.peer = bench.time([&](uint64_t) { bench.context().optimizer_step(plain); });
+    row.ours = bench.time([&](uint64_t) { bench.context().optimizer_step(args); });
+    bench.print(row);
+    if (!bench.on_gpu()) return;
+
+    const uint64_t tokens = bench.quick() ? 8 : 2048, rows = bench.quick() ? 64 : 11008, cols = bench.quick() ? 64 : 4096;
+    const double flops = 2.0 * double(tokens) * double(rows) * double(cols);
+    const uint64_t products = bench.quick() ? 2 : uint64_t(3 * 2 * 6.476e9 * double(tokens) / flops); // linear weights of the model, three times over
+    const int32_t bf16 = QLORA_FORMAT_BF16;
+    const qlora::Buffer w = bench.random(bf16, rows * cols, 3, 0.02), x = bench.random(bf16, tokens * cols, 4), y(bench.context(), tokens * rows * 2);
+    auto weight = qlora::make<qlora_weight>();
+    weight.format = bf16;
+    weight.rows = rows;
+    weight.cols = cols;
+    weight.planes[QLORA_PLANE_CODE] = w.span(0, rows * cols * 2);
+    auto matmul = qlora::make<qlora_matmul_args>();
+    matmul.weight = &weight;
+    matmul.x = qlora::tensor(bf16, tokens, cols, x.span());
+    matmul.y = qlora::tensor(bf16, tokens, rows, y.span());
+    const qlora::Buffer space = bench.scratch(QLORA_OP_MATMUL, matmul);
+    matmul.scratch = space.span();
+    auto compute = [&] {
+        for (uint64_t i = 0; i < products; i++) bench.context().weight_matmul(matmul);
+    };
+    row.workload = std::string("7B step with ") + kind.name + " paged";
+    row.shape = shape + "; peer: without";
+    row.rows = tokens;
+    row.bytes = 0;
+    row.flops = flops * double(products);
+    row.peer = bench.time([&](uint64_t) { compute(); });
+    row.ours = bench.time([&](uint64_t) {
+        compute();
+        bench.context().optimizer_step(args);
+    });
     bench.print(row);
 }
 
 } // namespace
 
 void bench_optimizer(Bench &bench) {
-    std::vector<uint64_t> adapters;
+    // The LoRA tensors of a 7B model, r = 16 on all seven linears: 448 of them, 40 M parameters. A quarter of the layers on a CPU.
+    std::vector<uint64_t> adapters, wide;
     const uint64_t layers = bench.quick() ? 1 : bench.on_gpu() ? 32 : 8, scale = bench.quick() ? 64 : 1;
     for (uint64_t layer = 0; layer < layers; layer++)
-        for (uint64_t size : {4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 11008, 4096, 11008, 11008, 4096}) adapters.push_back(size * 16 / scale);
-    const std::vector<uint64_t> large = {bench.quick() ? 5000u : bench.on_gpu() ? 537000000u : 16000000u};
-    norm(bench, adapters);
-    const int32_t f32 = QLORA_FORMAT_F32, bf16 = QLORA_FORMAT_BF16, small = QLORA_FORMAT_DYN8;
-    for (const std::vector<uint64_t> &counts : {adapters, large})
-        for (const Kind &kind : {Kind{"adamw", QLORA_OPTIMIZER_ADAMW, f32, f32}, Kind{"adamw8bit", QLORA_OPTIMIZER_ADAMW, small, f32}, Kind{"adamw8bit", QLORA_OPTIMIZER_ADAMW, small, bf16},
-                                 Kind{"lion8bit", QLORA_OPTIMIZER_LION, small, f32}})
-            step(bench, counts, kind);
+        for (uint64_t size : {4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 11008, 4096, 11008, 11008, 4096}) {
+            adapters.push_back(size * 16 / scale);
+            wide.push_back(size * 64 / scale);
+        }
+    const std::vector<uint64_t> large = {bench.quick() ? 5000 : bench.on_gpu() ? uint64_t(131072) * 4096 : uint64_t(8192) * 4096};
+    const Kind adamw8 = {"adamw", QLORA_OPTIMIZER_ADAMW, QLORA_FORMAT_DYN8, 16 + 16.0 / 256}, lion8 = {"lion", QLORA_OPTIMIZER_LION, QLORA_FORMAT_DYN8, 14 + 8.0 / 256},
+               adamw = {"adamw", QLORA_OPTIMIZER_ADAMW, QLORA_FORMAT_F32, 28}, lion = {"lion", QLORA_OPTIMIZER_LION, QLORA_FORMAT_F32, 20};
+    gradient_norm(bench, adapters);
+    for (const Kind *kind : {&adamw8, &lion8, &adamw, &lion}) {
+        step(bench, adapters, *kind);
+        step(bench, large, *kind);
+    }
+    paged(bench, wide, adamw8);
 }
 
 } // namespace bench
