@@ -41,8 +41,7 @@ options+=(-DQLORA_DEV=ON -DQLORA_EXAMPLES=ON)
 if [ -n "$sanitizer" ]; then
     # Static, and without GPU backends: their drivers are not ours to sanitize.
     build=$root/build/test-${sanitizer%%,*}
-    # -O1: compiling costs more here than running does.
-    options+=(-DQLORA_SANITIZE="$sanitizer" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -DNDEBUG" -DQLORA_CUDA=OFF -DQLORA_VULKAN=OFF -DBUILD_SHARED_LIBS=OFF)
+    options+=(-DQLORA_SANITIZE="$sanitizer" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DQLORA_CUDA=OFF -DQLORA_VULKAN=OFF -DBUILD_SHARED_LIBS=OFF)
     options+=("-DQLORA_TEST_BACKENDS=${backend:-ref;cpu}")
 else
     # The shared library, so that its exports are tested as well.

@@ -84,14 +84,16 @@ float state_value(Piece piece, uint k, uint i) {
     return state_table[(k == 1u ? 256u : 0u) + code] * (k == 0u ? absmax1[block] : k == 1u ? absmax2[block] : absmax3[block]);
 }
 
-bool is_number(uint bits) { return (bits & 0x7f800000u) != 0x7f800000u; }
-
 float gradient_rounded(Piece piece, float g) { return theirs != 0u && SMALL == 0u && piece.gradient_type != F32 ? round_to(piece.gradient_type, g) : g; }
 float gradient_of(Piece piece, float raw, float p, bool with_decay) {
     float g = gradient_rounded(piece, raw * scale);
     bool decays = algorithm == ADAM || algorithm == MOMENTUM || algorithm == RMSPROP || algorithm == ADAGRAD;
     if (!with_decay || !decays || decay == 0.0) return g;
-    return gradient_rounded(piece, g + decay * p);
+    // One rounding, since the two may cancel; with f32 state bitsandbytes has two.
+    vec2 loss = exact_product(decay, p);
+    precise float sum = g + loss.x;
+    precise float with_rest = sum + loss.y;
+    return gradient_rounded(piece, theirs != 0u && SMALL == 0u ? sum : with_rest);
 }
 
 void advance(float g, float p, inout float s[3]) {
@@ -115,10 +117,10 @@ float direction(float raw, float g, float p, float s[3], float old) {
         return (bits & 0x7fffffffu) > 0x7f800000u ? c : (bits & 0x7fffffffu) == 0u ? 0.0 : bits < 0x80000000u ? 1.0 : -1.0;
     }
     if (algorithm == MOMENTUM || algorithm == LARS) return s[0];
-    if (algorithm == RMSPROP || algorithm == ADAGRAD) return (theirs != 0u && SMALL != 0u ? raw : g) / (sqrt(s[0]) + epsilon);
-    float m = s[0] / correction1;
+    if (algorithm == RMSPROP || algorithm == ADAGRAD) return divide(theirs != 0u && SMALL != 0u ? raw : g, square_root(s[0]) + epsilon);
+    float m = divide(s[0], correction1);
     if (algorithm == ADEMAMIX) m += alpha * s[2];
-    float u = m / (sqrt(s[1]) / correction2 + epsilon);
+    float u = divide(m, divide(square_root(s[1]), correction2) + epsilon);
     return algorithm == LAMB ? u + decay * p : u;
 }
 

@@ -6,6 +6,7 @@ layout(local_size_x = 256) in;
 
 #include "backends/vulkan/common.glsl"
 #include "backends/vulkan/codebooks.glsl"
+#include "backends/vulkan/pairs.glsl"
 #include "backends/vulkan/optimizer.glsl"
 #include "backends/vulkan/row_sum.glsl"
 

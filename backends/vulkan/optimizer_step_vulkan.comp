@@ -7,6 +7,7 @@ layout(local_size_x = 256) in;
 
 #include "backends/vulkan/common.glsl"
 #include "backends/vulkan/codebooks.glsl"
+#include "backends/vulkan/pairs.glsl"
 #include "backends/vulkan/optimizer.glsl"
 
 // Rounds a new value to its tensor's type: 16 bits of a half, or 32.
@@ -22,7 +23,7 @@ uint rounded_value(Piece piece, float moved, uint i) {
 // Nearest entry of a table of 256 from begin on; a tie goes to the even index. Signed states keep their sign.
 uint state_code(float value, float absmax, bool is_signed) {
     uint begin = is_signed ? 0u : 256u, upper = 0u;
-    float y = absmax > 0.0 ? value / absmax : 0.0;
+    float y = absmax > 0.0 ? divide(value, absmax) : 0.0;
     if (absmax == 0.0) return 0u;
     [[unroll]] for (uint half_way = 128u; half_way >= 1u; half_way >>= 1) upper += y > state_table[begin + upper + half_way - 1u] ? half_way : 0u;
     uint code;

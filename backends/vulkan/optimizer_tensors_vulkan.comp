@@ -5,6 +5,7 @@
 layout(local_size_x = 256) in;
 
 #include "backends/vulkan/common.glsl"
+#include "backends/vulkan/pairs.glsl"
 #include "backends/vulkan/row_sum.glsl"
 
 layout(constant_id = 0) const uint STAGE = 0u;
@@ -24,8 +25,6 @@ QLORA_PUSH
     uint skip_step, skip_tensors, reports_skipped, reports_factors;
     float gradient_scale, max_norm, max_unorm, epsilon;
 };
-
-bool is_number(uint bits) { return (bits & 0x7f800000u) != 0x7f800000u; }
 
 shared float threshold;
 
