@@ -190,6 +190,25 @@ inline uint32_t device_count(int32_t backend) {
     return qlora_device_count(backend, &count) == QLORA_OK ? count : 0;
 }
 
+// The pieces of a parameter's optimizer state; layout is asked with its algorithm and min_8bit_size, and filled in.
+inline Result<void> state_layout(const qlora_parameter &parameter, qlora_state_layout_info &layout) {
+    const int32_t status = qlora_state_layout(&parameter, &layout);
+    if (status != QLORA_OK) QLORA_HPP_FAIL(status, "qlora_state_layout: this algorithm, state_type and count do not go together");
+    return Result<void>();
+}
+inline Result<void> state_place(qlora_parameter &parameter, const qlora_state_layout_info &layout, qlora_span memory) {
+    const int32_t status = qlora_state_place(&parameter, &layout, memory);
+    if (status != QLORA_OK) QLORA_HPP_FAIL(status, "qlora_state_place: the layout was not filled in, or memory is smaller than its total_bytes");
+    return Result<void>();
+}
+// The learning rate of a step.
+inline Result<double> schedule_rate(const qlora_schedule &schedule, uint64_t step) {
+    double rate = 0;
+    const int32_t status = qlora_schedule_rate(&schedule, step, &rate);
+    if (status != QLORA_OK) QLORA_HPP_FAIL(status, "qlora_schedule_rate: step counts from 1; kind, cycles and steps as QLORA_SCHEDULE_* needs them, numbers finite and not negative");
+    return rate;
+}
+
 class Context {
 public:
     // Owns nothing until another is moved into it.

@@ -22,7 +22,7 @@ endforeach()
 
 # Packaging. The kinds that compile the library once more are enough once.
 if(NOT QLORA_SANITIZE)
-  foreach(kind installed subdirectory one_line amalgamation)
+  foreach(kind installed subdirectory one_line two_contexts amalgamation)
     qlora_add_test(package.${kind} ${CMAKE_CURRENT_SOURCE_DIR}/package.sh ${kind} ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR})
   endforeach()
 endif()

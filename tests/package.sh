@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# package.sh KIND SOURCE_DIR BUILD_DIR: the library as its users take it, each time to build and run examples/quantize.c.
+# package.sh KIND SOURCE_DIR BUILD_DIR: the library as its users take it.
 #   installed      BUILD_DIR installed and moved elsewhere: find_package, pkg-config, SONAME
 #   subdirectory   add_subdirectory of a project in C: nothing of ours leaks into it; how long it takes, what it adds to a program;
 #                  then the static library, installed: find_package and pkg-config --static
 #   one_line       the g++ line of README.md as it stands there
+#   two_contexts   the library and two contexts in two threads under ThreadSanitizer
 #   amalgamation   the two-file form, against the golden bytes and the binary interface
 set -euo pipefail
 kind=$1 source=$(cd "$2" && pwd) build=$(cd "$3" && pwd)
@@ -116,6 +117,12 @@ one_line)
     echo "$line"
     mkdir run
     (cd run && for entry in "$source"/*; do ln -s "$entry" .; done && eval "$line")
+    ;;
+two_contexts)
+    echo 'int main() { return 0; }' >probe.cpp
+    g++ -fsanitize=thread probe.cpp -o probe && ./probe || { echo "SKIPPED: no ThreadSanitizer here"; exit 77; }
+    g++ -O1 -g1 -fsanitize=thread -std=c++17 -ffp-contract=off -I"$source" "$source"/tests/two_contexts.cpp "$source"/qlora.cpp "$source"/backends/{ref,cpu,interchange}/*.cpp -lpthread -ldl -o two_contexts
+    TSAN_OPTIONS=halt_on_error=1 ./two_contexts
     ;;
 amalgamation)
     command -v python3 >/dev/null || { echo "SKIPPED: python3 is not installed"; exit 77; }

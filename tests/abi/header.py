@@ -4,7 +4,8 @@
 1. The bindings' declarations are those of the header (examples/bindings/generate.py --check).
 2. Sizes and places of all fields, computed by the rules of C for 64-bit and 32-bit machines, are what compilers make of them.
 3. Against tests/abi/qlora_0_1.h: nothing is gone, numbers and signatures are the same, structs have only grown at their end, and
-   those without struct_size not at all."""
+   those without struct_size not at all.
+4. cpp/qlora.hpp calls every function."""
 import os
 import shutil
 import subprocess
@@ -88,6 +89,9 @@ def compile_layouts(description):
 today = read("qlora.h")
 compile_layouts(today)
 compare(read("tests/abi/qlora_0_1.h"), today)
+with open(os.path.join(root, "cpp", "qlora.hpp")) as file:
+    wrapper = file.read()
+failures += ["cpp/qlora.hpp does not call %s" % entry["name"] for entry in today["functions"] if entry["name"] + "(" not in wrapper and entry["name"] + "," not in wrapper]
 result = subprocess.run([sys.executable, os.path.join(root, "examples", "bindings", "generate.py"), "--check"], capture_output=True, text=True)
 if result.returncode:
     failures.append((result.stdout + result.stderr).strip())
