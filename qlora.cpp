@@ -352,21 +352,22 @@ int32_t qlora_operation_supports(qlora_context *context, uint32_t operation, int
 #include "backends/ops.def"
 #undef QLORA_OPERATION
 
-#define QLORA_INTERCHANGE_CALL(entry, run, importing)                                                         \
-    int32_t entry(qlora_context *context, qlora_gptq_tensors *caller) {                                       \
+#define QLORA_INTERCHANGE_CALL(entry, type, run, ...)                                                         \
+    int32_t entry(qlora_context *context, type *caller) {                                                     \
         if (!context) return QLORA_ERROR_ARGUMENT;                                                            \
         Call call = {*context, #entry, false, {}, false};                                                     \
-        qlora_gptq_tensors args;                                                                              \
+        type args;                                                                                            \
         if (!adopt(caller, &args)) return call.error(QLORA_ERROR_ARGUMENT, "tensors", "null, struct_size below 8, or fields set that this version does not know"); \
         const qlora_weight *weight = args.weight;                                                             \
-        QLORA_TRY(check(call, args, importing));                                                              \
+        QLORA_TRY(check(call, args __VA_ARGS__));                                                             \
         QLORA_TRY(interchange::run(*context, args));                                                          \
         args.weight = weight;                                                                                 \
         hand_back(args, caller);                                                                              \
         return QLORA_OK;                                                                                      \
     }
-QLORA_INTERCHANGE_CALL(qlora_gptq_import, import_gptq, true)
-QLORA_INTERCHANGE_CALL(qlora_gptq_export, export_gptq, false)
+QLORA_INTERCHANGE_CALL(qlora_gptq_import, qlora_gptq_tensors, import_gptq, , true)
+QLORA_INTERCHANGE_CALL(qlora_gptq_export, qlora_gptq_tensors, export_gptq, , false)
+QLORA_INTERCHANGE_CALL(qlora_spqr_import, qlora_spqr_tensors, import_spqr, )
 #undef QLORA_INTERCHANGE_CALL
 
 const char *qlora_status_name(int32_t status) {

@@ -103,6 +103,8 @@ QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 #define QLORA_FORMAT_GPTQ4       26
 #define QLORA_FORMAT_GPTQ8       27
 #define QLORA_FORMAT_INT8        28 /* signed bytes, f32 absmax per row (LLM.int8(), 2208.07339) or per tensor */
+#define QLORA_FORMAT_SPQR3       29 /* groups whose 3-bit scales and zeros share a grid, outliers apart (SpQR, 2306.03078) */
+#define QLORA_FORMAT_SPQR4       30
 #define QLORA_FORMAT_Q4_1    0x103
 #define QLORA_FORMAT_Q5_0    0x106
 #define QLORA_FORMAT_Q5_1    0x107
@@ -114,14 +116,14 @@ QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 #define QLORA_FORMAT_IQ4_NL  0x114
 #define QLORA_FORMAT_IQ4_XS  0x117
 #define QLORA_FORMAT_MXFP4   0x127
-#define QLORA_FORMAT_NVFP4   0x128 /* 64 values, an E4M3 scale per 16; a scale per tensor is the caller's */
+#define QLORA_FORMAT_NVFP4   0x128 /* 64 values, an E4M3 scale per 16; and one per tensor, in qlora_weight */
 
 typedef struct qlora_format_info {
     uint32_t struct_size, flags;
     int32_t format;
     uint32_t bits;          /* bits of one code */
     uint32_t block;         /* default number of values that share a scale; 1 for plain floats; 0 = a row */
-    uint32_t block_min, block_max; /* any power of two between them is a valid block; any number in GPTQ formats */
+    uint32_t block_min, block_max; /* any power of two between them is a valid block; any number in GPTQ and SpQR formats */
     uint32_t block_bytes;   /* bytes of one interleaved block (ggml formats and plain floats), else 0 */
     const char *name;       /* "nf4-dq"; static */
 } qlora_format_info;
@@ -150,15 +152,17 @@ typedef struct qlora_tensor {
 
 /* Planes of a weight; which of them a format has is in qlora_weight_layout(). */
 #define QLORA_PLANE_CODE    0 /* codes; or whole interleaved blocks; or plain floats */
-#define QLORA_PLANE_SCALE   1 /* scale per block: f32; u8 codes when double-quantized; E8M0 bytes in MX formats; f16 in GPTQ */
-#define QLORA_PLANE_NESTED  2 /* f32 absmax per nested block of scale codes */
-#define QLORA_PLANE_OFFSET  3 /* f32[1]: mean absmax, added back after decoding a scale */
-#define QLORA_PLANE_ZERO    4 /* GPTQ: zero of each row and group */
-#define QLORA_PLANE_INDEX   5 /* GPTQ, with QLORA_WEIGHT_INDEXED: int32[cols], the group of each column */
+#define QLORA_PLANE_SCALE   1 /* scale per block: f32; u8 codes when double-quantized; E8M0 bytes in MX formats; f16 in GPTQ; codes in SpQR */
+#define QLORA_PLANE_NESTED  2 /* f32 absmax per nested block of scale codes; SpQR: f16[4] per nested block and group */
+#define QLORA_PLANE_OFFSET  3 /* f32[1]: mean absmax, added back after decoding a scale; SpQR: u32[rows + 1], first outlier of each row */
+#define QLORA_PLANE_ZERO    4 /* GPTQ: zero of each row and group; SpQR: its code */
+#define QLORA_PLANE_INDEX   5 /* with QLORA_WEIGHT_INDEXED, int32[cols]: GPTQ: group of each column; SpQR: its place among codes */
+#define QLORA_PLANE_COLUMN  6 /* SpQR: u32 column of each outlier, rising within a row */
+#define QLORA_PLANE_OUTLIER 7 /* SpQR: f16 value of each outlier */
 #define QLORA_PLANE_COUNT   8
 
 /* Flags of a weight. */
-#define QLORA_WEIGHT_INDEXED 1u /* GPTQ formats: columns say their group in an index plane (act-order) */
+#define QLORA_WEIGHT_INDEXED 1u /* GPTQ and SpQR formats: columns say their group or place in an index plane (act-order) */
 
 /* A weight W[rows][cols] at rest. Blocks run over the flattened matrix and may straddle rows, except in ggml
  * and MX formats, whose cols are a multiple of the block. In 4-bit codes of bitsandbytes formats element 2j is the
@@ -168,15 +172,31 @@ typedef struct qlora_tensor {
  * index[column]; a column whose index is no group is zero. scale is f16[rows][groups]. Codes [rows][cols] and zeros
  * [rows][groups] are little-endian streams: element i has the bits from i * bits on, bit 0 being the lowest of byte 0.
  * INT8 has an absmax per row (block 0) or one in all (block 2^30): value = code * (absmax * (1 / 127)), every operation
- * rounded in f32, and code = x * (127 / absmax) to nearest even. Its cols are below 2^30. */
+ * rounded in f32, and code = x * (127 / absmax) to nearest even. Its cols are below 2^30.
+ * NVFP4 may have a tensor_scale g: value = element * (block scale * g), every operation rounded in f32. Without it blocks
+ * are ggml's; with it they are quantized as NVIDIA's recipe has it: block scale = E4M3 of (absmax / 6) / g, clamped to
+ * 2^-6 .. 448, to nearest even, and element = E2M1 of x / (block scale * g), to nearest even, saturated. The recipe's
+ * g is absmax of the tensor / 2688. GGUF files hold it as a tensor of its own.
+ * SpQR formats have groups = ceil(cols / block) per row as well, and with n = nested_block, grid[ceil(rows / n)][groups] of
+ * four f16 each: scale_unit, zero_unit, scale_zero, zero_zero. Codes of b bits [rows][cols], of 3 bits for scales and zeros
+ * [rows][groups], are streams as above. With every operation rounded in f32,
+ *   scale = scale_unit * (scale_code - scale_zero)   zero = zero_unit * (zero_code - zero_zero)   value = scale * (code - zero)
+ * and an outlier at (row, column) is added to that: those of row r are numbers offset[r] .. offset[r + 1] - 1 of their planes,
+ * which hold `outliers` of them. There may be fewer (an offset beyond counts as `outliers`; what is not used is zero), and no
+ * such planes if outliers is 0. Indexed, the code of a column lies at its index in the row, in the group of that place; the
+ * value of a column whose index is no place is zero without its outlier. Bits per weight, when n and block divide: b + 6 /
+ * block + 64 / (block n), and with outliers 48 for each and 32 (rows + 1). */
 typedef struct qlora_weight {
     uint32_t struct_size, flags;
     int32_t format;
     uint32_t block;        /* values per scale; 0 = the format's default */
-    uint32_t nested_block; /* scales per nested scale; 0 = 256, the only value taken today */
+    uint32_t nested_block; /* scales per nested scale; 0 = 256, the only value taken but in SpQR: any number of rows, 0 = 16 */
     uint32_t reserved;
     uint64_t rows, cols;
     qlora_span planes[QLORA_PLANE_COUNT];
+    uint64_t outliers;     /* SpQR: how many there is room for, below 2^32 and at most rows * cols; else 0 */
+    float tensor_scale;    /* NVFP4: from 2^-100 to 2^100; 0 = 1, and blocks as ggml makes them */
+    uint32_t reserved2;
 } qlora_weight;
 
 typedef struct qlora_weight_layout_info {
@@ -331,6 +351,7 @@ QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_a
 #define QLORA_OP_INT8_MATMUL      21
 #define QLORA_OP_INT8_MATMUL_GRAD 22
 #define QLORA_OP_WEIGHT_GRADIENT  23
+#define QLORA_OP_QUANTIZE_SPQR    24
 
 /* The scratch bytes that an operation (QLORA_OP_*) needs for these args, whose spans may still be absent:
  * types, shapes and flags decide. Monotone: fewer tokens never need more. */
@@ -346,8 +367,8 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_FLAG_INVERSE              4u /* rope: rotate back */
 #define QLORA_FLAG_STOCHASTIC           8u /* quantize, optimizer_step: round up or down at random, the nearer more likely */
 #define QLORA_FLAG_SYMMETRIC           16u /* GPTQ formats: the zero is the middle code */
-#define QLORA_FLAG_SEARCH              32u /* GPTQ formats: of 80 smaller ranges take the one with least sum |error|^2.4 */
-#define QLORA_FLAG_ACT_ORDER           64u /* quantize_gptq: columns in falling order of the Hessian's diagonal */
+#define QLORA_FLAG_SEARCH              32u /* GPTQ formats: of 80 smaller ranges take the one with least sum |error|^2.4; quantize_spqr: try codes */
+#define QLORA_FLAG_ACT_ORDER           64u /* quantize_gptq, _spqr: columns in falling order of the Hessian's diagonal */
 #define QLORA_FLAG_STATIC_GROUPS      128u /* quantize_gptq: scales and zeros from the weight as given */
 #define QLORA_FLAG_LAGGING            256u /* quantize_gptq: scales and zeros from values that lag behind, as in the first GPTQ */
 #define QLORA_FLAG_WIDE               512u /* the Hessian is f64, not f32 */
@@ -356,6 +377,7 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_FLAG_SKIP_TENSORS      4096u /* optimizer_step: a tensor not finite in norms is not stepped */
 #define QLORA_FLAG_SKIP_ZEROS        8192u /* optimizer_step: elements whose gradient is 0 stay, and their state */
 #define QLORA_FLAG_ZERO_GRADIENTS   16384u /* optimizer_step: gradients are 0 afterwards, skipped tensors' too */
+#define QLORA_FLAG_SIMPLIFIED       32768u /* quantize_spqr: ranges of groups are found from all their values */
 
 /* ---- weights ------------------------------------------------------------------------------------------ */
 /* How a block's power of two follows from its absmax in MXFP8 and MXFP6. */
@@ -366,15 +388,21 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 
 /* Quantizes src[rows][cols] (F32, F16 or BF16) into the planes of weight, the only writer of planes.
  * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit but for blocks that
- * ggml gets wrong (backends/README.md). Plain floats: to nearest even. ERROR_VALUE names the first NaN or infinity
- * on ref and cpu; cuda and vulkan do not look. Beyond a format's range FP8, MX and NVFP4 saturate; other ggml
- * formats keep an infinite scale, as ggml does. importance, f32[cols] or absent, says how much errors of a column
+ * ggml gets wrong (backends/README.md). Plain floats: to nearest even, beyond their range infinity.
+ * NaN and infinity: ref and cpu return ERROR_VALUE, which names the first; cuda and vulkan return
+ * before a value is seen. not_finite, u64[1] in device memory or absent, receives the index of the first on every backend,
+ * UINT64_MAX if there is none; where there is one the weight is of no meaning. It costs one more reading of src.
+ * What is finite has the same bytes everywhere: an absmax below 2^-126 (INT8: 2^-119) or a ggml scale whose reciprocal
+ * overflows counts as zero, scale 0 and codes 0; beyond a format's range FP8, MX, NVFP4 and GPTQ saturate, other ggml
+ * formats keep an infinite scale, as ggml does, double-quantized scales have an infinite mean where the sum of all absmax
+ * overflows, as in bitsandbytes, and the others have no limit. importance, f32[cols] or absent, says how much errors of a column
  * matter (finite, not negative): Q4_0, Q4_1, Q5_0, Q5_1, the K and IQ4 types search with it, others do not look.
  * STOCHASTIC (FP8, MX, NVFP4): element i rounds by a random word of (seed, i), the same everywhere.
  * GPTQ formats round to nearest, each row and group on its own, zero included in its range: scale = (high - low) / (2^bits
  * - 1) in f16 (beyond that type: 65504; a scale that would be 0 counts as a group of zeros), zero = round(-low / scale),
  * code = round(w / scale) + zero, all to even, saturated. SYMMETRIC: low = -high where any value is negative, zero =
- * 2^(bits - 1). SEARCH shrinks the range. An index plane is filled with column / block. */
+ * 2^(bits - 1). SEARCH shrinks the range. An index plane is filled with column / block.
+ * SpQR formats round to nearest as qlora_weight_quantize_spqr does, with no outliers; an index plane is filled with columns. */
 typedef struct qlora_quantize_args {
     uint32_t struct_size, flags;
     uint64_t stream;
@@ -385,6 +413,7 @@ typedef struct qlora_quantize_args {
     uint64_t seed;
     int32_t power; /* QLORA_POWER_* */
     uint32_t reserved;
+    qlora_span not_finite;
 } qlora_quantize_args;
 QLORA_API int32_t qlora_weight_quantize(qlora_context *context, const qlora_quantize_args *args);
 
@@ -470,6 +499,47 @@ typedef struct qlora_quantize_gptq_args {
 } qlora_quantize_gptq_args;
 QLORA_API int32_t qlora_weight_quantize_gptq(qlora_context *context, const qlora_quantize_gptq_args *args);
 
+typedef struct qlora_spqr_outcome {
+    uint32_t struct_size;  /* bytes that the library wrote */
+    uint32_t method;       /* QLORA_GPTQ_*; DAMPED and FLOORED as there */
+    uint32_t dead_columns; /* whose inputs were never non-zero */
+    uint32_t attempts;     /* factorizations tried */
+    double damping, floor;
+    double loss;           /* as in qlora_gptq_outcome */
+    double limit;          /* the squared error from which on a weight is an outlier */
+    uint64_t outliers;     /* found: the room that the weight needs */
+} qlora_spqr_outcome;
+
+/* Quantizes src[rows][cols] into a weight of an SpQR format (2306.03078): columns make up for each other as in GPTQ, and
+ * weights that none could make up for become outliers. hessian, damping, outcome (a qlora_spqr_outcome) and the attempts at a
+ * factor as in qlora_weight_quantize_gptq, but that dead columns have no part in the mean of the diagonal.
+ *   grids    A group's range, once earlier columns are made up for, gives scale = (high - low) / (2^bits - 1); nested_block rows'
+ *            scales are rounded to 3 bits between their least and largest, with f16 units and zeros. Then zero = (2^bits - 1) / 2
+ *            - middle of the range / scale, rounded alike: the original's zero, but for what rounding the scale shifts.
+ *   limit    threshold * mean over columns of (variance of the column's weights / U^2), U^2 being the column's diagonal of the
+ *            inverse Hessian as elimination leaves it; threshold 0 = 0.2, and infinity means no outliers.
+ *   fit      A value is left out of its group's range if that lowers the group's squared error / U^2 by more than limit
+ *            (SIMPLIFIED: none is).
+ *   SEARCH   Of a row's scale and zero codes, up to 2 from the nearest, those with the least sum of squared errors / U^2 over the
+ *            group, where a value counts up to limit: 16 % less error in 3 bits, 37 % in 4 on a test layer.
+ *   mark     A value whose squared error / U^2 is above limit when its column is reached becomes an outlier: what the code
+ *            lacks, in f16. Dead columns have none.
+ * ACT_ORDER takes groups in falling order of their largest diagonal, and columns so within a group, which needs no index plane.
+ * ERROR_VALUE names the first NaN or infinity of src or hessian. ERROR_SHAPE: there were more outliers than weight.outliers;
+ * outcome says how many, the planes are undefined. Less room than outliers found needs no copy: shrink weight.outliers, and
+ * bytes in use stay where they were in each plane. cuda and vulkan: ERROR_UNSUPPORTED; quantize on cpu and write the planes. */
+typedef struct qlora_quantize_spqr_args {
+    uint32_t struct_size, flags; /* SEARCH, ACT_ORDER, SIMPLIFIED, WIDE */
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor src;
+    qlora_span hessian, outcome;
+    float damping;
+    float threshold;
+} qlora_quantize_spqr_args;
+QLORA_API int32_t qlora_weight_quantize_spqr(qlora_context *context, const qlora_quantize_spqr_args *args);
+
 /* The tensors of a linear layer in a GPTQ checkpoint, in host memory, and a weight of a GPTQ format whose planes are in
  * host memory too, whatever the context: write them to the device afterwards. With K = cols, N = rows, b = bits:
  *   qweight  int32[K b / 32][N]: codes of an output as a little-endian stream along K, word by word
@@ -491,6 +561,30 @@ typedef struct qlora_gptq_tensors {
 QLORA_API int32_t qlora_gptq_import(qlora_context *context, qlora_gptq_tensors *tensors);
 /* Planes -> checkpoint. */
 QLORA_API int32_t qlora_gptq_export(qlora_context *context, qlora_gptq_tensors *tensors);
+
+/* The tensors of a linear layer in SpQR's inference files, in host memory, and a weight of format SPQR3 with block and
+ * nested_block 16, and QLORA_WEIGHT_INDEXED if there is an in_perm, whose planes are in host memory too, whatever the context.
+ *   dense        u64[ceil(rows / 16)][ceil(cols / 16)][16]: for each row of a tile 3 bits of scale code, 3 of zero code, 16 codes;
+ *                rows 2k and 2k + 1 of a tile have byte k of its grid at bit 54
+ *   row_offsets  int32[rows + 1] or, with PTCSR, int32[ceil(rows / 16) + 1]: where entries begin
+ *   col_vals     u32[entry_count]: f16 value << 16 | column. PTCSR: entry k of row i of a strip of 16 rows is number 16 k + i of
+ *                the strip's, filled up with entries of value 0
+ *   in_perm      u16[cols]: the column of each place, or absent
+ * An outlier takes the place of what its code says, as the files' writers meant; with ADDED it is added to that, as the files'
+ * kernels do. outliers receives how many there are: entries that are not 0. ERROR_VALUE names the first column out of range or
+ * twice in a row, offset that falls or leaves col_vals, NaN or infinity, and place that in_perm says twice. */
+#define QLORA_SPQR_ADDED 1u
+#define QLORA_SPQR_PTCSR 2u
+typedef struct qlora_spqr_tensors {
+    uint32_t struct_size, flags; /* QLORA_SPQR_* */
+    const qlora_weight *weight;
+    qlora_span dense, row_offsets, col_vals, in_perm;
+    uint64_t entry_count;
+    uint64_t outliers;
+} qlora_spqr_tensors;
+/* Files -> planes. */
+QLORA_API int32_t qlora_spqr_import(qlora_context *context, qlora_spqr_tensors *tensors);
+
 /* ---- products in int8 --------------------------------------------------------------------------------- */
 /* y[tokens][rows] = x[tokens][cols] W^T (ACCUMULATE: y += ...) with a weight of format INT8, in integers (LLM.int8(),
  * 2208.07339). A column of x in which any |x| reaches threshold is an outlier column; threshold 0: there are none. Each

@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t dimension_limit = uint64_t(1) << 31;
 constexpr uint64_t hessian_limit = uint64_t(1) << 28; // of cols, so that bytes can be counted
+constexpr uint32_t tile_rows = 16; // default nested_block where the scale kind is TILE
 constexpr uint64_t int8_depth_limit = uint64_t(1) << 17; // 127 * 127 * 2^17 < 2^31: an int32 holds every sum
 
 // Copies a caller's growing struct into a zeroed one of ours. Null when its size cannot be understood.
@@ -41,13 +42,15 @@ int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, 
     *why = "format is none of QLORA_FORMAT_*";
     if (!row) return QLORA_ERROR_FORMAT;
     const uint32_t block = weight.block ? weight.block : row->block;
-    const bool grouped = row->scale == Scale::GROUP, by_row = row->scale == Scale::ROW;
-    *why = "flags: only GPTQ formats take one, QLORA_WEIGHT_INDEXED";
+    const bool grouped = has_groups(*row), tiled = row->scale == Scale::TILE, by_row = row->scale == Scale::ROW;
+    *why = "flags: only GPTQ and SpQR formats take one, QLORA_WEIGHT_INDEXED";
     if (weight.flags & ~(grouped ? QLORA_WEIGHT_INDEXED : 0u)) return QLORA_ERROR_ARGUMENT;
-    *why = "block must be a power of two (in GPTQ formats any number) inside the format's range (see qlora_format_query); of int8 0 or 2^30";
+    *why = "tensor_scale: only nvfp4 has one, from 2^-100 to 2^100; 0 for none";
+    if (weight.tensor_scale != 0 && !(weight.format == QLORA_FORMAT_NVFP4 && weight.tensor_scale >= 0x1p-100f && weight.tensor_scale <= 0x1p100f)) return QLORA_ERROR_ARGUMENT;
+    *why = "block must be a power of two (in GPTQ and SpQR formats any number) inside the format's range (see qlora_format_query); of int8 0 or 2^30";
     if (by_row ? block != 0 && block != row->block_max : block < row->block_min || block > row->block_max || (!grouped && (block & (block - 1)))) return QLORA_ERROR_ARGUMENT;
-    *why = "nested_block must be 0 or 256";
-    if (weight.nested_block != 0 && weight.nested_block != 256) return QLORA_ERROR_ARGUMENT;
+    *why = "nested_block must be 0 or 256, or a number of rows below 2^31 in SpQR formats";
+    if (weight.nested_block != 0 && (tiled ? weight.nested_block >= dimension_limit : weight.nested_block != 256)) return QLORA_ERROR_ARGUMENT;
     *why = "rows and cols must be below 2^31";
     if (weight.rows >= dimension_limit || weight.cols >= dimension_limit) return QLORA_ERROR_SHAPE;
     *why = "cols must be a multiple of the block in ggml and MX formats";
@@ -67,9 +70,19 @@ int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, 
     if (row->scale == Scale::E8M0) bytes[QLORA_PLANE_SCALE] = blocks;
     if (grouped) {
         const uint64_t groups = (weight.cols + block - 1) / block;
-        bytes[QLORA_PLANE_SCALE] = weight.rows * groups * 2;
-        bytes[QLORA_PLANE_ZERO] = stream_bytes(weight.rows * groups, row->bits);
+        bytes[QLORA_PLANE_SCALE] = tiled ? stream_bytes(weight.rows * groups, statistic_bits) : weight.rows * groups * 2;
+        bytes[QLORA_PLANE_ZERO] = stream_bytes(weight.rows * groups, tiled ? statistic_bits : row->bits);
         if (weight.flags & QLORA_WEIGHT_INDEXED) bytes[QLORA_PLANE_INDEX] = weight.cols * 4;
+        const uint64_t nested_block = weight.nested_block ? weight.nested_block : tile_rows;
+        if (tiled) bytes[QLORA_PLANE_NESTED] = (weight.rows + nested_block - 1) / nested_block * groups * 8;
+    }
+    *why = "outliers: only SpQR formats have them, at most rows * cols and below 2^32";
+    if (weight.outliers && (!tiled || weight.outliers > count)) return QLORA_ERROR_ARGUMENT;
+    if (weight.outliers >> 32) return QLORA_ERROR_SHAPE;
+    if (weight.outliers) {
+        bytes[QLORA_PLANE_OFFSET] = (weight.rows + 1) * 4;
+        bytes[QLORA_PLANE_COLUMN] = weight.outliers * 4;
+        bytes[QLORA_PLANE_OUTLIER] = weight.outliers * 2;
     }
     if (row->scale == Scale::NESTED) {
         bytes[QLORA_PLANE_SCALE] = blocks;
@@ -150,14 +163,15 @@ struct Call {
         const FormatRow *row = format_row(weight_copy.format);
         if (weight_copy.block == 0) weight_copy.block = row->block;
         if (weight_copy.block == 0) weight_copy.block = weight_copy.cols ? uint32_t(weight_copy.cols) : 1;
-        if (weight_copy.nested_block == 0) weight_copy.nested_block = 256;
+        if (weight_copy.nested_block == 0) weight_copy.nested_block = row->scale == Scale::TILE ? tile_rows : 256;
         static const char *const plane_names[QLORA_PLANE_COUNT] = {"weight code plane", "weight scale plane", "weight nested plane",
-                                                                   "weight offset plane", "weight zero plane", "weight index plane", "plane 6", "plane 7"};
+                                                                   "weight offset plane", "weight zero plane", "weight index plane", "weight column plane", "weight outlier plane"};
         for (int i = 0; i < QLORA_PLANE_COUNT; i++) {
             uint64_t alignment = 4;
             if (i == QLORA_PLANE_CODE) alignment = row->scale == Scale::INLINE ? 2 : row->scale == Scale::NONE ? row->block_bytes : 1;
             if (i == QLORA_PLANE_SCALE && row->scale != Scale::F32 && row->scale != Scale::ROW) alignment = row->scale == Scale::GROUP ? 2 : 1;
             if (i == QLORA_PLANE_ZERO) alignment = 1;
+            if (i == QLORA_PLANE_OUTLIER || (i == QLORA_PLANE_NESTED && row->scale == Scale::TILE)) alignment = 2;
             if (layout.plane_bytes[i]) QLORA_TRY(span(weight_copy.planes[i], plane_names[i], layout.plane_bytes[i], alignment));
         }
         weight = &weight_copy;
@@ -230,6 +244,7 @@ int32_t check(Call &call, qlora_quantize_args &args) {
     QLORA_TRY(call.flags(args.flags, row.codec == Codec::AFFINE ? QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH : row.stochastic ? QLORA_FLAG_STOCHASTIC : 0));
     QLORA_TRY(call.tensor(args.src, "src", args.weight->rows, args.weight->cols, 0));
     QLORA_TRY(call.span(args.importance, "importance", args.weight->cols * 4, 4, true));
+    QLORA_TRY(call.span(args.not_finite, "not_finite", 8, 8, true));
     if (args.power < QLORA_POWER_FLOOR || args.power > QLORA_POWER_RCEIL) return call.error(QLORA_ERROR_ARGUMENT, "power", "must be one of QLORA_POWER_*");
     call.nothing_to_do = element_count(*args.weight) == 0;
     return QLORA_OK;
@@ -271,6 +286,39 @@ int32_t check(Call &call, qlora_quantize_gptq_args &args) {
     if (args.lag == 0) args.lag = 128;
     call.nothing_to_do = element_count(weight) == 0;
     return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_quantize_spqr_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_SEARCH | QLORA_FLAG_ACT_ORDER | QLORA_FLAG_SIMPLIFIED | QLORA_FLAG_WIDE));
+    QLORA_TRY(call.weight(args.weight));
+    const qlora_weight &weight = *args.weight;
+    if (format_row(weight.format)->codec != Codec::BILEVEL) return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_SPQR3 or 4");
+    if (weight.cols >= hessian_limit) return call.error(QLORA_ERROR_SHAPE, "weight", "cols must be below 2^28");
+    QLORA_TRY(call.tensor(args.src, "src", weight.rows, weight.cols, 0));
+    QLORA_TRY(call.hessian(args.hessian, weight.cols, args.flags));
+    QLORA_TRY(call.span(args.outcome, "outcome", sizeof(qlora_spqr_outcome), 8, true));
+    if (args.damping == 0) args.damping = 0.01f;
+    if (!(args.damping > 0 && args.damping - args.damping == 0)) return call.error(QLORA_ERROR_VALUE, "damping", "must be positive and finite, or 0 for 0.01");
+    if (args.threshold == 0) args.threshold = 0.2f;
+    if (!(args.threshold > 0)) return call.error(QLORA_ERROR_VALUE, "threshold", "must be positive, or 0 for 0.2; infinity means no outliers");
+    call.nothing_to_do = element_count(weight) == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_spqr_tensors &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_SPQR_ADDED | QLORA_SPQR_PTCSR));
+    QLORA_TRY(call.weight(args.weight));
+    const qlora_weight &weight = *args.weight;
+    if (weight.format != QLORA_FORMAT_SPQR3 || weight.block != 16 || weight.nested_block != 16)
+        return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_SPQR3, with block and nested_block 16");
+    if (args.in_perm.handle && !(weight.flags & QLORA_WEIGHT_INDEXED)) return call.error(QLORA_ERROR_ARGUMENT, "weight", "in_perm needs one with QLORA_WEIGHT_INDEXED");
+    if (weight.cols > 65536) return call.error(QLORA_ERROR_SHAPE, "weight", "the files count columns in 16 bits");
+    const uint64_t strips = (weight.rows + 15) / 16;
+    QLORA_TRY(call.span(args.dense, "dense", tile_count(weight) * 128, 8));
+    if (args.entry_count >= dimension_limit) return call.error(QLORA_ERROR_SHAPE, "entry_count", "must be below 2^31");
+    if (args.entry_count) QLORA_TRY(call.span(args.row_offsets, "row_offsets", ((args.flags & QLORA_SPQR_PTCSR ? strips : weight.rows) + 1) * 4, 4));
+    QLORA_TRY(call.span(args.col_vals, "col_vals", args.entry_count * 4, 4));
+    return call.span(args.in_perm, "in_perm", weight.cols * 2, 2, true);
 }
 
 int32_t check(Call &call, qlora_gptq_tensors &args, bool importing) {

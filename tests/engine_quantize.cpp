@@ -11,6 +11,8 @@
 
 #include <cerrno>
 
+#include <cmath>
+
 using namespace finetune;
 
 namespace {
@@ -488,4 +490,57 @@ TEST_CASE("quantize: the bundled model in K and other blocks is a base that the 
         CHECK(model.linear_bits() < 9);
         CHECK(contains(error_of([&] { Model again(device, file, QLORA_FORMAT_NF4, 0); }), "already"));
     }
+}
+
+TEST_CASE("quantize: NVFP4 with a scale per tensor, as GGUF files hold it") {
+    const SmallModel model;
+    const Scratch base("", ".gguf"), scaled("", ".gguf"), kept("", ".gguf"), back("", ".gguf");
+    const Absent safetensors(".safetensors");
+    model.save_gguf(base.path);
+    convert(base.path, scaled.path, {"--type", "nvfp4", "--tensor-scale"});
+    const Gguf file(scaled.path);
+    const GgufTensor &wide = file.tensor(model.wide_name);
+    CHECK(std::string(wide.type->name) == "NVFP4");
+    CHECK(file.find_tensor("blk.0.ffn_down.scale") != nullptr);
+    CHECK(file.find_tensor("blk.0.attn_q.scale") == nullptr); // its columns do not divide: another format
+    const StoredWeight stored = view_weight(file, wide);
+    CHECK(stored.tensor_scale == recipe_tensor_scale(model.wide));
+    const std::vector<float> values = decoded(stored);
+    double signal = 0, noise = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+        signal += double(model.wide[i]) * double(model.wide[i]);
+        noise += (double(values[i]) - double(model.wide[i])) * (double(values[i]) - double(model.wide[i]));
+    }
+    CHECK(10 * std::log10(signal / noise) > 18);
+    convert(scaled.path, kept.path, {"--type", "keep"});
+    CHECK(kept.read() == scaled.read());
+    convert(scaled.path, back.path, {"--type", "f32"});
+    const Gguf plain(back.path);
+    CHECK(plain.find_tensor("blk.0.ffn_down.scale") == nullptr);
+    CHECK(decoded(view_weight(plain, plain.tensor(model.wide_name))) == values);
+    const Result refused = quantize_with({"--model", scaled.path, "--type", "keep", "--out", safetensors.file.path});
+    CHECK(refused.code == 2);
+    CHECK(contains(refused.err, "a scale per tensor goes to GGUF files only"));
+}
+
+TEST_CASE("quantize: scales per tensor that make no sense are refused") {
+    const std::vector<float> values = values_of(128, 5);
+    const std::vector<uint8_t> blocks(72, 1);
+    const auto error = [&](uint32_t type, const void *data, float scale, uint64_t count) {
+        const Scratch path("", ".gguf");
+        const std::vector<float> scales(count, scale);
+        GgufWriter writer;
+        writer.add_tensor("blk.0.attn_q.weight", type, {64, 2}, data);
+        writer.add_tensor("blk.0.attn_q.scale", type_f32, {count}, scales.data());
+        writer.save(path.path);
+        const Gguf file(path.path);
+        return error_of([&] { view_weight(file, file.tensor("blk.0.attn_q.weight")); });
+    };
+    const uint32_t nvfp4 = 40;
+    CHECK(error(nvfp4, blocks.data(), 0.5f, 1) == "");
+    CHECK(error(type_f32, values.data(), 1.0f, 1) == "");
+    CHECK(contains(error(type_f32, values.data(), 0.5f, 1), "supported for NVFP4 only"));
+    CHECK(contains(error(nvfp4, blocks.data(), 1.0f, 2), "no scale of one F32 value"));
+    for (float bad : {0.0f, -1.0f, HUGE_VALF, std::nanf("")})
+        CHECK(contains(error(nvfp4, blocks.data(), bad, 1), "expected a scale above zero"));
 }

@@ -57,6 +57,9 @@ TEST_SUITE_BEGIN("fault");
 
 TEST_CASE("creating a context fails cleanly wherever it fails") {
     for (const Target &target : targets()) {
+        // Open throughout, so that the GPU's driver stays loaded: one that is loaded and unloaded a hundred times runs out of
+        // thread-local storage, and the loader then finds no driver.
+        shared_context(target);
         Accounting host;
         const uint64_t failures = fail_each(host, target.name + " create", [&](auto &&arm, std::string &message) {
             auto args = host.options();
@@ -113,6 +116,10 @@ TEST_CASE("buffer helpers fail cleanly wherever they fail") {
             check("read", [&](qlora_buffer_args &args) { return qlora_buffer_read(context.get(), &args); });
             check("copy", [&](qlora_buffer_args &args) { return qlora_buffer_copy(context.get(), &args); });
             check("fill", [&](qlora_buffer_args &args) { return qlora_buffer_fill(context.get(), &args); });
+            check("query", [&](qlora_buffer_args &) {
+                auto info = qlora::make<qlora_context_info>();
+                return qlora_context_query(context.get(), &info);
+            });
             check("synchronize", [&](qlora_buffer_args &) { return qlora_context_synchronize(context.get()); });
             context.synchronize();
         }

@@ -2,6 +2,8 @@
 //
 //   reference_run [--device cpu] [--run ft_nf4dq] [--compute f32] [--steps 2] [--optimizer adamw] [--optimizer-memory BYTES] [--eval] [--perplexity]
 //                 [--software-steps N]
+//   reference_run --quant q4_k [--steps 128 --eval]   the f32 recipe on a base in this format, GPTQ formats calibrated on the
+//   reference_run --quant-all [...]                   training rows: after all steps the eval loss is within 1.5 % of f32's
 //   reference_run --check METRICS.json [--run ft_nf4dq]     judges a file that qlora-finetune --metrics wrote
 //
 // The long form is --steps 128 --eval --perplexity. A Vulkan device that is software takes minutes a step: there
@@ -26,7 +28,8 @@ using namespace finetune;
 namespace {
 
 struct Request {
-    std::string device = "cpu", run = "ft_nf4dq", compute = "f32", check, optimizer = "adamw";
+    std::string device = "cpu", run = "ft_nf4dq", compute = "f32", check, quant, optimizer = "adamw";
+    bool quant_all = false;
     uint64_t steps = 2, software_steps = UINT64_MAX, optimizer_bytes = 0;
     bool eval = false, perplexity = false;
 };
@@ -63,7 +66,8 @@ std::string run(const Request &request, const std::string &shared) {
     if (request.perplexity) options.perplexity_ids = shared + "/golden/tinylm_token_ids.safetensors:wikitext2_test";
     options.device = request.device;
     options.compute = request.compute;
-    options.quant = request.run == "ft_nf4dq" ? "nf4-dq" : "none";
+    options.quant = !request.quant.empty() ? request.quant : request.run == "ft_nf4dq" ? "nf4-dq" : "none";
+    if (options.format().format != 0 && is_gptq(options.format().format)) options.calibrate = options.train_ids;
     options.steps_given = true;
     options.train.steps = request.steps;
     options.train.shuffle = false;
@@ -126,6 +130,26 @@ int judge_metrics(const Json &ours, const Json &all, const Request &request) {
     return judge.failures == 0 ? 0 : 1;
 }
 
+// How far a base in this format comes, against the f32 base.
+int judge_quant(const Json &ours, const Json &all, const Request &request) {
+    const Json &theirs = all.at("ft_f32");
+    const double limit = 1.5;
+    const std::string layers = ours.at("quant").get<std::string>();
+    const size_t steps = ours["train"].size();
+    if (steps != theirs["train"].size() || !ours.contains("eval_after")) {
+        printf("not judged %-8s %zu steps, last loss %.4f; --steps %zu --eval judges; linear layers %s\n",
+               request.quant.c_str(), steps, steps == 0 ? NAN : ours["train"][steps - 1][0].get<double>(),
+               theirs["train"].size(), layers.c_str());
+        return 0;
+    }
+    const double loss = ours["eval_after"].get<double>(), expected = theirs["eval_after"].get<double>();
+    const double off = 100 * (loss / expected - 1);
+    const bool good = std::fabs(off) <= limit; // false for NaN
+    printf("%s %-8s eval loss %.4f after %zu steps, f32 %.4f: %+.2f %% (limit %.1f %%); linear layers %s\n",
+           good ? "ok    " : "FAILED", request.quant.c_str(), loss, steps, expected, off, limit, layers.c_str());
+    return good ? 0 : 1;
+}
+
 // False when this machine has no such device.
 bool find_device(Request &request) {
     const int32_t backend = test::backend_by_name(request.device.substr(0, request.device.find(':')));
@@ -149,7 +173,9 @@ Request parse(int argc, char **argv) {
         const std::string option = argv[i];
         if (option == "--eval") request.eval = true;
         else if (option == "--perplexity") request.perplexity = true;
+        else if (option == "--quant-all") request.quant_all = true;
         else if (i + 1 == argc) fail(option, ": unknown, or without its value");
+        else if (option == "--quant") request.quant = argv[++i];
         else if (option == "--device") request.device = argv[++i];
         else if (option == "--run") request.run = argv[++i];
         else if (option == "--optimizer") request.optimizer = argv[++i];
@@ -176,6 +202,21 @@ int main(int argc, char **argv) {
             return 77;
         }
         if (request.check.empty() && !find_device(request)) return 77;
+        if (request.quant_all || !request.quant.empty()) {
+            std::vector<std::string> formats = {request.quant};
+            if (request.quant_all) formats = {"q4_k", "q6_k", "iq4_xs", "mxfp4", "gptq4", "int8", "llm-int8"};
+            const Json all = load(reference);
+            int worst = 0;
+            for (const std::string &format : formats) {
+                request.quant = format;
+                const std::string metrics = run(request, shared);
+                const Json ours = load(metrics);
+                unlink(metrics.c_str());
+                worst = std::max(worst, judge_quant(ours, all, request));
+                fflush(stdout);
+            }
+            return worst;
+        }
         const std::string metrics = request.check.empty() ? run(request, shared) : request.check;
         const Json ours = load(metrics);
         if (request.check.empty()) unlink(metrics.c_str());

@@ -62,6 +62,35 @@ struct CellTable {
 };
 constexpr CellTable dyn8_cells = {dyn8_table, 127}, udyn8_cells = {udyn8_table, 0};
 
+// The same without a table of cells, for machines whose look-ups in registers are faster than those in memory: the values lie
+// evenly within each decade from 1e-7 to 1, so that a line per decade says the rank or the one below it; its border decides.
+struct RankLines {
+    alignas(64) uint32_t border[256]; // bits of the largest |y| of each rank
+    alignas(64) float edge[32];       // by exponent & 31: the power of ten in this octave, or above all
+    alignas(64) int32_t decade[32];   // the decade below it
+    alignas(64) float slope[16], height[16]; // by decade
+    constexpr RankLines(const Table256 &table, uint32_t zero, uint32_t first) : border(), edge(), decade(), slope(), height() {
+        for (uint32_t rank = 0; rank < 256; rank++) border[rank] = zero + rank < 255 ? CellTable::last_of(table, zero + rank) : 0x7f800000u;
+        double power = 1;
+        for (int octave = 31; octave >= 0; octave--) { // exponents 0, -1, ... are 127 & 31 = 31, 30, ...
+            double ten = 1e-6;
+            edge[octave] = 2;
+            for (int i = 0; i < 6; i++, ten *= 10) {
+                if (ten < power) decade[octave] = i + 1;
+                else if (ten < 2 * power) edge[octave] = float(ten);
+            }
+            power /= 2;
+        }
+        double ten = 1e6;
+        uint32_t values = first, before = 1; // in this decade; below it
+        for (int i = 0; i < 7; i++, ten /= 10, before += values, values *= 2) {
+            slope[i] = float(values * ten / 0.9);
+            height[i] = float(before - values / 9.0 - 0.25);
+        }
+    }
+};
+constexpr RankLines dyn8_lines = {dyn8_table, 127, 1}, udyn8_lines = {udyn8_table, 0, 2};
+
 template <class F> struct Codebook; // no general one: a new codebook format names its table here
 template <> struct Codebook<Format<QLORA_FORMAT_NF4>> {
     static constexpr const Table16 &table = nf4_table;

@@ -31,10 +31,15 @@ struct Planes {
     const float *nested;
     float offset;
     uint32_t block_bits, nested_bits; // log2 of the block sizes
-    // Scale::GROUP: codes end at code_end; index is null when a column's group is column / block.
+    // Scale::GROUP and TILE: codes end at code_end; index is null when a column's group is column / block.
     const uint8_t *code_end, *zero;
     const int32_t *index;
     uint64_t cols, groups, block;
+    float factor;                     // of the scales of NVFP4
+    // Scale::TILE: outlier_offsets is null when there are none.
+    uint64_t nested_block, outliers;
+    const uint32_t *outlier_offsets, *outlier_columns;
+    const uint8_t *outlier_values;
     uint64_t row;                     // Scale::ROW: elements that share a scale
 };
 
@@ -108,7 +113,7 @@ struct Kernels {
     // dst[count] = elements first.. of a flattened weight
     void (*decode[format_count])(const Planes &planes, uint64_t first, uint64_t count, float *dst);
     // Elements first.. (first a multiple of the block) into the code plane; absmax of each block into scales, by block.
-    // Null for Codec::BLOCK, NARROW and AFFINE, which search_cpu.cpp, narrow_cpu.cpp and affine_cpu.cpp encode.
+    // Null for Codec::BLOCK, NARROW, AFFINE, BILEVEL and ABSMAX8, which have files of their own.
     void (*encode[format_count])(const float *x, uint64_t first, uint64_t count, uint32_t block, uint8_t *code, float *scales);
     // Index of the first NaN or infinity, or count.
     uint64_t (*find_not_finite)(const float *x, uint64_t count);

@@ -74,7 +74,7 @@ struct Stepper {
 
     // One piece's elements begin .. begin + count, at most a granule: to f32, on, and back.
     void buffered(const Piece &piece, const Tensor &tensor, uint64_t begin, uint64_t count, bool move) const {
-        alignas(64) float gradient[state_block], raw[state_block], value[state_block], state[3][state_block];
+        alignas(64) float gradient[state_block], raw_copy[state_block], value_copy[state_block], state[3][state_block];
         const qlora_parameter &parameter = piece.parameter;
         qlora_parameter spans = parameter;
         const bool small = parameter.state_type == QLORA_FORMAT_DYN8, keeps = args.flags & QLORA_FLAG_SKIP_ZEROS;
@@ -90,8 +90,12 @@ struct Stepper {
             const uint64_t n = least(state_block, begin + count - first);
             const char *gradients = address<const char>(parameter.gradient) + first * type_bytes(parameter.gradient_type);
             char *const values_at = address<char>(parameter.value) + first * type_bytes(parameter.value_type);
-            kernels.load[gradient_index](gradients, n, raw);
-            kernels.load[value_index](values_at, n, value);
+            // Rows of f32 are read, and values moved, where they lie, unless the old ones are needed again.
+            const float *raw = gradient_index == 0 ? reinterpret_cast<const float *>(gradients) : raw_copy;
+            if (gradient_index != 0) kernels.load[gradient_index](gradients, n, raw_copy);
+            const bool lost = small && kernels.find_not_finite(raw, n) < n, in_place = value_index == 0 && move && !theirs && !lost && !keeps;
+            float *value = in_place ? reinterpret_cast<float *>(values_at) : value_copy;
+            if (!in_place) kernels.load[value_index](values_at, n, value);
             load_states(spans, first, n, state);
             OptimizerRows rows = {raw, raw, value, {state[0], state[1], state[2]}, nullptr};
             if (theirs) {
@@ -123,10 +127,9 @@ struct Stepper {
             if (!move && args.algorithm == QLORA_OPTIMIZER_STABLE_ADAMW) kernels.optimizer->stable_update(step, n, rows);
             if (!move && args.algorithm == QLORA_OPTIMIZER_LARS)
                 for (uint64_t i = 0; i < n; i++) gradient[i] = raw[i] * step.scale;
-            const bool lost = small && kernels.find_not_finite(raw, n) < n;
             if (lost || keeps) put_back(spans, first, n, raw, lost, keeps, values_at, value, state, move ? nullptr : gradient);
             if (!move) { updates += kernels.sum_squares(gradient, n); continue; }
-            store_value(piece, first, n, value, values_at);
+            if (!in_place) store_value(piece, first, n, value, values_at);
             for (uint32_t k = 0; k < states; k++) {
                 if (small) address<float>(state_span(spans, int(k) + 3))[first / state_block] = kernels.optimizer->encode[k != 1](state[k], n, address<uint8_t>(state_span(spans, int(k))) + first);
                 else std::memcpy(address<float>(state_span(spans, int(k))) + first, state[k], n * 4);

@@ -64,7 +64,7 @@ int32_t quantize_searched(Context &context, const qlora_quantize_args &args) {
             load_elements(context, args, i, here, x);
             if (bad.found(kernels_of(context).find_not_finite(x, here), here, i)) return;
             const float *of_columns = importance ? importance + (i - begin) : nullptr;
-            encode(search::Source{x, of_columns, importance ? sum / float(weight.cols) : 0.0f, (args.flags & QLORA_FLAG_STOCHASTIC) != 0, args.seed, i},
+            encode(search::Source{x, of_columns, importance ? sum / float(weight.cols) : 0.0f, (args.flags & QLORA_FLAG_STOCHASTIC) != 0, args.seed, i, weight.tensor_scale},
                    here / row.block, code + i / row.block * row.block_bytes);
         }
     });

@@ -34,6 +34,9 @@ typedef uint32_t uint;
 #include "backends/numeric.inc"
 #include "backends/narrow.inc"
 #include "backends/affine.inc"
+#define QLORA_PRECISE const
+#include "backends/bilevel.inc"
+#undef QLORA_PRECISE
 #undef QLORA_FUNCTION
 
 QLORA_UNUSED QLORA_INLINE float float_of(uint bits) { float value; __builtin_memcpy(&value, &bits, 4); return value; }

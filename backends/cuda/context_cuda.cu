@@ -124,12 +124,10 @@ int32_t synchronize(Context &context) {
     return QLORA_OK;
 }
 
-// Every row of formats.def has a decoder here, and an encoder but for GPTQ's, which is calibrated on the host. Absent so far: INT8,
-// whose decoder waits for its first run on a device, and the operations that belong to it.
+// Every row of formats.def has a decoder here, and an encoder but for GPTQ's and SpQR's, which are calibrated on the host.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
-    if (operation == QLORA_OP_HESSIAN || operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_WEIGHT_GRADIENT) return false;
-    if (format && format_row(format)->codec == Codec::ABSMAX8) return false;
-    return operation != QLORA_OP_QUANTIZE || format_row(format)->codec != Codec::AFFINE;
+    if (operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_QUANTIZE_SPQR) return false;
+    return operation != QLORA_OP_QUANTIZE || !has_groups(*format_row(format));
 }
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_CUDA

@@ -15,7 +15,7 @@ namespace {
 // The part of the interface that is used, the same in versions 11 to 13.
 struct Algorithm { uint64_t data[8]; };
 struct Heuristic { Algorithm algorithm; size_t workspace_bytes; int status; float waves; int reserved[4]; };
-constexpr int cuda_r_32f = 0, cuda_r_16f = 2, cuda_r_16bf = 14, compute_32f = 68;
+constexpr int cuda_r_32f = 0, cuda_r_16f = 2, cuda_r_8i = 3, cuda_r_32i = 10, cuda_r_16bf = 14, compute_32f = 68, compute_32i = 72;
 constexpr int desc_transa = 3, desc_transb = 4, preference_workspace = 1, operation_n = 0, operation_t = 1;
 
 struct Calls {
@@ -34,7 +34,7 @@ struct Calls {
                   void *c_layout, void *d, void *d_layout, const Algorithm *algorithm, void *workspace, size_t bytes, cudaStream_t stream);
 };
 
-int type_code(int32_t type) { return type == QLORA_FORMAT_F32 ? cuda_r_32f : type == QLORA_FORMAT_F16 ? cuda_r_16f : cuda_r_16bf; }
+int type_code(int32_t type) { return type == QLORA_FORMAT_INT8 ? cuda_r_8i : type == QLORA_FORMAT_F32 ? cuda_r_32f : type == QLORA_FORMAT_F16 ? cuda_r_16f : cuda_r_16bf; }
 
 struct Known {
     LtProduct product;
@@ -53,12 +53,13 @@ struct Description {
             if (layout) calls.MatrixLayoutDestroy(layout);
     }
     bool make(const LtProduct &p) {
-        const int first = p.b_turned ? operation_n : operation_t, second = operation_n;
-        return calls.MatmulDescCreate(&desc, compute_32f, cuda_r_32f) == 0 && calls.MatmulDescSetAttribute(desc, desc_transa, &first, sizeof first) == 0 &&
+        const int first = p.b_turned ? operation_n : operation_t, second = p.a_turned ? operation_t : operation_n;
+        const bool bytes = p.type == QLORA_FORMAT_INT8;
+        return calls.MatmulDescCreate(&desc, bytes ? compute_32i : compute_32f, bytes ? cuda_r_32i : cuda_r_32f) == 0 && calls.MatmulDescSetAttribute(desc, desc_transa, &first, sizeof first) == 0 &&
                calls.MatmulDescSetAttribute(desc, desc_transb, &second, sizeof second) == 0 &&
                calls.MatrixLayoutCreate(&b, type_code(p.type), uint64_t(p.b_turned ? p.n : p.k), uint64_t(p.b_turned ? p.k : p.n), p.b_stride) == 0 &&
-               calls.MatrixLayoutCreate(&a, type_code(p.type), uint64_t(p.k), uint64_t(p.m), p.a_stride) == 0 &&
-               calls.MatrixLayoutCreate(&y, type_code(p.y_type), uint64_t(p.n), uint64_t(p.m), p.y_stride) == 0;
+               calls.MatrixLayoutCreate(&a, type_code(p.type), uint64_t(p.a_turned ? p.m : p.k), uint64_t(p.a_turned ? p.k : p.m), p.a_stride) == 0 &&
+               calls.MatrixLayoutCreate(&y, bytes ? cuda_r_32i : type_code(p.y_type), uint64_t(p.n), uint64_t(p.m), p.y_stride) == 0;
     }
 };
 
@@ -158,9 +159,11 @@ int32_t multiply_lt(Context &context, cudaStream_t stream, const LtProduct &p, c
     if (!description.make(p)) return QLORA_ERROR_UNSUPPORTED;
     const Known *known = find_algorithm(lt, p, description, workspace_bytes);
     if (!known || !known->possible) return QLORA_ERROR_UNSUPPORTED;
-    const float alpha = 1, beta = float(p.beta);
+    const float floats[2] = {1, float(p.beta)};
+    const int32_t integers[2] = {1, p.beta};
+    const void *alpha = p.type == QLORA_FORMAT_INT8 ? static_cast<const void *>(integers) : floats, *beta = p.type == QLORA_FORMAT_INT8 ? static_cast<const void *>(integers + 1) : floats + 1;
     const int status = context.injected("cublasLtMatmul") ? -1
-                                                          : lt.calls.Matmul(lt.handle, description.desc, &alpha, b, description.b, a, description.a, &beta, y, description.y, y,
+                                                          : lt.calls.Matmul(lt.handle, description.desc, alpha, b, description.b, a, description.a, beta, y, description.y, y,
                                                                             description.y, &known->algorithm, workspace, workspace_bytes, stream);
     if (status != 0) return context.fail(QLORA_ERROR_DEVICE, "cuda: cublasLtMatmul: status %d for m %lld, n %lld, k %lld", status, (long long)p.m, (long long)p.n, (long long)p.k);
     return QLORA_OK;

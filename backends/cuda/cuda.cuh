@@ -74,6 +74,26 @@ int32_t launch(Context &context, cudaStream_t stream, const Grid &grid, void (*k
     return QLORA_OK;
 }
 
+// The same for a kernel that begins with wait_for_previous(): its blocks may start, up to there, while the kernel before it ends.
+template <class... P>
+int32_t launch_early(Context &context, cudaStream_t stream, const Grid &grid, void (*kernel)(P...), typename Same<P>::type... parameters) {
+    if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return QLORA_OK;
+    if (state_of(context).compiled < 90) return launch(context, stream, grid, kernel, parameters...);
+    void *pointers[] = {const_cast<void *>(static_cast<const void *>(&parameters))...};
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid.blocks;
+    config.blockDim = dim3(grid.threads);
+    config.dynamicSmemBytes = grid.shared_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    QLORA_CUDA(context, "cudaLaunchKernel", cudaLaunchKernelExC(&config, reinterpret_cast<const void *>(kernel), pointers));
+    return QLORA_OK;
+}
+
 template <class Args> cudaStream_t stream_of(Context &context, const Args &args) {
     return args.stream ? reinterpret_cast<cudaStream_t>(args.stream) : state_of(context).stream;
 }

@@ -86,15 +86,13 @@ template <bool is_signed> struct EncodeDyn8 {
         midpoints = shared;
         ranks = bytes;
     }
-    // Of a value that is not negative, at most 1.
-    __device__ __forceinline__ int rank(float magnitude) const {
-        const int bucket = max(0, min(int(__float_as_uint(magnitude) >> 16) - first_bucket, buckets - 1)), below = ranks[bucket];
-        return below + (magnitude > midpoints[below]);
-    }
     __device__ __forceinline__ uint32_t code(float y) const {
-        if (!is_signed) return rank(fmaxf(y, 0.0f));
-        const int found = rank(fabsf(y));
-        return y < 0 ? 127 - min(found, 127) : 127 + found;
+        const float magnitude = is_signed ? fabsf(y) : fmaxf(y, 0.0f);
+        const int bucket = max(0, min(int(__float_as_uint(magnitude) >> 16) - first_bucket, buckets - 1));
+        int rank = ranks[bucket];
+        rank += magnitude > midpoints[rank];
+        if (!is_signed) return rank;
+        return y < 0 ? 127 - min(rank, 127) : 127 + rank;
     }
 };
 

@@ -34,29 +34,37 @@ __device__ __forceinline__ float group_max(float value, int lanes, float *shared
     return value;
 }
 
-template <int bits> __device__ __forceinline__ void store_codes(const WeightView &w, int64_t index, int64_t count, const uint32_t (&codes)[8]) {
-    if (bits == 4) {
-        uint32_t word = 0;
-#pragma unroll
-        for (int i = 0; i < 8; i++) word |= codes[i] << (i % 2 ? 4 * i - 4 : 4 * i + 4);
-        if (count >= 8 && w.grouped) *reinterpret_cast<uint32_t *>(w.code + (index >> 1)) = word;
-        else
-            for (int i = 0; i < 4; i++)
-                if (2 * i < count) w.code[(index >> 1) + i] = uint8_t(word >> (8 * i));
-    } else {
-        uint32_t low = 0, high = 0;
-#pragma unroll
-        for (int i = 0; i < 4; i++) { low |= codes[i] << (8 * i); high |= codes[i + 4] << (8 * i); }
-        if (count >= 8 && w.grouped) *reinterpret_cast<uint2 *>(w.code + index) = make_uint2(low, high);
-        else
-            for (int i = 0; i < 8; i++)
-                if (i < count) w.code[index + i] = uint8_t((i < 4 ? low : high) >> (i % 4 * 8));
-    }
+// Codes of eight neighbours from index on, of which count exist.
+__device__ __forceinline__ void store_codes(const WeightView &w, int64_t index, int64_t count, uint32_t word) {
+    uint8_t *place = w.code + (index >> 1);
+    if (count >= 8 && w.grouped) *reinterpret_cast<uint32_t *>(place) = word;
+    else
+        for (int i = 0; i < 4; i++)
+            if (2 * i < count) place[i] = uint8_t(word >> (8 * i));
 }
+__device__ __forceinline__ void store_codes(const WeightView &w, int64_t index, int64_t count, uint2 words) {
+    uint8_t *place = w.code + index;
+    if (count >= 8 && w.grouped) *reinterpret_cast<uint2 *>(place) = words;
+    else
+        for (int i = 0; i < 8; i++)
+            if (i < count) place[i] = uint8_t((i < 4 ? words.x : words.y) >> (i % 4 * 8));
+}
+
+// Eight codes of a byte each, as they lie in memory.
+__device__ __forceinline__ uint2 bytes_of(const uint32_t (&codes)[8]) {
+    return make_uint2(codes[0] | codes[1] << 8 | codes[2] << 16 | codes[3] << 24, codes[4] | codes[5] << 8 | codes[6] << 16 | codes[7] << 24);
+}
+
+// The index of the first NaN or infinity of src, or UINT64_MAX (not_finite_cuda.cu).
+int32_t find_not_finite(Context &context, cudaStream_t stream, const View &src, uint64_t *first);
 
 // Small floats: FP8, MXFP8, MXFP6 (quantize_narrow_cuda.cu).
 int32_t quantize_narrow(Context &context, cudaStream_t stream, const qlora_quantize_args &args, const View &src);
 uint64_t quantize_narrow_scratch(const qlora_quantize_args &args);
+
+// INT8 (quantize_int8_cuda.cu).
+int32_t quantize_int8(Context &context, cudaStream_t stream, const qlora_quantize_args &args, const View &src);
+uint64_t quantize_int8_scratch(Context &context, const qlora_quantize_args &args);
 
 // Interleaved blocks by the searches of backends/search (quantize_search.cuh): everything with Codec::BLOCK, and Q4_0 with importance.
 template <class F> int32_t quantize_search(Context &context, cudaStream_t stream, const qlora_quantize_args &args, const View &src);

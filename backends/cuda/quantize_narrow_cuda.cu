@@ -89,7 +89,7 @@ static __global__ void __launch_bounds__(threads) quantize_narrow_kernel(View sr
             const uint noise = stochastic ? qlora_random(seed_low, seed_high, uint(place), uint(place >> 32)) : 0;
             codes[i] = qlora_narrow_from_f32(__float_as_uint(value), power, F::bits, F::mantissa, F::bias, F::maximum, stochastic, noise);
         }
-        if (F::bits == 8) store_codes<8>(w, index, total - index, codes);
+        if (F::bits == 8) store_codes(w, index, total - index, bytes_of(codes));
         else store_codes6(w, index, codes);
     }
 }

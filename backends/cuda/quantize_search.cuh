@@ -15,7 +15,7 @@ template <> struct BytesOf<Format<QLORA_FORMAT_Q4_0>> { using type = BlockQ4_0; 
 
 // cols are a multiple of the block, so blocks follow each other in the flattened matrix.
 template <class F>
-static __global__ void __launch_bounds__(search_threads) quantize_search_kernel(View src, uint8_t *code, const float *importance, bool stochastic, uint64_t seed) {
+static __global__ void __launch_bounds__(search_threads) quantize_search_kernel(View src, uint8_t *code, const float *importance, bool stochastic, uint64_t seed, float tensor_scale) {
     constexpr int size = F::block, stride = size + 1; // one apart: threads that read the same element of their blocks do not collide
     __shared__ float x[search_threads * stride];
     const int64_t total = src.rows * src.cols;
@@ -29,7 +29,7 @@ static __global__ void __launch_bounds__(search_threads) quantize_search_kernel(
         const int64_t index = first + threadIdx.x * size;
         if (index >= total) continue;
         const int64_t r = index / src.cols, c = index - r * src.cols;
-        search::Source source = {x + threadIdx.x * stride, importance ? importance + c : nullptr, 0, stochastic, seed, uint64_t(index)};
+        search::Source source = {x + threadIdx.x * stride, importance ? importance + c : nullptr, 0, stochastic, seed, uint64_t(index), tensor_scale};
         if (importance && size == 32) { // in the order of ref; super-blocks do not ask
             float sum = 0;
             for (int64_t i = 0; i < src.cols; i++) {
@@ -50,7 +50,7 @@ template <class F> int32_t quantize_search(Context &context, cudaStream_t stream
     const uint64_t groups = ceil_divide(block_count(*args.weight), search_threads), most = uint64_t(1) << 20;
     return launch(context, stream, Grid{dim3(unsigned(groups < most ? groups : most)), search_threads}, quantize_search_kernel<F>, src,
                   address<uint8_t>(args.weight->planes[QLORA_PLANE_CODE]), args.importance.handle ? address<const float>(args.importance) : nullptr,
-                  (args.flags & QLORA_FLAG_STOCHASTIC) != 0, args.seed);
+                  (args.flags & QLORA_FLAG_STOCHASTIC) != 0, args.seed, args.weight->tensor_scale);
 }
 
 } // namespace cuda

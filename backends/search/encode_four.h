@@ -152,10 +152,29 @@ QLORA_SEARCH uint8_t ue4m3_of(float value) {
 }
 QLORA_SEARCH float of_ue4m3(uint8_t code) { return float_of(qlora_f32_from_narrow(code, 8, 3, 7, 0)); }
 
+// A group under a scale per tensor, with its E4M3 scale and E2M1 elements to nearest even.
+QLORA_SEARCH uint8_t encode_under_tensor_scale(const Source &source, int first, uint8_t *codes) {
+    const float *x = source.x + first;
+    float wanted = absmax_of(x, 16) / 6;
+    wanted = wanted / source.tensor_scale;
+    wanted = wanted < 0.015625f ? 0.015625f : wanted > 448.0f ? 448.0f : wanted;
+    const uint8_t scale = uint8_t(qlora_narrow_from_f32(bits_of(wanted), 0, 8, 3, 7, 0x7e, false, 0));
+    const float step = of_ue4m3(scale) * source.tensor_scale;
+    for (int i = 0; i < 16; i++)
+        codes[i] = uint8_t(qlora_narrow_from_f32(bits_of(x[i] / step), 0, 4, 1, 1, 7, source.stochastic, source.stochastic ? source.noise(uint64_t(first + i)) : 0));
+    return scale;
+}
+
 template <> struct Encode<Format<QLORA_FORMAT_NVFP4>> {
     static QLORA_SEARCH void block(const Source &source, BlockNVFP4 &out) {
         for (int g = 0; g < 4; g++) {
             const float *x = source.x + g * 16;
+            if (source.tensor_scale != 0) {
+                uint8_t codes[16];
+                out.scales[g] = encode_under_tensor_scale(source, g * 16, codes);
+                for (int i = 0; i < 8; i++) out.codes[g * 8 + i] = uint8_t(codes[i] | codes[i + 8] << 4);
+                continue;
+            }
             out.scales[g] = ue4m3_of(absmax_of(x, 16) / 6);
             const float scale = of_ue4m3(out.scales[g]), half = scale * 0.5f;
             uint8_t codes[16];

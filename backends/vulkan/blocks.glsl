@@ -39,6 +39,10 @@ void block_octet(uint block, uint i, out uint values[8]) {
     }
 #include "backends/formats.def"
 #undef QLORA_BLOCK_ROW
+    if (FORMAT == QLORA_FORMAT_NVFP4) {
+        precise float scaled = scale * uintBitsToFloat(w_factor);
+        scale = scaled;
+    }
     [[unroll]] for (uint e = 0u; e < 8u; e++) {
         precise float value = block_level(block, i + e) * scale;
         if (has_offset) value = value + offset;

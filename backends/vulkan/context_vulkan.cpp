@@ -33,6 +33,16 @@ VkResult usable_devices(const Functions &vk, VkInstance instance, VkPhysicalDevi
     return VK_SUCCESS;
 }
 
+bool has_extension(const Functions &vk, VkPhysicalDevice device, const char *name) {
+    VkExtensionProperties extensions[512];
+    uint32_t count = 512;
+    const VkResult result = vk.EnumerateDeviceExtensionProperties(device, nullptr, &count, extensions);
+    if (result != VK_SUCCESS && result != VK_INCOMPLETE) return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (std::strcmp(extensions[i].extensionName, name) == 0) return true;
+    return false;
+}
+
 int32_t own_instance(Context &context, State &state) {
     state.library = context.injected("dlopen") ? nullptr : open_library();
     if (!state.library)
@@ -71,6 +81,22 @@ int32_t own_device(Context &context, State &state, int32_t index) {
     info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
     info.queueCreateInfoCount = 1;
     info.pQueueCreateInfos = &queue;
+    // Products of four bytes at once, where there are such; of a caller's device nobody knows what was switched on.
+    VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {};
+    dot.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES;
+    const char *const dot_extension = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
+    if (has_extension(state.vk, state.physical, dot_extension)) {
+        VkPhysicalDeviceFeatures2 features = {};
+        features.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
+        features.pNext = &dot;
+        state.vk.GetPhysicalDeviceFeatures2(state.physical, &features);
+        state.dot_product = dot.shaderIntegerDotProduct == VK_TRUE;
+    }
+    if (state.dot_product) {
+        info.pNext = &dot;
+        info.enabledExtensionCount = 1;
+        info.ppEnabledExtensionNames = &dot_extension;
+    }
     QLORA_VULKAN_TRY(context, state.vk, CreateDevice, state.physical, &info, nullptr, &state.device);
     if (!load_device(state.vk, state.device))
         return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: vulkan: the device lacks functions of Vulkan 1.2; update its driver");
@@ -110,16 +136,6 @@ int32_t create_all(Context &context, State &state, const qlora_context_args &arg
     state.memory = memory.memoryProperties;
     QLORA_TRY(create_recording(context));
     return finish(context); // the tables are on the device before anything can be lost
-}
-
-bool has_memory_budget(const State &state) {
-    VkExtensionProperties extensions[512];
-    uint32_t count = 512;
-    const VkResult result = state.vk.EnumerateDeviceExtensionProperties(state.physical, nullptr, &count, extensions);
-    if (result != VK_SUCCESS && result != VK_INCOMPLETE) return false;
-    for (uint32_t i = 0; i < count; i++)
-        if (std::strcmp(extensions[i].extensionName, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0) return true;
-    return false;
 }
 
 } // namespace
@@ -173,7 +189,7 @@ int32_t query(Context &context, qlora_context_info &info) {
     budget.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT;
     VkPhysicalDeviceMemoryProperties2 memory = {};
     memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
-    const bool budgeted = has_memory_budget(state);
+    const bool budgeted = has_extension(state.vk, state.physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     if (budgeted) memory.pNext = &budget;
     state.vk.GetPhysicalDeviceMemoryProperties2(state.physical, &memory);
     for (uint32_t i = 0; i < state.memory.memoryHeapCount; i++) {
@@ -186,12 +202,9 @@ int32_t query(Context &context, qlora_context_info &info) {
 
 int32_t synchronize(Context &context) { return finish(context); }
 
-// Shaders reach 16-bit elements through 32-bit words, so no optional feature decides. Absent so far: INT8 and the operations
-// that belong to it.
+// Shaders reach 16-bit elements through 32-bit words, so no optional feature decides.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
-    if (operation == QLORA_OP_HESSIAN || operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_WEIGHT_GRADIENT) return false;
-    const FormatRow *row = format_row(format);
-    if (row && row->codec == Codec::ABSMAX8) return false;
+    if (operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_QUANTIZE_SPQR) return false;
     return operation != QLORA_OP_QUANTIZE || encodes(format);
 }
 

@@ -1,10 +1,10 @@
 // decode<F>: elements of a weight at rest, selected by codec and scale kind. The planes are bindings 0 to 3, the format is
 // specialisation constants 0 to 7, and both come from weight_vulkan.h. Define QLORA_EXACT where the result is stored
-// rather than multiplied: then subnormals are right on devices that flush them. A shader that includes it is compiled three times,
-// with QLORA_BLOCKS for interleaved blocks and with QLORA_AFFINE for that codec: drivers take long over what they drop. Push
-// constants have w_stride, which is the weight's cols but for strided plain floats.
-const uint CODEC_FLOAT = 0u, CODEC_CODEBOOK4 = 1u, CODEC_CODEBOOK8 = 2u, CODEC_OFFSET4 = 3u, CODEC_SIGNED8 = 4u, CODEC_NARROW = 6u;
-const uint SCALE_NONE = 0u, SCALE_F32 = 1u, SCALE_NESTED = 2u, SCALE_INLINE = 3u, SCALE_E8M0 = 4u;
+// rather than multiplied: then subnormals are right on devices that flush them. A shader that includes it is compiled four times,
+// with QLORA_BLOCKS for interleaved blocks, with QLORA_AFFINE and with QLORA_BILEVEL for these codecs: drivers take long over what they drop. Push
+// constants have w_stride, which is the weight's cols but for strided plain floats, and w_factor (NVFP4).
+const uint CODEC_FLOAT = 0u, CODEC_CODEBOOK4 = 1u, CODEC_CODEBOOK8 = 2u, CODEC_OFFSET4 = 3u, CODEC_SIGNED8 = 4u, CODEC_NARROW = 6u, CODEC_ABSMAX8 = 8u;
+const uint SCALE_NONE = 0u, SCALE_F32 = 1u, SCALE_NESTED = 2u, SCALE_INLINE = 3u, SCALE_E8M0 = 4u, SCALE_ROW = 6u;
 
 layout(constant_id = 0) const uint CODEC = 0u;
 layout(constant_id = 1) const uint SCALE = 0u;
@@ -15,12 +15,14 @@ layout(binding = 1, std430) readonly buffer ScalePlane { uint scale_words[]; };
 
 #ifdef QLORA_AFFINE
 #include "backends/vulkan/affine.glsl"
+#elif defined(QLORA_BILEVEL)
+#include "backends/vulkan/bilevel.glsl"
 #else
 
 layout(constant_id = 2) const uint TABLE = 0u;
 layout(constant_id = 3) const uint TABLE_SIZE = 1u;
 layout(constant_id = 4) const uint NESTED_SIZE = 1u;  // 256 when scales are codes, else 1
-layout(constant_id = 6) const uint BLOCK_SHIFT = 0u;
+layout(constant_id = 6) const uint BLOCK_SHIFT = 0u;  // of scale ROW: 0 = one for each row, else one in all
 layout(constant_id = 7) const uint BLOCK_BYTES = 0u;
 
 layout(binding = 2, std430) readonly buffer NestedPlane { uint nested_words[]; };
@@ -83,8 +85,12 @@ uint code_word_at_half(uint i) {
 }
 uint code_byte(uint i) { return (code_words[QLORA_BASE(0u) + (i >> 2)] >> ((i & 3u) * 8u)) & 255u; }
 
+// The block of element i, which lies in row r.
+uint decode_block(uint r, uint i) { return SCALE == SCALE_ROW ? (BLOCK_SHIFT == 0u ? r : 0u) : i >> BLOCK_SHIFT; }
+
 // The scale of a block, each operation rounded in f32.
 uint decode_scale(uint block) {
+    if (SCALE == SCALE_ROW) return decode_multiply(scale_words[QLORA_BASE(1u) + block], 0x3c010204u); // 1 / 127
     if (SCALE == SCALE_F32) return scale_words[QLORA_BASE(1u) + block];
     if (SCALE == SCALE_NESTED) {
         uint code = (scale_words[QLORA_BASE(1u) + (block >> 2)] >> ((block & 3u) * 8u)) & 255u;
@@ -106,9 +112,10 @@ float decode_signed8(uint code) { return float(bitfieldExtract(int(code), 0, 8))
 uint decode(uint r, uint c) {
     uint i = r * w_stride + c;
     if (CODEC == CODEC_FLOAT) return widen(FORMAT, code_words[QLORA_BASE(0u) + (FORMAT == F32 ? i : i >> 1)], i);
-    uint block = i >> BLOCK_SHIFT, j = i & ((1u << BLOCK_SHIFT) - 1u), scale = decode_scale(block), value;
+    uint block = decode_block(r, i), j = i & ((1u << BLOCK_SHIFT) - 1u), scale = decode_scale(block), value;
     if (CODEC == CODEC_CODEBOOK4) value = decode_table[(code_byte(i >> 1) >> ((i & 1u) == 0u ? 4u : 0u)) & 15u];
     else if (decode_bytes()) value = decode_table[code_byte(i)];
+    else if (CODEC == CODEC_ABSMAX8) value = floatBitsToUint(decode_signed8(code_byte(i)));
     else if (CODEC == CODEC_OFFSET4) value = floatBitsToUint(decode_offset4((code_byte(block * BLOCK_BYTES + 2u + (j & 15u)) >> (j < 16u ? 0u : 4u)) & 15u));
     else value = floatBitsToUint(decode_signed8(code_byte(block * BLOCK_BYTES + 2u + j)));
     return decode_multiply(value, scale);
@@ -122,13 +129,16 @@ void decode8(uint r, uint c, out uint values[8]) {
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = widen(FORMAT, code_words[place + (FORMAT == F32 ? e : e >> 1)], e);
         return;
     }
-    uint block = i >> BLOCK_SHIFT, j = i & ((1u << BLOCK_SHIFT) - 1u);
+    uint block = decode_block(r, i), j = i & ((1u << BLOCK_SHIFT) - 1u);
     if (CODEC == CODEC_CODEBOOK4) {
         uint word = code_words[QLORA_BASE(0u) + (i >> 3)];
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(word >> ((e ^ 1u) * 4u)) & 15u];
     } else if (decode_bytes()) {
         uint place = QLORA_BASE(0u) + (i >> 2), low = code_words[place], high = code_words[place + 1u];
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 255u];
+    } else if (CODEC == CODEC_ABSMAX8) {
+        uint place = QLORA_BASE(0u) + (i >> 2), low = code_words[place], high = code_words[place + 1u];
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = floatBitsToUint(decode_signed8((e < 4u ? low : high) >> ((e & 3u) * 8u)));
     } else if (CODEC == CODEC_NARROW) { // eight codes of six bits are three halfwords
         uint place = (i >> 3) * 3u, low = code_word_at_half(place), high = code_half(place + 2u);
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(e < 5u ? low >> (e * 6u) : e == 5u ? (low >> 30) | (high << 2) : high >> (e * 6u - 32u)) & 63u];

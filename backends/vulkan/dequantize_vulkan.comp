@@ -12,7 +12,7 @@ layout(local_size_x = 256) in;
 
 QLORA_PUSH
     uint rows, cols;              // of dst
-    uint w_rows, w_stride, stride;
+    uint w_rows, w_stride, stride, w_factor;
 };
 
 #include "backends/vulkan/decode.glsl"

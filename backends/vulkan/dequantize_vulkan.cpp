@@ -7,7 +7,7 @@ namespace vulkan {
 int32_t enqueue_dequantize(Context &context, uint64_t stream, const char *entry, const qlora_weight &weight, uint64_t weight_stride, const qlora_span &ids, const qlora_tensor &dst) {
     struct Push {
         PushHeader header;
-        uint32_t rows, cols, weight_rows, weight_stride, stride;
+        uint32_t rows, cols, weight_rows, weight_stride, stride, weight_factor;
     };
     QLORA_TRY(check_elements(context, entry, weight.rows * weight_stride));
     QLORA_TRY(check_elements(context, entry, dst.rows * dst.stride));
@@ -15,9 +15,10 @@ int32_t enqueue_dequantize(Context &context, uint64_t stream, const char *entry,
     const WeightSpans planes = spans_of(weight);
     Constants constants = constants_of(weight);
     constants.add({uint32_t(dst.type), ids.handle != 0, octets, octets && vectors(dst)});
-    const Push push = {{}, uint32_t(dst.rows), uint32_t(dst.cols), uint32_t(weight.rows), uint32_t(weight_stride), uint32_t(dst.stride)};
-    return enqueue(context, stream, shader_for(weight, Shader::dequantize, Shader::dequantize_blocks, Shader::dequantize_affine), constants,
-                   {code_span(weight, weight_stride), planes.scale, planes.nested, planes.offset, exact(dst), ids}, push, groups_of(dst.rows * groups_of(dst.cols, octets ? 8 : 2), 256));
+    const Push push = {{}, uint32_t(dst.rows), uint32_t(dst.cols), uint32_t(weight.rows), uint32_t(weight_stride), uint32_t(dst.stride), factor_bits(weight)};
+    Spans spans = {code_span(weight, weight_stride), planes.scale, planes.nested, planes.offset, exact(dst), ids};
+    put_sparse(spans, weight);
+    return enqueue(context, stream, shader_for(weight, Shader::dequantize, Shader::dequantize_blocks, Shader::dequantize_affine, Shader::dequantize_bilevel), constants, spans, push, groups_of(dst.rows * groups_of(dst.cols, octets ? 8 : 2), 256));
 }
 
 uint64_t dequantize_scratch(Context &, const qlora_dequantize_args &) { return 0; }

@@ -1,4 +1,4 @@
-// What the two products share: y[m][n] = alpha * sum_k x w + bias[n] + old y, extended by scale * xa b over the rank of an
+// What the two products share: y[m][n] = alpha * sum_k x w + bias[n] + beta * old y, extended by scale * xa b over the rank of an
 // adapter. Operands are rounded once to the compute type, sums are f32. Bindings 0 to 3 are the weight.
 layout(constant_id = 8) const uint X_TYPE = 0x100u;
 layout(constant_id = 9) const uint Y_TYPE = 0x100u;
@@ -59,7 +59,7 @@ float load_xa(uint m, uint k) { return m < m_count && k < rank ? round_to(COMPUT
 float finish(float sum, uint m, uint n) {
     sum *= alpha;
     if (BIAS != 0u) sum += bias_values[QLORA_BASE(6u) + n];
-    if (ACCUMULATE != 0u) sum += read_y(y_begin + m * y_stride + n);
+    if (ACCUMULATE != 0u) sum += beta * read_y(y_begin + m * y_stride + n);
     return sum;
 }
 

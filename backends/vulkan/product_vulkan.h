@@ -5,7 +5,7 @@
 namespace qlora {
 namespace vulkan {
 
-// y[m][n] = alpha * sum_k x[m][k] w[n][k] + bias[n] + scale * sum_j xa[m][j] b[n][j], added to y or instead of it.
+// y[m][n] = alpha * sum_k x[m][k] w[n][k] + bias[n] + scale * sum_j xa[m][j] b[n][j], added to beta * y or instead of it.
 // turned operands are read the other way: x[k][m]; w[k][n] together with b[j][n].
 struct Product {
     qlora_weight weight;
@@ -14,7 +14,7 @@ struct Product {
     qlora_tensor x, y;
     uint64_t x_first, y_first, rows; // rows of x and y in use, from these on; rows 0 = all of y
     int32_t compute_type;
-    float alpha;
+    float alpha, beta;
     qlora_span bias, xa;             // xa: f32 [rows][rank], absent = no extension
     qlora_tensor b;
     uint64_t rank;
@@ -29,7 +29,7 @@ inline Product product_of(const qlora_weight &weight, bool turned, const qlora_t
     product.x = x;
     product.y = y;
     product.compute_type = compute_type;
-    product.alpha = product.xa_scale = 1;
+    product.alpha = product.beta = product.xa_scale = 1;
     return product;
 }
 // The same with plain floats in the place of the weight.

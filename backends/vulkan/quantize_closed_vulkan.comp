@@ -21,6 +21,7 @@ layout(binding = 1, std430) buffer Codes { uint code_words[]; };
 
 QLORA_PUSH
     uint blocks, cols, stride, each, seed_low, seed_high; // each: blocks of an invocation
+    uint tensor_scale; // of NVFP4, as bits; 0: none
 };
 QLORA_READ(read_src, src_words, 0u, TYPE)
 QLORA_WRITE_WORD(write_codes, code_words, 1u)
@@ -135,14 +136,18 @@ void encode_nvfp4() {
     [[dont_unroll]] for (uint g = 0u; g < 4u; g++) {
         uint absmax = 0u;
         [[dont_unroll]] for (uint i = 0u; i < 16u; i++) absmax = max(absmax, source(g * 16u + i) & 0x7fffffffu);
-        scales |= ue4m3_of(exact_divide(absmax, 0x40c00000u)) << (g * 8u); // / 6
+        uint wanted = exact_divide(absmax, 0x40c00000u); // / 6
+        if (tensor_scale == 0u) scales |= ue4m3_of(wanted) << (g * 8u);
+        else scales |= qlora_narrow_from_f32(clamp(exact_divide(wanted, tensor_scale), 0x3c800000u, 0x43e00000u), 0, 8u, 3u, 7u, 0x7eu, false, 0u) << (g * 8u); // 2^-6 .. 448
     }
     append(scales, 32u);
     uint word = 0u;
     [[dont_unroll]] for (uint n = 0u; n < 64u; n++) { // nibbles in the order of bytes: element 0, 8, 1, 9, ... of each group
         uint g = n >> 4, i = g * 16u + ((n >> 1) & 7u) + (n & 1u) * 8u, x = source(i);
         uint scale = qlora_f32_from_narrow((scales >> (g * 8u)) & 255u, 8u, 3u, 7u, 0), code = 0u;
-        if (STOCHASTIC != 0u && scale != 0u) {
+        if (tensor_scale != 0u) {
+            code = qlora_narrow_from_f32(exact_divide(x, exact_multiply(scale, tensor_scale)), 0, 4u, 1u, 1u, 7u, STOCHASTIC != 0u, noise_of(i));
+        } else if (STOCHASTIC != 0u && scale != 0u) {
             code = qlora_narrow_from_f32(exact_divide(x, scale), 0, 4u, 1u, 1u, 7u, true, noise_of(i));
         } else {
             // Differences are rounded as in ref, where a value far beyond the range is as near to 0 as to 6.

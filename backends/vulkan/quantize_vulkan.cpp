@@ -1,5 +1,5 @@
 // encode<F>, selected by codec: codebooks with their planes of scales, ggml blocks, plain floats.
-#include "backends/vulkan/weight_vulkan.h"
+#include "backends/vulkan/int8_vulkan.h"
 
 namespace qlora {
 namespace vulkan {
@@ -130,7 +130,7 @@ int32_t absent(Context &context, const char *what) {
 template <class F> int32_t encode_closed(Context &context, const qlora_quantize_args &args) {
     struct Push {
         PushHeader header;
-        uint32_t blocks, cols, stride, each, seed_low, seed_high;
+        uint32_t blocks, cols, stride, each, seed_low, seed_high, tensor_scale;
     };
     if (!Closed<F>::value) return absent(context, F::row.name);
     const uint64_t blocks = block_count(*args.weight);
@@ -138,7 +138,8 @@ template <class F> int32_t encode_closed(Context &context, const qlora_quantize_
     return enqueue(context, args.stream, Shader::quantize_closed,
                    {uint32_t(F::row.format), uint32_t(args.src.type), F::block, F::block_bytes, F::bits, (args.flags & QLORA_FLAG_STOCHASTIC) != 0},
                    {exact(args.src), spans_of(*args.weight).code},
-                   Push{{}, uint32_t(blocks), uint32_t(args.src.cols), uint32_t(args.src.stride), each, uint32_t(args.seed), uint32_t(args.seed >> 32)}, groups_of(blocks, 64 * each));
+                   Push{{}, uint32_t(blocks), uint32_t(args.src.cols), uint32_t(args.src.stride), each, uint32_t(args.seed), uint32_t(args.seed >> 32),
+                        args.weight->tensor_scale != 0 ? factor_bits(*args.weight) : 0u}, groups_of(blocks, 64 * each));
 }
 
 template <Codec C> struct EncodeCodec; // a new codec must be written here
@@ -165,7 +166,19 @@ template <> struct EncodeCodec<Codec::BLOCK> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_closed<F>(context, args); }
 };
 template <> struct EncodeCodec<Codec::ABSMAX8> {
-    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) {
+        const WeightSpans planes = spans_of(*args.weight);
+        const uint64_t bytes = args.src.rows * 4;
+        RowCodes job = {};
+        job.x = args.src;
+        job.one = one_scale(*args.weight);
+        job.absmax = planes.scale;
+        job.inverse = part(args.scratch, 0, bytes);
+        job.maxima = part(args.scratch, align_scratch(bytes), bytes);
+        job.codes = planes.code;
+        job.padded = args.src.cols;
+        return enqueue_row_codes(context, args.stream, "qlora_weight_quantize", job);
+    }
 };
 template <> struct EncodeCodec<Codec::NARROW> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) { return encode_narrow<F>(context, args); }
@@ -173,19 +186,32 @@ template <> struct EncodeCodec<Codec::NARROW> {
 template <> struct EncodeCodec<Codec::AFFINE> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
 };
+template <> struct EncodeCodec<Codec::BILEVEL> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
+};
+
+int32_t enqueue_not_finite(Context &context, const qlora_quantize_args &args) {
+    const uint64_t elements = args.src.rows * args.src.cols;
+    for (uint32_t begins : {1u, 0u})
+        QLORA_TRY(enqueue(context, args.stream, Shader::not_finite, {uint32_t(args.src.type), args.src.stride == args.src.cols || args.src.rows == 1, begins},
+                          {exact(args.src), part(args.not_finite, 0, 8)}, EncodePush{{}, uint32_t(elements), uint32_t(args.src.cols), uint32_t(args.src.stride)},
+                          begins ? 1 : groups_of(elements, 256 * 8)));
+    return QLORA_OK;
+}
 
 } // namespace
 
 bool encodes(int32_t format) {
     return with_format(format, false, [](auto row) {
         using F = decltype(row);
-        return F::codec != Codec::AFFINE && F::codec != Codec::ABSMAX8 && (F::codec != Codec::BLOCK || Closed<F>::value);
+        return F::codec != Codec::AFFINE && F::codec != Codec::BILEVEL && (F::codec != Codec::BLOCK || Closed<F>::value);
     });
 }
 
 uint64_t quantize_scratch(Context &, const qlora_quantize_args &args) {
     const FormatRow &row = *format_row(args.weight->format);
     if (row.codec == Codec::NARROW && row.scale == Scale::F32) return maxima_bytes(element_count(*args.weight), shift_of(args.weight->block));
+    if (row.scale == Scale::ROW) return 2 * align_scratch(args.weight->rows * 4);
     if (row.scale != Scale::NESTED) return 0;
     const uint64_t blocks = block_count(*args.weight);
     return align_scratch(blocks * 4) + sums_bytes(blocks);
@@ -193,6 +219,7 @@ uint64_t quantize_scratch(Context &, const qlora_quantize_args &args) {
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
     QLORA_TRY(check_elements(context, "qlora_weight_quantize", args.src.rows * args.src.stride));
+    if (args.not_finite.handle) QLORA_TRY(enqueue_not_finite(context, args));
     return with_format(args.weight->format, QLORA_ERROR_FORMAT, [&](auto row) -> int32_t {
         using F = decltype(row);
         // With importance these search; NVFP4, MXFP4 and all that is not ggml's do not look at it.

@@ -29,8 +29,12 @@ void permute(std::vector<float> &rows, uint64_t width, uint32_t heads, bool to_g
             }
 }
 
-uint32_t permuted_heads(const AdapterShape &shape, int linear) {
-    return linear == linear_q ? shape.heads : linear == linear_k ? shape.kv_heads : 0;
+// Rows of B from the order of the base to that of a file, or back.
+void permute_rows(std::vector<float> &rows, const AdapterShape &shape, int linear, bool hugging_face_file,
+                  bool to_file) {
+    const uint32_t heads = linear == linear_q ? shape.heads : linear == linear_k ? shape.kv_heads : 0;
+    if (heads > 0 && hugging_face_file != shape.hugging_face_rows)
+        permute(rows, shape.rank, heads, hugging_face_file != to_file);
 }
 
 void check_finite(const std::vector<float> &values, const std::string &path, const std::string &name) {
@@ -96,12 +100,16 @@ void write_adapter_gguf(const std::string &path, const Adapter &adapter, const A
     writer.add_string("general.type", "adapter");
     writer.add_string("adapter.type", "lora");
     writer.add_f32("adapter.lora.alpha", adapter.alpha);
+    std::vector<std::vector<float>> rows(adapter.pairs.size()); // B in the file's order, alive until save()
     for (uint32_t layer = 0; layer < shape.layers; ++layer)
         for (int i = 0; i < linear_count; ++i) {
-            const AdapterPair &pair = adapter.pairs[layer * linear_count + i];
+            const size_t index = layer * linear_count + i;
+            const AdapterPair &pair = adapter.pairs[index];
+            rows[index] = pair.b;
+            permute_rows(rows[index], shape, i, false, true);
             const std::string name = gguf_weight_name(layer, Linear(i));
             writer.add_tensor(name + ".lora_a", type_f32, {pair.inputs, shape.rank}, pair.a.data());
-            writer.add_tensor(name + ".lora_b", type_f32, {shape.rank, pair.outputs}, pair.b.data());
+            writer.add_tensor(name + ".lora_b", type_f32, {shape.rank, pair.outputs}, rows[index].data());
         }
     writer.save(path);
 }
@@ -121,6 +129,7 @@ Adapter read_adapter_gguf(const std::string &path, const AdapterShape &shape) {
             AdapterPair pair = {shape.inputs[i], shape.outputs[i], {}, {}};
             pair.a = gguf_floats(file, name + ".lora_a", pair.inputs, shape.rank);
             pair.b = gguf_floats(file, name + ".lora_b", shape.rank, pair.outputs);
+            permute_rows(pair.b, shape, i, false, false);
             adapter.pairs.push_back(std::move(pair));
         }
     return adapter;
@@ -134,7 +143,7 @@ Adapter read_adapter_peft(const std::string &path, const AdapterShape &shape) {
             AdapterPair pair = {shape.inputs[i], shape.outputs[i], {}, {}};
             pair.a = peft_floats(file, layer, Linear(i), "lora_A", shape.rank, pair.inputs);
             pair.b = peft_floats(file, layer, Linear(i), "lora_B", pair.outputs, shape.rank);
-            if (const uint32_t heads = permuted_heads(shape, i)) permute_to_gguf(pair.b, shape.rank, heads);
+            permute_rows(pair.b, shape, i, true, false);
             adapter.pairs.push_back(std::move(pair));
         }
     return adapter;
@@ -142,14 +151,13 @@ Adapter read_adapter_peft(const std::string &path, const AdapterShape &shape) {
 
 void write_adapter_peft(const std::string &path, const Adapter &adapter, const AdapterShape &shape) {
     SafeTensorsWriter writer;
-    std::vector<std::vector<float>> rows(adapter.pairs.size()); // B in Hugging Face's order, alive until save()
+    std::vector<std::vector<float>> rows(adapter.pairs.size()); // B in the file's order, alive until save()
     for (uint32_t layer = 0; layer < shape.layers; ++layer)
         for (int i = 0; i < linear_count; ++i) {
             const size_t index = layer * linear_count + i;
             const AdapterPair &pair = adapter.pairs[index];
             rows[index] = pair.b;
-            if (const uint32_t heads = permuted_heads(shape, i))
-                permute_to_hugging_face(rows[index], shape.rank, heads);
+            permute_rows(rows[index], shape, i, true, true);
             writer.add_f32(peft_weight_name(layer, Linear(i), "lora_A"), {shape.rank, pair.inputs}, pair.a.data());
             writer.add_f32(peft_weight_name(layer, Linear(i), "lora_B"), {pair.outputs, shape.rank},
                            rows[index].data());

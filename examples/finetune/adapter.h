@@ -20,7 +20,7 @@ std::string peft_weight_name(uint32_t layer, Linear linear, const char *half, co
 
 struct AdapterPair {
     uint64_t inputs = 0, outputs = 0;
-    std::vector<float> a, b; // row-major A[rank][inputs], B[outputs][rank]; rows of B in GGUF order
+    std::vector<float> a, b; // row-major A[rank][inputs], B[outputs][rank]; rows of B in the order of the base
 };
 
 struct AdapterShape {
@@ -28,6 +28,7 @@ struct AdapterShape {
     uint32_t layers, heads, kv_heads;
     uint32_t rank;
     uint64_t inputs[linear_count], outputs[linear_count];
+    bool hugging_face_rows = false; // the base has the rows of q and k in Hugging Face's order, not in GGUF's
 };
 
 struct Adapter {
@@ -38,8 +39,8 @@ struct Adapter {
 void write_adapter_gguf(const std::string &path, const Adapter &adapter, const AdapterShape &shape);
 Adapter read_adapter_gguf(const std::string &path, const AdapterShape &shape);
 
-// PEFT's adapter_model.safetensors, names with or without the adapter's name before ".weight". Rows of q and k are
-// permuted from Hugging Face's order to GGUF's. alpha is not in the file and stays 0.
+// PEFT's adapter_model.safetensors, names with or without the adapter's name before ".weight". Its rows of q and k are
+// in Hugging Face's order. alpha is not in the file and stays 0.
 Adapter read_adapter_peft(const std::string &path, const AdapterShape &shape);
 void write_adapter_peft(const std::string &path, const Adapter &adapter, const AdapterShape &shape);
 

@@ -3,8 +3,45 @@
 namespace finetune {
 namespace {
 
-void linear(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y, qlora_span xa,
-            uint32_t flags = 0) {
+// y (+)= x m^T with a matrix of floats.
+void multiply(Pass &pass, const qlora_tensor &x, const qlora_tensor &m, const qlora_tensor &y, uint32_t flags) {
+    auto weight = qlora::make<qlora_weight>();
+    weight.format = m.type;
+    weight.rows = m.rows;
+    weight.cols = m.cols;
+    weight.planes[QLORA_PLANE_CODE] = m.data;
+    auto args = qlora::make<qlora_matmul_args>();
+    args.flags = flags;
+    args.weight = &weight;
+    args.x = x;
+    args.y = y;
+    args.compute_type = pass.precision.compute;
+    pass.device.run(QLORA_OP_MATMUL, qlora_weight_matmul, args);
+}
+
+// The base's product in integers, then the adapter's.
+void linear_in_integers(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y,
+                        const BlockSpace &space, uint32_t flags) {
+    if (x.type != QLORA_FORMAT_F32) fail("products in integers need --activations f32");
+    auto args = qlora::make<qlora_int8_matmul_args>();
+    args.flags = flags;
+    args.weight = pass.model.layer(layer).linear[which].get();
+    args.x = x;
+    args.y = y;
+    args.bias = pass.model.layer(layer).bias[which].span();
+    args.threshold = pass.model.outlier_threshold();
+    pass.device.run(QLORA_OP_INT8_MATMUL, qlora_int8_matmul, args);
+    const uint64_t rank = pass.adapter.rank();
+    const auto matrix = [&](uint64_t rows, qlora_span span) { return qlora::tensor(QLORA_FORMAT_F32, rows, rank, span); };
+    const qlora_tensor xa = matrix(x.rows, space.xa[which]), scaled = matrix(x.rows, space.scaled_xa);
+    multiply(pass, x, pass.adapter.a(layer, which), xa, 0);
+    multiply(pass, xa, matrix(rank, pass.adapter.scaling()), scaled, 0);
+    multiply(pass, scaled, pass.adapter.b(layer, which), y, QLORA_FLAG_ACCUMULATE);
+}
+
+void linear(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y,
+            const BlockSpace &space, uint32_t flags = 0) {
+    if (pass.model.in_integers()) return linear_in_integers(pass, layer, which, x, y, space, flags);
     auto args = qlora::make<qlora_linear_args>();
     args.flags = flags;
     args.weight = pass.model.layer(layer).linear[which].get();
@@ -13,7 +50,7 @@ void linear(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, con
     args.a = pass.adapter.a(layer, which);
     args.b = pass.adapter.b(layer, which);
     args.bias = pass.model.layer(layer).bias[which].span();
-    args.xa = xa;
+    args.xa = space.xa[which];
     args.scale = pass.adapter.scale();
     args.compute_type = pass.precision.compute;
     pass.device.run(QLORA_OP_LINEAR, qlora_linear_forward, args);
@@ -59,7 +96,7 @@ void rope(Pass &pass, const qlora_tensor &x, uint32_t flags) {
     args.freq_factors = pass.model.rope_factors();
     args.head_dim = shape.head_dim;
     args.rotary_dim = shape.rope_dim;
-    args.layout = QLORA_ROPE_ADJACENT;
+    args.layout = shape.rope_layout;
     args.freq_base = shape.rope_base;
     args.freq_scale = shape.rope_scale;
     pass.device.run(QLORA_OP_ROPE, qlora_rope_apply, args);
@@ -102,6 +139,7 @@ BlockSpace take_block_space(Arena &arena, const ModelShape &shape, uint32_t rank
     space.rstd = arena.take(tokens * 4);
     space.rstd2 = arena.take(tokens * 4);
     for (qlora_span &xa : space.xa) xa = arena.take(tokens * rank * 4);
+    space.scaled_xa = arena.take(tokens * rank * 4);
     return space;
 }
 
@@ -155,9 +193,9 @@ void forward_attention(Pass &pass, uint32_t layer, const BlockSpace &space, qlor
     auto attention = attention_args<qlora_attention_args>(pass, space);
     const qlora_tensor k = cache ? cache->new_k : attention.k, v = cache ? cache->new_v : attention.v;
     forward_norm(pass, pass.view(x, normed.cols), pass.model.layer(layer).attention_norm, normed, space.rstd);
-    linear(pass, layer, linear_q, normed, attention.q, space.xa[linear_q]);
-    linear(pass, layer, linear_k, normed, k, space.xa[linear_k]);
-    linear(pass, layer, linear_v, normed, v, space.xa[linear_v]);
+    linear(pass, layer, linear_q, normed, attention.q, space);
+    linear(pass, layer, linear_k, normed, k, space);
+    linear(pass, layer, linear_v, normed, v, space);
     rope(pass, attention.q, 0);
     rope(pass, k, 0);
     if (cache) {
@@ -171,7 +209,7 @@ void forward_output(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_s
     const qlora_tensor middle = pass.view(space.middle, pass.model.shape().embedding);
     pass.device.copy(space.middle, x, middle.rows * middle.cols * type_bytes(middle.type));
     linear(pass, layer, linear_output, pass.view(space.attended, pass.model.shape().q_width()), middle,
-           space.xa[linear_output], QLORA_FLAG_ACCUMULATE);
+           space, QLORA_FLAG_ACCUMULATE);
 }
 
 void forward_gated(Pass &pass, uint32_t layer, const BlockSpace &space) {
@@ -180,8 +218,8 @@ void forward_gated(Pass &pass, uint32_t layer, const BlockSpace &space) {
     const qlora_tensor gate = pass.view(space.gate, shape.feed_forward), up = pass.view(space.up, shape.feed_forward);
     forward_norm(pass, pass.view(space.middle, shape.embedding), pass.model.layer(layer).feed_forward_norm, normed2,
                  space.rstd2);
-    linear(pass, layer, linear_gate, normed2, gate, space.xa[linear_gate]);
-    linear(pass, layer, linear_up, normed2, up, space.xa[linear_up]);
+    linear(pass, layer, linear_gate, normed2, gate, space);
+    linear(pass, layer, linear_up, normed2, up, space);
     auto swiglu = qlora::make<qlora_swiglu_args>();
     swiglu.gate = gate;
     swiglu.up = up;
@@ -193,7 +231,7 @@ void forward_down(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_spa
     const qlora_tensor y = pass.view(y_span, pass.model.shape().embedding);
     pass.device.copy(y_span, space.middle, y.rows * y.cols * type_bytes(y.type));
     linear(pass, layer, linear_down, pass.view(space.product, pass.model.shape().feed_forward), y,
-           space.xa[linear_down], QLORA_FLAG_ACCUMULATE);
+           space, QLORA_FLAG_ACCUMULATE);
 }
 
 void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x, qlora_span y,

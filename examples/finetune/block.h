@@ -32,6 +32,7 @@ struct BlockSpace {
     qlora_span normed, q, k, v, attended, lse, middle, normed2, gate, up, product;
     qlora_span rstd, rstd2;
     qlora_span xa[linear_count];
+    qlora_span scaled_xa; // of the linear layer at hand, where the base's products are in integers
 };
 
 // Temporary gradients of a backward pass.

@@ -49,10 +49,9 @@ std::vector<Batch> read_calibration(const std::string &source, const Tokenizer *
     return windows;
 }
 
-std::vector<Batch> calibration_windows(const std::string &source, uint64_t tokens, const Gguf &file) {
-    const ModelShape shape = read_model_shape(file);
-    std::unique_ptr<Tokenizer> tokenizer;
-    if (file.find_string("tokenizer.ggml.model").value_or("") == "llama") tokenizer = std::make_unique<Tokenizer>(file);
+std::vector<Batch> calibration_windows(const std::string &source, uint64_t tokens, const BaseModel &base) {
+    const ModelShape &shape = base.shape();
+    const std::unique_ptr<Tokenizer> tokenizer = base.tokenizer(false);
     const uint32_t window = std::min(usual_window, shape.context);
     return read_calibration(source, tokenizer.get(), shape.vocabulary, tokens, window);
 }

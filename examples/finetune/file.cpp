@@ -109,9 +109,18 @@ void NewFile::commit() {
     partial_.clear();
 }
 
-void check_writable(const std::string &path) {
+bool exists(const std::string &path) {
     struct stat status;
-    if (stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode))
+    return stat(path.c_str(), &status) == 0;
+}
+
+bool is_directory(const std::string &path) {
+    struct stat status;
+    return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+void check_writable(const std::string &path) {
+    if (is_directory(path))
         fail(path, ": is a folder; give the name of a file");
     NewFile probe(path); // removed again by its destructor
 }

@@ -57,6 +57,9 @@ private:
     int file_ = -1;
 };
 
+bool exists(const std::string &path);
+bool is_directory(const std::string &path);
+
 // Fails now, before hours of work, when a file could not be created at `path` later.
 void check_writable(const std::string &path);
 

@@ -1,43 +1,50 @@
 #include "model.h"
 
-#include "decode.h"
 #include "format_choice.h"
 #include "stored_weight.h"
 
-#include <cstring>
-
 namespace finetune {
 
-Model::Model(Device &device, const Gguf &file, int32_t format, uint32_t block, const HostWeights *ready)
-    : shape_(read_model_shape(file)) {
-    embedding_ = upload(device, file.tensor("token_embd.weight"), Use::embedding, 0, 0);
-    if (!shape_.tied) head_ = upload(device, file.tensor("output.weight"), Use::head, 0, 0);
-    output_norm_ = upload_floats(device, file.tensor("output_norm.weight"));
-    if (const GgufTensor *factors = file.find_tensor("rope_freqs.weight"))
-        rope_factors_ = upload_floats(device, *factors);
+Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready,
+             bool scaled)
+    : shape_(base.shape()) {
+    embedding_ = upload(device, base.tensor("token_embd.weight"), Use::embedding, 0, 0);
+    if (!shape_.tied) head_ = upload(device, base.tensor("output.weight"), Use::head, 0, 0);
+    output_norm_ = upload_floats(device, decode_floats(base.tensor("output_norm.weight").weight));
+    if (!base.rope_factors().empty()) rope_factors_ = upload_floats(device, base.rope_factors());
     for (uint32_t i = 0; i < shape_.layers; ++i) {
         const std::string name = "blk." + std::to_string(i) + ".";
         Layer layer;
-        layer.attention_norm = upload_floats(device, file.tensor(name + "attn_norm.weight"));
-        layer.feed_forward_norm = upload_floats(device, file.tensor(name + "ffn_norm.weight"));
+        layer.attention_norm = upload_floats(device, decode_floats(base.tensor(name + "attn_norm.weight").weight));
+        layer.feed_forward_norm = upload_floats(device, decode_floats(base.tensor(name + "ffn_norm.weight").weight));
         for (int k = 0; k < linear_count; ++k) {
-            const GgufTensor &tensor = file.tensor(gguf_weight_name(i, Linear(k)));
-            if (format != 0 && !is_float(format_of(*tensor.type)))
-                file.reject("tensor ", shown(tensor.name), " is ", tensor.type->name,
+            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, Linear(k)));
+            if (format != 0 && format != tensor.weight.format && !is_float(tensor.weight.format))
+                base.reject("tensor ", shown(tensor.own_name), " is ", tensor.type,
                             " already; use it as it is with --quant none, or take an F16 base");
-            const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(std::string(tensor.name));
+            const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(tensor.name);
             if (ready != nullptr && found != ready->end()) {
                 layer.linear[k] = upload_ready(device, tensor, found->second);
             } else {
-                const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.ne[0]);
-                layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0);
+                const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.weight.cols);
+                layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0, scaled);
             }
             count_format(layer.linear[k]);
-            if (const GgufTensor *bias = file.find_tensor(name + linear_gguf_names[k] + ".bias"))
-                layer.bias[k] = upload_floats(device, *bias);
+            if (const BaseTensor *bias = base.find_tensor(name + linear_gguf_names[k] + ".bias"))
+                layer.bias[k] = upload_floats(device, decode_floats(bias->weight));
         }
         layers_.push_back(std::move(layer));
     }
+}
+
+void Model::compute_in_integers(const Device &device, float threshold) {
+    for (const auto &[format, count] : linear_formats_)
+        if (format != QLORA_FORMAT_INT8)
+            fail("products in integers need int8 linear layers, but ", count, " are ", format_name(format));
+    if (!device.context().operation_supports(QLORA_OP_INT8_MATMUL, QLORA_FORMAT_INT8, QLORA_FORMAT_F32))
+        fail(device.name(), " has no products in integers; choose --quant int8 or another --device");
+    integers_ = true;
+    threshold_ = threshold;
 }
 
 void Model::count_format(const qlora::Weight &weight) {
@@ -53,6 +60,7 @@ void Model::count_format(const qlora::Weight &weight) {
 }
 
 std::string Model::linear_format() const {
+    if (integers_) return "llm-int8";
     if (linear_formats_.size() == 1) return format_name(linear_formats_[0].first);
     std::string text;
     for (const auto &[format, count] : linear_formats_)
@@ -60,20 +68,20 @@ std::string Model::linear_format() const {
     return text;
 }
 
-void Model::check_supported(const Device &device, Use use, int32_t format, const GgufTensor &tensor) const {
+void Model::check_supported(const Device &device, Use use, int32_t format, const BaseTensor &tensor) const {
     std::vector<uint32_t> operations;
     if (use == Use::linear) operations = {QLORA_OP_LINEAR, QLORA_OP_LINEAR_GRAD};
     if (use == Use::embedding) operations = {QLORA_OP_EMBEDDING};
     if (use == Use::head || (use == Use::embedding && shape_.tied)) operations.push_back(QLORA_OP_CROSS_ENTROPY);
     for (uint32_t operation : operations)
         if (!device.context().operation_supports(operation, format, QLORA_FORMAT_F32))
-            fail(device.name(), " has no kernels for ", format_name(format), " weights such as ", shown(tensor.name),
+            fail(device.name(), " has no kernels for ", format_name(format), " weights such as ", shown(tensor.own_name),
                  "; choose another --quant or --device");
 }
 
-qlora::Weight Model::upload_ready(Device &device, const GgufTensor &tensor, const HostWeight &ready) {
-    if (ready.rows != tensor.ne[1] || ready.cols != tensor.ne[0])
-        fail("tensor ", shown(tensor.name), " is ", tensor.ne[1], " x ", tensor.ne[0], ", what takes its place ",
+qlora::Weight Model::upload_ready(Device &device, const BaseTensor &tensor, const HostWeight &ready) {
+    if (ready.rows != tensor.weight.rows || ready.cols != tensor.weight.cols)
+        fail("tensor ", shown(tensor.name), " is ", tensor.weight.rows, " x ", tensor.weight.cols, ", what takes its place ",
              ready.rows, " x ", ready.cols);
     check_supported(device, Use::linear, ready.format, tensor);
     qlora::Weight weight = upload_weight(device.context(), ready);
@@ -81,41 +89,34 @@ qlora::Weight Model::upload_ready(Device &device, const GgufTensor &tensor, cons
     return weight;
 }
 
-qlora::Weight Model::upload(Device &device, const GgufTensor &tensor, Use use, int32_t format, uint32_t block) {
-    const int32_t from = format_of(*tensor.type), stored = format == 0 ? from : format;
+qlora::Weight Model::upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block,
+                            bool scaled) {
+    const StoredWeight &given = tensor.weight;
+    if (format == given.format && !is_float(format)) format = 0;
+    const int32_t from = given.format, stored = format == 0 ? from : format;
     check_supported(device, use, stored, tensor);
     if (format == 0) {
-        qlora::Weight weight = upload_weight(device.context(), view_weight(tensor));
+        qlora::Weight weight = upload_weight(device.context(), given);
         bytes_ += weight.size();
         return weight;
     }
-    const uint64_t rows = tensor.ne[1], cols = tensor.ne[0];
+    const uint64_t rows = given.rows, cols = given.cols, bytes = rows * cols * type_bytes(from);
     qlora::Weight weight(device.context(), stored, rows, cols, block);
+    if (scaled && stored == QLORA_FORMAT_NVFP4) weight.set_tensor_scale(recipe_tensor_scale(decode_floats(given)));
     bytes_ += weight.size();
-    qlora::Buffer source(device.context(), tensor.bytes);
-    source.write(tensor.data, tensor.bytes);
+    qlora::Buffer source(device.context(), bytes);
+    source.write(given.planes[QLORA_PLANE_CODE], bytes);
     auto args = qlora::make<qlora_quantize_args>();
     args.weight = weight.get();
     args.src = qlora::tensor(from, rows, cols, source.span());
-    device.measure([&] { device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
     try {
-        device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
-    } catch (const qlora::Error &error) { fail("tensor ", shown(tensor.name), " cannot be quantized: ", error.what()); }
+        device.quantize(args);
+    } catch (const std::runtime_error &error) { fail("tensor ", shown(tensor.own_name), " cannot be quantized: ", error.what()); }
     return weight;
 }
 
-qlora::Buffer Model::upload_floats(Device &device, const GgufTensor &tensor) {
-    std::vector<float> values(tensor.elements);
-    for (uint64_t i = 0; i < tensor.elements; ++i) {
-        uint16_t bits;
-        if (tensor.type->id == type_f32) {
-            memcpy(&values[i], tensor.data + 4 * i, 4);
-        } else {
-            memcpy(&bits, tensor.data + 2 * i, 2);
-            values[i] = tensor.type->id == type_f16 ? half_to_float(bits) : bfloat_to_float(bits);
-        }
-    }
-    bytes_ += tensor.elements * 4;
+qlora::Buffer Model::upload_floats(Device &device, const std::vector<float> &values) {
+    bytes_ += values.size() * sizeof(float);
     return qlora::Buffer(device.context(), values);
 }
 

@@ -1,31 +1,10 @@
-// A llama-architecture model on a device: its shape read from GGUF keys and checked against its tensors, its weights
-// uploaded as they are or quantized on the way.
+// A llama-architecture model on a device, its weights uploaded as they are or quantized on the way.
 #pragma once
 
-#include "adapter.h"
+#include "base_model.h"
 #include "device.h"
-#include "gguf.h"
-#include "stored_weight.h"
-
-#include <memory>
 
 namespace finetune {
-
-struct ModelShape {
-    std::string architecture;
-    uint32_t layers, embedding, heads, kv_heads, head_dim, feed_forward, vocabulary, context, rope_dim;
-    float epsilon, rope_base, rope_scale;
-    bool tied; // the head is the embedding
-
-    uint32_t q_width() const { return heads * head_dim; }
-    uint32_t kv_width() const { return kv_heads * head_dim; }
-    uint64_t inputs(Linear linear) const;
-    uint64_t outputs(Linear linear) const;
-    AdapterShape adapter_shape(uint32_t rank) const;
-};
-
-// Reads and checks every key and every tensor's shape and type, before any memory is taken.
-ModelShape read_model_shape(const Gguf &file);
 
 struct Layer {
     qlora::Weight linear[linear_count];
@@ -35,13 +14,21 @@ struct Layer {
 
 using HostWeights = std::unordered_map<std::string, HostWeight>;
 
+const float usual_threshold = 6; // of outliers, in LLM.int8()
+
 class Model {
 public:
     // format: what F32, F16 and BF16 linear layers become, or what fits where their inputs do not divide into its
     // blocks; 0 = they stay as they are. Layers that are quantized in the file stay as they are, and asking for another
     // format is an error. block 0 = the format's default. ready: weights by name that are there already and take the
-    // place of the file's linear layers.
-    Model(Device &device, const Gguf &file, int32_t format, uint32_t block, const HostWeights *ready = nullptr);
+    // place of the file's linear layers. scaled: NVFP4 with a scale per tensor.
+    Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready = nullptr,
+          bool scaled = false);
+    // Forward products of int8 linear layers in integers, with columns of inputs that reach `threshold` apart
+    // (LLM.int8(), 2208.07339).
+    void compute_in_integers(const Device &device, float threshold);
+    bool in_integers() const { return integers_; }
+    float outlier_threshold() const { return threshold_; }
     // Takes the place of a linear weight of the same shape.
     void replace(uint32_t layer, Linear which, qlora::Weight weight) {
         layers_[layer].linear[which] = std::move(weight);
@@ -60,17 +47,20 @@ public:
 
 private:
     enum class Use { embedding, linear, head };
-    void check_supported(const Device &device, Use use, int32_t format, const GgufTensor &tensor) const;
-    qlora::Weight upload_ready(Device &device, const GgufTensor &tensor, const HostWeight &ready);
-    qlora::Weight upload(Device &device, const GgufTensor &tensor, Use use, int32_t format, uint32_t block);
+    void check_supported(const Device &device, Use use, int32_t format, const BaseTensor &tensor) const;
+    qlora::Weight upload_ready(Device &device, const BaseTensor &tensor, const HostWeight &ready);
+    qlora::Weight upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block,
+                         bool scaled = false);
     void count_format(const qlora::Weight &weight);
-    qlora::Buffer upload_floats(Device &device, const GgufTensor &tensor);
+    qlora::Buffer upload_floats(Device &device, const std::vector<float> &values);
 
     ModelShape shape_;
     std::vector<Layer> layers_;
     qlora::Weight embedding_, head_;
     qlora::Buffer output_norm_, rope_factors_;
     uint64_t bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
+    bool integers_ = false;
+    float threshold_ = 0;
     std::vector<std::pair<int32_t, uint32_t>> linear_formats_; // and how many weights have it
 };
 

@@ -10,8 +10,8 @@ namespace finetune {
 namespace {
 
 const char *const description =
-    "Fine-tunes a GGUF model of the llama architecture with LoRA on its seven linear layers, on the CPU or a GPU, and\n"
-    "writes an adapter that llama.cpp loads with --lora.\n";
+    "Fine-tunes a model of the llama architecture, a GGUF file or a Hugging Face directory, with LoRA on its seven linear\n"
+    "layers, on the CPU or a GPU, and writes an adapter that llama.cpp loads with --lora.\n";
 
 const char *const examples =
     "\nExamples:\n"
@@ -22,7 +22,7 @@ const char *const examples =
 
 void describe(CLI::App &app, Options &o, std::string &schedule, std::string &order, std::string &too_long,
               std::string &optimizer) {
-    app.add_option("--model", o.model, "base model: a GGUF file")->required()->group("Files");
+    app.add_option("--model", o.model, "base model: a GGUF file, or a Hugging Face directory")->required()->group("Files");
     app.add_option("--data", o.data,
                    "training rows: JSON lines with prompt and answer, instruction (input) and output, or question and "
                    "answer; the loss counts answers only")
@@ -67,10 +67,10 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
         ->group("Computation");
     app.add_option("--quant", o.quant,
                    "what an F32, F16 or BF16 base's linear layers become: none, or " + format_names() +
-                       "; default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
+                       ", llm-int8 (int8 with products in integers, outliers apart) or nvfp4-scaled (a scale per tensor); default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
         ->group("Computation");
     app.add_option("--calibrate", o.calibrate,
-                   "fit gptq2 to gptq8 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
+                   "fit gptq2 to gptq8, spqr3 and spqr4 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
                    "FILE.safetensors:NAME or FILE.json:KEY. Without, or as gptq4-rtn, they round to nearest")
         ->group("Computation");
     app.add_option("--calibrate-tokens", o.calibrate_tokens, "most tokens of that text, in windows spread over it")
@@ -183,7 +183,7 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     check_range("--calibrate-tokens", double(o.calibrate_tokens), 2, 1 << 30);
     const FormatChoice choice = o.format();
     if (!o.calibrate.empty() && o.perplexity_table.empty() && !o.calibrates(choice))
-        fail("--calibrate: only gptq2, gptq3, gptq4 and gptq8 are calibrated; give --quant one of them");
+        fail("--calibrate: only gptq2, gptq3, gptq4, gptq8, spqr3 and spqr4 are calibrated; give --quant one of them");
     const Precision precision = o.precision();
     if (precision.activations != QLORA_FORMAT_F32 && precision.compute != precision.activations &&
         precision.compute != QLORA_FORMAT_F32)

@@ -3,6 +3,7 @@
 #include "format_choice.h"
 #include "json.h"
 #include "packed_gptq.h"
+#include "packed_spqr.h"
 
 #include <cmath>
 #include <cstring>
@@ -58,6 +59,15 @@ public:
         if (weight.block == 0 && qlora::format_query(weight.format).block != 0) file_.reject(who_, ": blocksize is 0");
         read_shape();
         weight.dtype = read_dtype();
+        if (is_spqr(weight.format)) {
+            weight.nested_block =
+                static_cast<uint32_t>(std::min<uint64_t>(number("nested_blocksize"), UINT32_MAX));
+            weight.outliers = number("outliers");
+            if (weight.nested_block != spqr_rows) file_.reject(who_, ": nested_blocksize: expected ", spqr_rows);
+            read_spqr(file_, name_, who_, &packed_);
+            packed_.parts.push_back(state_);
+            return std::move(packed_);
+        }
         qlora_weight_layout_info layout;
         try {
             layout = weight_layout(weight.format, weight.block, weight.rows, weight.cols);
@@ -267,6 +277,38 @@ uint64_t state_bytes(int32_t format, uint32_t block, uint64_t rows, uint64_t col
     return bytes + (8 - (bytes + others) % 8) % 8;
 }
 
+// bitsandbytes' 8-bit weights: X.weight in I8 with X.SCB, the largest magnitude of each row, in F32.
+const SafeTensor *find_row_scales(const SafeTensors &file, const SafeTensor &tensor) {
+    const std::string ending = ".weight";
+    if (tensor.dtype != "I8" || tensor.shape.size() != 2 || !ends_with(tensor.name, ending)) return nullptr;
+    return file.find(tensor.name.substr(0, tensor.name.size() - ending.size()) + ".SCB");
+}
+
+PackedTensor read_int8(const SafeTensors &file, const SafeTensor &tensor, const SafeTensor &scales) {
+    PackedTensor packed;
+    packed.name = tensor.name;
+    packed.shape = tensor.shape;
+    packed.parts = {&tensor, &scales};
+    StoredWeight &weight = packed.weight;
+    weight.format = QLORA_FORMAT_INT8;
+    weight.rows = tensor.shape[0];
+    weight.cols = tensor.shape[1];
+    weight.dtype = QLORA_FORMAT_F16;
+    if (scales.dtype != "F32" || scales.elements != weight.rows)
+        file.reject("tensor ", shown(scales.name), " has ", scales.elements, " values of ", scales.dtype,
+                    ", expected ", weight.rows, " of F32");
+    weight.planes[QLORA_PLANE_CODE] = tensor.data;
+    weight.planes[QLORA_PLANE_SCALE] = scales.data;
+    const std::string form = scales.name.substr(0, scales.name.size() - 3) + "weight_format";
+    if (const SafeTensor *said = file.find(form)) {
+        if (said->dtype != "U8" || said->elements != 1 || said->data[0] != 0)
+            file.reject("tensor ", shown(form), ": only rows one after the other (0) are supported; save the model again "
+                        "with a current bitsandbytes");
+        packed.parts.push_back(said);
+    }
+    return packed;
+}
+
 } // namespace
 
 std::vector<PackedTensor> read_packed(const SafeTensors &file) {
@@ -274,8 +316,11 @@ std::vector<PackedTensor> read_packed(const SafeTensors &file) {
     std::unordered_map<std::string, bool> taken;
     for (const SafeTensor &tensor : file.tensors()) {
         const bool gptq = ends_with(tensor.name, gptq_mark);
-        if (!gptq && tensor.name.find(state_mark) == std::string::npos) continue;
-        PackedTensor one = gptq ? read_gptq(file, tensor) : Reader(file, tensor).read();
+        const SafeTensor *row_scales = find_row_scales(file, tensor);
+        if (!gptq && row_scales == nullptr && tensor.name.find(state_mark) == std::string::npos) continue;
+        PackedTensor one = gptq                    ? read_gptq(file, tensor)
+                           : row_scales != nullptr ? read_int8(file, tensor, *row_scales)
+                                                   : Reader(file, tensor).read();
         if (gptq && file.find(one.name) != nullptr)
             file.reject("tensor ", shown(one.name), " is there beside ", shown(tensor.name));
         for (const SafeTensor *part : one.parts)
@@ -305,8 +350,9 @@ std::vector<PackedTensor> read_packed(const SafeTensors &file) {
 }
 
 std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, uint32_t block, uint64_t rows,
-                                     uint64_t cols, uint32_t gptq_version) {
+                                     uint64_t cols, uint32_t gptq_version, uint64_t outliers) {
     if (is_gptq(format)) return gptq_parts(name, format, block, rows, cols, gptq_version);
+    if (is_spqr(format)) return spqr_parts(name, format, block, rows, cols, outliers);
     const qlora_weight_layout_info layout = weight_layout(format, block, rows, cols);
     const uint64_t codes = layout.plane_bytes[QLORA_PLANE_CODE], scales = layout.plane_bytes[QLORA_PLANE_SCALE];
     for (const Dtype &dtype : dtypes)
@@ -344,7 +390,17 @@ std::vector<uint8_t> packed_bytes(const PackedPart &part, const qlora::Weight &w
     const qlora_weight &about = *weight.get();
     std::vector<uint8_t> bytes;
     if (part.content == PackedPart::gptq) return gptq_bytes(part, weight);
+    if (part.content == PackedPart::tensor_scale) {
+        const float scale = about.tensor_scale == 0 ? 1.0f : about.tensor_scale;
+        bytes.resize(sizeof(scale));
+        memcpy(bytes.data(), &scale, sizeof(scale));
+        return bytes;
+    }
     if (part.content == PackedPart::plane) return weight.read_plane(part.plane_index);
+    if (part.content == PackedPart::state && is_spqr(about.format)) {
+        for (const Dtype &known : dtypes)
+            if (known.type == dtype) return spqr_state(weight, known.torch, part.bytes);
+    }
     if (part.content == PackedPart::state) {
         float offset = 0;
         if (is_nested(about.format)) memcpy(&offset, weight.read_plane(QLORA_PLANE_OFFSET).data(), sizeof(offset));

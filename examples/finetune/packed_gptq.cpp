@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <unistd.h>
 
 namespace finetune {
 
@@ -38,18 +37,24 @@ uint32_t version_named(const SafeTensors &file, const std::string &name) {
     file.reject("checkpoint_format ", shown(name), ": expected gptq or gptq_v2");
 }
 
+// Where a config names no format it is the first one; 0: nothing is said.
+uint32_t version_in(const SafeTensors &file, const std::string &path, const char *key) {
+    if (!exists(path)) return 0;
+    const MappedFile config(path);
+    const Json json = parse_json(config.text(), path, 16);
+    if (!json.is_object()) fail(path, ": expected a JSON object");
+    if (key != nullptr && !json.contains(key)) return 0;
+    const Json &said = key == nullptr ? json : json[key];
+    if (!said.is_object()) fail(path, ": key '", key, "' is not an object");
+    if (!said.contains("checkpoint_format")) return 1;
+    if (!said["checkpoint_format"].is_string()) fail(path, ": key 'checkpoint_format' is not a string");
+    return version_named(file, said["checkpoint_format"].get<std::string>());
+}
+
 uint32_t find_version(const SafeTensors &file) {
     if (const std::string *said = file.metadata("checkpoint_format")) return version_named(file, *said);
-    const size_t slash = file.path().rfind('/');
-    const std::string path =
-        (slash == std::string::npos ? "" : file.path().substr(0, slash + 1)) + "quantize_config.json";
-    if (access(path.c_str(), R_OK) != 0) return 0;
-    const MappedFile config(path);
-    const Json json = parse_json(config.text(), path, 8);
-    if (!json.is_object()) fail(path, ": expected a JSON object");
-    if (!json.contains("checkpoint_format")) return 1;
-    if (!json["checkpoint_format"].is_string()) fail(path, ": key 'checkpoint_format' is not a string");
-    return version_named(file, json["checkpoint_format"].get<std::string>());
+    const uint32_t version = version_in(file, file.folder() + "quantize_config.json", nullptr);
+    return version != 0 ? version : version_in(file, file.folder() + "config.json", "quantization_config");
 }
 
 int32_t format_of_bits(uint64_t bits) {
@@ -107,7 +112,8 @@ struct Exchange {
 PackedTensor read_gptq(const SafeTensors &file, const SafeTensor &qweight) {
     const std::string name = stem(qweight.name, gptq_mark), who = "tensor " + shown(qweight.name);
     matrix(file, qweight.name, "I32");
-    const SafeTensor &qzeros = matrix(file, name + ".qzeros", "I32"), &scales = matrix(file, name + ".scales", "F16");
+    const std::string qzeros_name = name + ".qzeros", scales_name = name + ".scales"; // named: gcc 13 suspects temporaries here
+    const SafeTensor &qzeros = matrix(file, qzeros_name, "I32"), &scales = matrix(file, scales_name, "F16");
     const SafeTensor *index = file.find(name + ".g_idx");
     const uint64_t rows = qweight.shape[1], groups = scales.shape[0], words = qzeros.shape[1];
     const uint64_t bits = words * 32 / rows, cols = bits == 0 ? 0 : qweight.shape[0] * 32 / bits;

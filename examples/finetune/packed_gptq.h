@@ -1,8 +1,9 @@
 // Weights of GPTQ checkpoints in safetensors files. With K inputs, N outputs and b bits, W = X.weight is four tensors:
 //   X.qweight  I32 [K b / 32][N]      X.qzeros  I32 [groups][N b / 32]
 //   X.scales   F16 [groups][N]        X.g_idx   I32 [K], may be absent when groups follow one another
-// The version of the zeros is in the file's metadata, or in quantize_config.json beside it ("checkpoint_format": gptq
-// or gptq_v2; a config without is gptq), or told by the zeros themselves when they are all the middle code.
+// The version of the zeros is in the file's metadata, in quantize_config.json beside it or in config.json's
+// quantization_config ("checkpoint_format": gptq or gptq_v2; a config without is gptq), or told by the zeros themselves
+// when they are all the middle code.
 #pragma once
 
 #include "packed.h"

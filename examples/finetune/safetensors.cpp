@@ -27,16 +27,60 @@ uint64_t dtype_bytes(const std::string &name) {
 
 } // namespace
 
-SafeTensors::SafeTensors(const std::string &path) : file_(path) { parse(); }
+SafeTensors::SafeTensors(const std::string &path) : path_(path) {
+    const bool directory = is_directory(path);
+    const std::string whole = directory ? folder() + "model.safetensors" : path, index = whole + ".index.json";
+    if (directory && exists(index)) {
+        open_shards(index);
+    } else {
+        if (directory && !exists(whole))
+            reject("expected model.safetensors or model.safetensors.index.json in this directory; other kinds of weight "
+                   "files are not read, save the model as safetensors");
+        open(whole);
+    }
+}
 
-void SafeTensors::parse() {
-    Cursor in(file_.data(), file_.size(), path());
+std::string SafeTensors::folder() const {
+    if (is_directory(path_)) return path_.back() == '/' ? path_ : path_ + '/';
+    const size_t slash = path_.rfind('/');
+    return slash == std::string::npos ? "" : path_.substr(0, slash + 1);
+}
+
+void SafeTensors::open_shards(const std::string &index_path) {
+    const MappedFile file(index_path);
+    const Json json = parse_json(file.text(), index_path, 4);
+    if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
+        fail(index_path, ": expected {\"weight_map\": {tensor: file}}");
+    std::unordered_map<std::string, size_t> opened; // file -> one more than its last tensor
+    for (const auto &[name, shard] : json["weight_map"].items()) {
+        const std::string where = index_path + ": tensor " + shown(name);
+        if (!shard.is_string()) fail(where, ": its file is not a string");
+        const std::string shard_name = shard.get<std::string>();
+        if (shard_name.empty() || shard_name.find('/') != std::string::npos || shard_name == "..")
+            fail(where, ": ", shown(shard_name), " is not the name of a file in the same directory");
+        if (opened.count(shard_name) == 0) {
+            open(folder() + shard_name);
+            opened.emplace(shard_name, files_.size());
+        }
+        const SafeTensor *found = find(name);
+        const MappedFile &its = files_[opened[shard_name] - 1];
+        if (found == nullptr || found->data < its.data() || found->data > its.data() + its.size())
+            fail(where, " is not in ", shown(shard_name), "; fetch the model again");
+    }
+}
+
+void SafeTensors::open(const std::string &path) {
+    files_.emplace_back(path);
+    const MappedFile &file = files_.back();
+    const auto reject = [&](const auto &...parts) { fail(path, ": ", parts...); };
+    const size_t first = tensors_.size();
+    Cursor in(file.data(), file.size(), path);
     const uint64_t header_bytes = in.read<uint64_t>("header length");
     if (header_bytes > most_header_bytes || header_bytes > in.remaining())
         in.reject("header length ", header_bytes, ": more than the ", in.remaining(), " bytes that remain or than ",
                   most_header_bytes, "; not a safetensors file, or truncated");
-    const std::string_view text(reinterpret_cast<const char *>(file_.data()) + 8, header_bytes);
-    const Json header = parse_json(text, path() + ": header", 4);
+    const std::string_view text(reinterpret_cast<const char *>(file.data()) + 8, header_bytes);
+    const Json header = parse_json(text, path + ": header", 4);
     if (!header.is_object()) reject("expected the header to be a JSON object");
     in.skip(header_bytes, "header");
 
@@ -73,23 +117,23 @@ void SafeTensors::parse() {
                    " bytes of data; truncated?");
         if (end - begin != tensor.bytes)
             reject(who, ": data_offsets span ", end - begin, " bytes, its shape needs ", tensor.bytes);
-        tensor.data = file_.data() + in.offset() + begin;
-        index_.emplace(name, tensors_.size());
+        tensor.data = file.data() + in.offset() + begin;
+        if (!index_.emplace(name, tensors_.size()).second) reject(who, " is in another file of the model as well");
         tensors_.push_back(std::move(tensor));
     }
 
     std::vector<const SafeTensor *> order;
-    for (const SafeTensor &tensor : tensors_) order.push_back(&tensor);
+    for (size_t i = first; i < tensors_.size(); ++i) order.push_back(&tensors_[i]);
     std::sort(order.begin(), order.end(), [](const SafeTensor *a, const SafeTensor *b) {
         return a->data != b->data ? a->data < b->data : a->bytes < b->bytes;
     });
-    const uint8_t *next = file_.data() + in.offset();
+    const uint8_t *next = file.data() + in.offset();
     for (const SafeTensor *tensor : order) {
         if (tensor->data != next)
             reject("tensor ", shown(tensor->name), ": its data leaves a hole or overlaps another tensor");
         next += tensor->bytes;
     }
-    if (next != file_.data() + file_.size())
+    if (next != file.data() + file.size())
         reject("the file is longer than its tensors; expected no bytes after the last");
 }
 

@@ -1,5 +1,6 @@
 // safetensors files: u64 header length, a JSON object of names, then the tensors without hole or overlap. The reader
-// maps the file and checks everything at opening.
+// maps the file and checks everything at opening. A model in shards is a directory with model.safetensors.index.json,
+// {"weight_map": {tensor: file}}; it reads like one file.
 #pragma once
 
 #include "error.h"
@@ -23,10 +24,12 @@ struct SafeTensor {
 
 class SafeTensors {
 public:
+    // A file, or a directory with model.safetensors or with shards and their index.
     explicit SafeTensors(const std::string &path);
 
-    const std::string &path() const { return file_.path(); }
-    const std::vector<SafeTensor> &tensors() const { return tensors_; } // in order of name
+    const std::string &path() const { return path_; }
+    std::string folder() const; // of the file, with its slash; "" when it is the current one
+    const std::vector<SafeTensor> &tensors() const { return tensors_; } // of each file in order of name
     const std::string *metadata(const std::string &key) const;          // null when absent
     const SafeTensor *find(const std::string &name) const;
     const SafeTensor &get(const std::string &name) const; // throws when absent
@@ -38,9 +41,11 @@ public:
     std::vector<int32_t> integers(const SafeTensor &tensor) const;
 
 private:
-    void parse();
+    void open(const std::string &path);
+    void open_shards(const std::string &index_path);
 
-    MappedFile file_;
+    std::string path_;
+    std::vector<MappedFile> files_;
     std::vector<SafeTensor> tensors_;
     std::unordered_map<std::string, size_t> index_;
     std::unordered_map<std::string, std::string> metadata_;

@@ -17,8 +17,8 @@ namespace {
 const uint32_t generate_at_once = 32;
 
 struct Inputs {
-    Gguf file;
-    ModelShape shape;
+    BaseModel base;
+    const ModelShape &shape;
     std::unique_ptr<Tokenizer> tokenizer; // null when only token ids are used and the model has another kind
     int32_t end_token = -1;
     std::optional<Dataset> train, eval;
@@ -28,14 +28,10 @@ struct Inputs {
     explicit Inputs(const Options &options);
 };
 
-Inputs::Inputs(const Options &options) : file(options.model), shape(read_model_shape(file)), plan(options.train) {
+Inputs::Inputs(const Options &options) : base(options.model), shape(base.shape()), plan(options.train) {
     const bool needs_text = !options.data.empty() || !options.eval_data.empty();
-    if (needs_text || file.find_string("tokenizer.ggml.model").value_or("") == "llama")
-        tokenizer = std::make_unique<Tokenizer>(file);
-    if (tokenizer && static_cast<uint32_t>(tokenizer->size()) != shape.vocabulary)
-        file.reject("the tokenizer has ", tokenizer->size(), " tokens, the embedding ", shape.vocabulary, " rows");
-    if (const auto id = file.find_unsigned("tokenizer.ggml.eos_token_id"))
-        end_token = static_cast<int32_t>(std::min<uint64_t>(*id, INT32_MAX));
+    tokenizer = base.tokenizer(needs_text);
+    end_token = base.end_token();
     const uint64_t sequence = options.sequence == 0 ? shape.context : options.sequence;
     if (sequence > shape.context || sequence < 2)
         fail("--sequence ", sequence, ": expected 2 to ", shape.context, ", the model's context length");
@@ -90,6 +86,7 @@ public:
 private:
     // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
     Model quantized_model();
+    Model model_of(const FormatChoice &choice);
     void plan_memory();
     void print_plan() const;
     double perplexity();
@@ -124,21 +121,27 @@ private:
 
 Model Session::quantized_model() {
     FormatChoice choice = options_.format();
-    if (options_.quant.empty() && is_float(format_of(*in_.file.tensor("blk.0.attn_q.weight").type)))
+    if (options_.quant.empty() && in_.base.is_plain())
         choice.format = QLORA_FORMAT_NF4_DQ;
     if (options_.quant.empty()) choice.block = options_.quant_block;
-    if (!options_.calibrates(choice)) return Model(device_, in_.file, choice.format, choice.block);
-    const std::vector<Batch> windows = calibration_windows(options_.calibrate, options_.calibrate_tokens, in_.file);
+    Model model = model_of(choice);
+    if (choice.integers) model.compute_in_integers(device_, usual_threshold);
+    return model;
+}
+
+Model Session::model_of(const FormatChoice &choice) {
+    if (!options_.calibrates(choice)) return Model(device_, in_.base, choice.format, choice.block, nullptr, choice.scaled);
+    const std::vector<Batch> windows = calibration_windows(options_.calibrate, options_.calibrate_tokens, in_.base);
     CalibrationDevice calibrating(device_, options_.threads);
     printf("calibration with %zu windows of %llu tokens of %s on %s\n", windows.size(),
            static_cast<unsigned long long>(windows[0].tokens()), options_.calibrate.c_str(),
            (*calibrating).name().c_str());
     const HostWeights ready =
-        calibrate(*calibrating, in_.file, windows, {choice.format, choice.block}, [](const CalibrationReport &report) {
+        calibrate(*calibrating, in_.base, windows, {choice.format, choice.block}, [](const CalibrationReport &report) {
             printf("  %s\n", calibration_line(report).c_str());
             fflush(stdout);
         });
-    return Model(device_, in_.file, 0, 0, &ready);
+    return Model(device_, in_.base, 0, 0, &ready);
 }
 
 void Session::plan_memory() {
@@ -171,7 +174,7 @@ void Session::plan_memory() {
 void Session::print_plan() const {
     const ModelShape &shape = in_.shape;
     uint64_t parameters = 0;
-    for (const GgufTensor &tensor : in_.file.tensors()) parameters += tensor.elements;
+    for (const BaseTensor &tensor : in_.base.tensors()) parameters += tensor.elements;
     printf("plan\n");
     printf("  model        %s: %s, %u layers of %u, %s parameters, vocabulary %u\n", options_.model.c_str(),
            shape.architecture.c_str(), shape.layers, shape.embedding, readable_count(parameters).c_str(),

@@ -1,9 +1,29 @@
 #include "stored_weight.h"
 
+#include "decode.h"
 #include "format_choice.h"
 #include "packed_gptq.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
 namespace finetune {
+namespace {
+
+template <class Held> qlora_weight shape_of(const Held &held) {
+    auto shape = qlora::make<qlora_weight>();
+    shape.format = held.format;
+    shape.block = held.block;
+    shape.nested_block = held.nested_block;
+    shape.flags = held.flags;
+    shape.rows = held.rows;
+    shape.cols = held.cols;
+    shape.outliers = held.outliers;
+    return shape;
+}
+
+} // namespace
 
 StoredWeight view_weight(const GgufTensor &tensor) {
     StoredWeight stored;
@@ -15,20 +35,81 @@ StoredWeight view_weight(const GgufTensor &tensor) {
     return stored;
 }
 
+std::string tensor_scale_name(const std::string &weight_name) {
+    const std::string ending = ".weight";
+    const bool has = weight_name.size() > ending.size() &&
+                     weight_name.compare(weight_name.size() - ending.size(), ending.size(), ending) == 0;
+    return weight_name.substr(0, weight_name.size() - (has ? ending.size() : 0)) + ".scale";
+}
+
+const GgufTensor *find_tensor_scale(const Gguf &file, const GgufTensor &tensor) {
+    const std::string name(tensor.name);
+    const GgufTensor *found = file.find_tensor(tensor_scale_name(name));
+    return found != nullptr ? found : file.find_tensor(name + ".scale");
+}
+
+StoredWeight view_weight(const Gguf &file, const GgufTensor &tensor) {
+    StoredWeight stored = view_weight(tensor);
+    const GgufTensor *scale = find_tensor_scale(file, tensor);
+    if (scale == nullptr || stored.format == 0 || stored.rows == 1) return stored;
+    if (scale->type->id != type_f32 || scale->elements != 1)
+        file.reject("tensor ", shown(scale->name), " is no scale of one F32 value, which ", shown(tensor.name), " needs");
+    memcpy(&stored.tensor_scale, scale->data, sizeof(float));
+    if (stored.format != QLORA_FORMAT_NVFP4 && stored.tensor_scale != 1.0f)
+        file.reject("tensor ", shown(scale->name), ": a scale per tensor is supported for NVFP4 only, but ",
+                    shown(tensor.name), " is ", tensor.type->name);
+    if (stored.format != QLORA_FORMAT_NVFP4) stored.tensor_scale = 0;
+    else if (!(stored.tensor_scale >= 0x1p-100f && stored.tensor_scale <= 0x1p100f))
+        file.reject("tensor ", shown(scale->name), " is ", stored.tensor_scale, ", expected a scale above zero");
+    return stored;
+}
+
+float recipe_tensor_scale(const std::vector<float> &values) {
+    float absmax = 0;
+    for (float value : values) absmax = std::max(absmax, std::fabs(value));
+    const float scale = absmax / 2688; // 6 * 448
+    return scale >= 0x1p-100f ? scale : 0;
+}
+
+std::vector<float> decode_floats(const StoredWeight &weight) {
+    std::vector<float> values(weight.rows * weight.cols);
+    const uint8_t *data = weight.planes[QLORA_PLANE_CODE];
+    if (weight.format == QLORA_FORMAT_F32) {
+        memcpy(values.data(), data, values.size() * sizeof(float));
+        return values;
+    }
+    for (float &value : values) {
+        uint16_t bits;
+        memcpy(&bits, data, sizeof(bits));
+        data += sizeof(bits);
+        value = weight.format == QLORA_FORMAT_F16 ? half_to_float(bits) : bfloat_to_float(bits);
+    }
+    return values;
+}
+
 HostWeight download_weight(const qlora::Weight &weight) {
     const qlora_weight &about = *weight.get();
     HostWeight host;
     host.format = about.format;
     host.block = about.block;
     host.flags = about.flags;
+    host.nested_block = about.nested_block;
     host.rows = about.rows;
     host.cols = about.cols;
+    host.outliers = about.outliers;
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane) host.planes[plane] = weight.read_plane(plane);
     return host;
 }
 
+void shrink_outliers(HostWeight &weight, uint64_t outliers) {
+    weight.outliers = outliers;
+    weight.planes[QLORA_PLANE_COLUMN].resize(outliers * 4);
+    weight.planes[QLORA_PLANE_OUTLIER].resize(outliers * 2);
+    if (outliers == 0) weight.planes[QLORA_PLANE_OFFSET].clear();
+}
+
 qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &host) {
-    qlora::Weight weight(context, host.format, host.rows, host.cols, host.block, host.flags);
+    qlora::Weight weight(context, shape_of(host));
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
         if (!host.planes[plane].empty()) weight.write_plane(plane, host.planes[plane].data());
     return weight;
@@ -36,7 +117,8 @@ qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &hos
 
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored) {
     if (stored.gptq.qweight != nullptr) return import_gptq(context, stored);
-    qlora::Weight weight(context, stored.format, stored.rows, stored.cols, stored.block);
+    qlora::Weight weight(context, shape_of(stored));
+    weight.set_tensor_scale(stored.tensor_scale);
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
         if (stored.planes[plane] != nullptr) weight.write_plane(plane, stored.planes[plane]);
     return weight;

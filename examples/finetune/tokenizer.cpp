@@ -76,10 +76,19 @@ Tokenizer::Tokenizer(const Gguf &model) {
     unknown_ = token_id(model, "tokenizer.ggml.unknown_token_id", pieces_.size(), -1);
     adds_begin_ = model.find_bool("tokenizer.ggml.add_bos_token").value_or(true) && begin_ >= 0;
     adds_prefix_ = model.find_bool("tokenizer.ggml.add_space_prefix").value_or(true);
-    index_pieces(model, *types);
+    index_pieces(model.path(), *types);
 }
 
-void Tokenizer::index_pieces(const Gguf &model, const std::vector<int64_t> &types) {
+Tokenizer::Tokenizer(Vocabulary vocabulary)
+    : own_pieces_(std::move(vocabulary.pieces)), scores_(std::move(vocabulary.scores)), begin_(vocabulary.begin),
+      end_(vocabulary.end), unknown_(vocabulary.unknown), adds_begin_(vocabulary.adds_begin && vocabulary.begin >= 0),
+      adds_prefix_(vocabulary.adds_prefix) {
+    pieces_.assign(own_pieces_.begin(), own_pieces_.end());
+    index_pieces(vocabulary.source, vocabulary.types);
+}
+
+void Tokenizer::index_pieces(const std::string &source, const std::vector<int64_t> &types) {
+    const auto reject = [&source](const auto &...parts) { fail(source, ": ", parts...); };
     std::fill(std::begin(bytes_), std::end(bytes_), -1);
     types_.resize(pieces_.size());
     ids_.reserve(pieces_.size());
@@ -87,14 +96,14 @@ void Tokenizer::index_pieces(const Gguf &model, const std::vector<int64_t> &type
         const std::string_view piece = pieces_[i];
         const int32_t id = static_cast<int32_t>(i);
         if (types[i] < piece_normal || types[i] > piece_byte)
-            model.reject("token ", i, " ", shown(piece), ": type ", types[i], " is unknown, expected 1 to 6");
-        if (!(scores_[i] == scores_[i])) model.reject("token ", i, " ", shown(piece), ": its score is not a number");
+            reject("token ", i, " ", shown(piece), ": type ", types[i], " is unknown, expected 1 to 6");
+        if (!(scores_[i] == scores_[i])) reject("token ", i, " ", shown(piece), ": its score is not a number");
         types_[i] = static_cast<uint8_t>(types[i]);
         if (types_[i] == piece_byte) {
             const bool form = piece.size() == 6 && piece.substr(0, 3) == "<0x" && piece[5] == '>';
             const int high = form ? hex_digit(piece[3]) : -1, low = form ? hex_digit(piece[4]) : -1;
             if (high < 0 || low < 0)
-                model.reject("token ", i, " ", shown(piece), ": a byte token must read <0x00> to <0xFF>");
+                reject("token ", i, " ", shown(piece), ": a byte token must read <0x00> to <0xFF>");
             bytes_[high * 16 + low] = id;
         } else if (types_[i] == piece_user_defined && !piece.empty()) {
             user_defined_.push_back(piece);

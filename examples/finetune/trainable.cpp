@@ -37,6 +37,9 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
         *buffer = qlora::Buffer(device.context(), bytes);
         buffer->fill(0);
     }
+    std::vector<float> scaling(uint64_t(rank()) * rank(), 0.0f);
+    for (uint32_t i = 0; i < rank(); ++i) scaling[uint64_t(i) * (rank() + 1)] = scale();
+    scaling_ = qlora::Buffer(device.context(), scaling);
     for (size_t i = 0; i < places_.size(); ++i) {
         const Place &at = places_[i];
         const uint64_t size = at.rows * at.cols * 4;

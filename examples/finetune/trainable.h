@@ -14,6 +14,8 @@ public:
     Trainable(Device &device, const AdapterShape &shape, const Adapter &initial);
 
     uint32_t rank() const { return shape_.rank; }
+    // scale() times the unit matrix, f32[rank][rank], for products that have no factor of their own.
+    qlora_span scaling() const { return scaling_.span(); }
     float scale() const { return alpha_ / float(shape_.rank); }
     const AdapterShape &shape() const { return shape_; }
 
@@ -42,7 +44,7 @@ private:
     float alpha_;
     uint64_t count_ = 0;
     std::vector<Place> places_;
-    qlora::Buffer values_, gradients_;
+    qlora::Buffer values_, gradients_, scaling_;
     std::vector<qlora_parameter> parameters_;
 };
 

@@ -8,14 +8,15 @@ namespace quantize {
 namespace {
 
 const char *const description =
-    "Converts a model file, GGUF or safetensors, into another with its linear weights in a chosen storage format.\n"
-    "Embeddings, norms and the head stay as they are unless --type-for names them.\n";
+    "Converts a model, a GGUF or safetensors file or a Hugging Face directory, into a file with its linear weights in a\n"
+    "chosen storage format. Embeddings, norms and the head stay as they are unless --type-for names them.\n";
 
 const char *const examples =
     "\nExamples:\n"
     "  qlora-quantize --model base-f16.gguf --type q4_k --out base-q4_k.gguf\n"
     "  qlora-quantize --model base-f16.gguf --type q4_k --type-for 'output.weight=q6_k' --out base-q4_k.gguf\n"
     "  qlora-quantize --model model.safetensors --type nf4-dq --out model-nf4.safetensors\n"
+    "  qlora-quantize --model Llama-3.2-1B/ --type gptq4 --calibrate text.txt --out Llama-3.2-1B-gptq/model.safetensors\n"
     "  qlora-quantize --model model-nf4.safetensors --type f16 --out model.safetensors\n"
     "  qlora-quantize --model weights-nf4.safetensors --type f16 --keys base-f16.gguf --out base-nf4-f16.gguf\n"
     "  qlora-quantize --model base-f16.gguf --plan\n";
@@ -44,8 +45,8 @@ void check(Command &command, const std::string &type, const std::vector<std::str
     if (command.threads > 1024) fail("--threads ", command.threads, ": expected 0 to 1024");
     if (command.gptq_version > 2) fail("--gptq-version ", command.gptq_version, ": expected 0, 1 or 2");
     if (command.calibrate_tokens < 2) fail("--calibrate-tokens ", command.calibrate_tokens, ": expected 2 or more");
-    if (!command.calibrate.empty() && !is_gptq(command.format))
-        fail("--calibrate: only gptq2, gptq3, gptq4 and gptq8 are calibrated; give --type one of them");
+    if (!command.calibrate.empty() && !is_calibrated(command.format))
+        fail("--calibrate: only gptq2, gptq3, gptq4, gptq8, spqr3 and spqr4 are calibrated; give --type one of them");
     if (command.plan) return;
     if (!command.keys.empty() && !ends_with(command.out, ".gguf"))
         fail("--keys: only a GGUF file has keys; give --out FILE.gguf");
@@ -62,7 +63,7 @@ bool parse_command(int argc, const char *const *argv, FILE *out, Command *comman
     CLI::App app(description, "qlora-quantize");
     std::string type, power = "floor";
     std::vector<std::string> rules;
-    app.add_option("--model", command->model, "what to convert: a GGUF or safetensors file")->required();
+    app.add_option("--model", command->model, "what to convert: a GGUF or safetensors file, or a Hugging Face directory")->required();
     app.add_option("--out", command->out, "what to write: a name that ends in .gguf or .safetensors");
     app.add_option("--keys", command->keys,
                    "GGUF file whose keys (architecture, tokenizer, ...) a GGUF made from safetensors receives");
@@ -82,7 +83,7 @@ bool parse_command(int argc, const char *const *argv, FILE *out, Command *comman
         "importance of columns: safetensors with an f32 vector by each tensor's name, or llama.cpp's GGUF imatrix");
     app.add_option(
         "--calibrate", command->calibrate,
-        "fit gptq2 to gptq8 weights of a GGUF llama model to this text: a text file, JSON lines, or token ids "
+        "fit gptq2 to gptq8, spqr3 or spqr4 weights of a llama model to this text: a text file, JSON lines, or token ids "
         "FILE.safetensors:NAME or FILE.json:KEY");
     app.add_option("--calibrate-tokens", command->calibrate_tokens, "most tokens of that text")->capture_default_str();
     app.add_option("--gptq-version", command->gptq_version,
@@ -90,6 +91,8 @@ bool parse_command(int argc, const char *const *argv, FILE *out, Command *comman
         ->capture_default_str();
     app.add_flag("--stochastic", command->stochastic,
                  "FP8, MX and NVFP4 round up or down at random, the nearer more likely");
+    app.add_flag("--tensor-scale", command->tensor_scale,
+                 "NVFP4 with a scale per tensor, as NVIDIA's recipe has it; without, blocks are ggml's");
     app.add_option("--seed", command->seed, "seed of --stochastic")->capture_default_str();
     app.add_option("--power", power, "how MXFP8 and MXFP6 choose a block's power of two: floor, ceil, even or rceil")
         ->capture_default_str();

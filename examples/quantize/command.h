@@ -21,7 +21,7 @@ struct Command {
     int32_t format = 0; // of linear weights; 0: as they are
     std::vector<Rule> rules;
     uint32_t block = 0, threads = 0;
-    bool plan = false, stochastic = false;
+    bool plan = false, stochastic = false, tensor_scale = false;
     uint64_t seed = 0, calibrate_tokens = 65536;
     uint32_t gptq_version = 0; // of the checkpoint to write; 0: that of the source, else 1
     int32_t power = 0;         // QLORA_POWER_*

@@ -20,6 +20,7 @@ qlora::Weight Converter::convert(const Choice &choice, Quality *quality) {
         const std::vector<float> before = decode(given);
         given = qlora::Weight();
         qlora::Weight weight(device_.context(), choice.format, stored.rows, stored.cols, choice.block);
+        if (choice.scaled) weight.set_tensor_scale(recipe_tensor_scale(before));
         const auto ready = ready_ == nullptr ? HostWeights::const_iterator() : ready_->find(choice.tensor->name);
         if (ready_ != nullptr && ready != ready_->end() && ready->second.format == choice.format)
             weight = upload_weight(device_.context(), ready->second);
@@ -59,9 +60,12 @@ void Converter::quantize(const Choice &choice, const std::vector<float> &values,
     if (command_.stochastic && random) args.flags = QLORA_FLAG_STOCHASTIC;
     args.seed = command_.seed;
     args.power = command_.power;
-    device_.measure([&] { device_.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
-    device_.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
-    device_.context().synchronize();
+    try {
+        device_.quantize(args);
+    } catch (const Error &error) { // of values; what the library itself refuses is named by convert()
+        fail(source_.path(), ": tensor ", shown(choice.tensor->name), " cannot become ", format_name(choice.format),
+             ": ", error.what());
+    }
 }
 
 Quality Converter::compare(const Choice &choice, const std::vector<float> &before,

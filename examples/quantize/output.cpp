@@ -91,6 +91,11 @@ void Output::lay_out_gguf(const Gguf *keys) {
         const uint32_t id = format == 0 ? other_ggml_type(tensor) : ggml_type(format)->id;
         gguf_.add_tensor(tensor.name, id, ne, nullptr);
         slots_.push_back({i, data_of(choices_[i]), {PackedPart::plane, QLORA_PLANE_CODE, tensor.name, "", {}, 0}});
+        const bool kept = choices_[i].same() && tensor.weight.tensor_scale != 0;
+        if (!kept && !choices_[i].scaled) continue;
+        const std::string scale = tensor_scale_name(tensor.name);
+        gguf_.add_tensor(scale, type_f32, {1}, nullptr);
+        slots_.push_back({i, kept ? &tensor.weight.tensor_scale : nullptr, {PackedPart::tensor_scale, 0, scale, "", {}, 0}});
     }
 }
 
@@ -141,7 +146,7 @@ void Output::lay_out_safetensors() {
         } else {
             std::vector<Slot> slots;
             for (PackedPart &part : packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows,
-                                                 tensor.weight.cols, gptq_version_))
+                                                 tensor.weight.cols, gptq_version_, choice.outliers))
                 slots.push_back({i, nullptr, std::move(part)});
             groups.push_back({quantized_place, std::move(slots)});
         }

@@ -28,18 +28,19 @@ std::string columns_note(uint64_t cols, int32_t wanted, int32_t fitting) {
 
 bool Choice::same() const {
     const StoredWeight &weight = tensor->weight;
-    return format == 0 || (format == weight.format && block_of(format, block) == block_of(weight.format, weight.block));
+    return format == 0 || (!scaled && format == weight.format && block_of(format, block) == block_of(weight.format, weight.block));
 }
 
 uint64_t Choice::bytes() const {
-    return format == 0 ? tensor->bytes() : weight_bytes(format, block, tensor->weight.rows, tensor->weight.cols);
+    return format == 0 ? tensor->bytes() : weight_bytes(format, block, tensor->weight.rows, tensor->weight.cols, outliers);
 }
 
 std::vector<Choice> choose(const Source &source, Container container, int32_t format, const Command &command) {
     std::vector<Choice> choices;
     for (const SourceTensor &tensor : source.tensors()) {
         const StoredWeight &weight = tensor.weight;
-        Choice choice = {&tensor, tensor.is_linear(), weight.format, weight.block, false, ""};
+        if (tensor.is_scale) continue; // goes with its weight
+        Choice choice = {&tensor, tensor.is_linear(), weight.format, weight.block, false, false, "", weight.outliers};
         int32_t wanted = choice.linear ? format : 0;
         for (const Rule &rule : command.rules)
             if (fnmatch(rule.pattern.c_str(), tensor.name.c_str(), 0) == 0) wanted = rule.format;
@@ -49,6 +50,7 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
             choice.note = "a vector stays as it is";
         } else if (wanted != 0) {
             choice.asked = true;
+            choice.outliers = wanted == weight.format ? weight.outliers : 0;
             choice.format = fitting_format(wanted, weight.cols);
             choice.block = choice.format == wanted ? chosen_block(wanted, command.block) : 0;
             if (container == Container::safetensors && is_gptq(wanted) &&
@@ -62,6 +64,13 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
         if (container == Container::gguf && choice.format != 0 && ggml_type(choice.format) == nullptr)
             fail(source.path(), ": tensor ", shown(tensor.name), ": GGUF has no type for ", format_name(choice.format),
                  "; write a .safetensors file, or choose another --type");
+        const bool kept = weight.tensor_scale != 0 && choice.format == weight.format;
+        if (choice.format == QLORA_FORMAT_NVFP4 && (kept || (choice.asked && command.tensor_scale))) {
+            choice.scaled = !kept;
+            if (container != Container::gguf)
+                fail(source.path(), ": tensor ", shown(tensor.name),
+                     ": a scale per tensor goes to GGUF files only; give --out FILE.gguf");
+        }
         if (choice.format != 0) choice.bytes(); // says here what does not go together
         choices.push_back(std::move(choice));
     }

@@ -14,7 +14,9 @@ struct Choice {
     int32_t format;   // 0: copied as it is, for what the library does not decode
     uint32_t block;   // 0: the format's default
     bool asked;       // false: nobody named a format for it
+    bool scaled = false; // NVFP4 with a scale per tensor
     std::string note; // why it is not the format that was asked for; "" when it is
+    uint64_t outliers = 0; // of SpQR, once they are known
 
     // True when neither format nor block changes: nothing is rounded.
     bool same() const;

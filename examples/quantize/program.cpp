@@ -53,18 +53,22 @@ void print_row(Progress &progress, const Choice &choice, const Quality &quality)
 // Linear weights fitted to the text of --calibrate; none without it.
 HostWeights calibrated(const Source &source, const Command &command, Device &device, FILE *out) {
     if (command.calibrate.empty()) return {};
-    if (source.gguf() == nullptr)
-        fail("--calibrate: calibration runs the model, which needs a GGUF file; ", source.path(), " is none");
-    const std::vector<Batch> windows = calibration_windows(command.calibrate, command.calibrate_tokens, *source.gguf());
+    if (source.gguf() == nullptr && !is_directory(source.path()))
+        fail("--calibrate: calibration runs the model, which needs a GGUF file or a Hugging Face directory; ",
+             source.path(), " is none");
+    const BaseModel base(source.path());
+    const std::vector<Batch> windows = calibration_windows(command.calibrate, command.calibrate_tokens, base);
     CalibrationDevice calibrating(device, command.threads);
     fprintf(out, "calibration with %zu windows of %llu tokens of %s on %s\n", windows.size(),
             static_cast<unsigned long long>(windows[0].tokens()), command.calibrate.c_str(),
             (*calibrating).name().c_str());
-    return calibrate(*calibrating, *source.gguf(), windows, {command.format, command.block},
-                     [out](const CalibrationReport &report) {
-                         fprintf(out, "  %s\n", calibration_line(report).c_str());
-                         fflush(out);
-                     });
+    HostWeights by_name, ready = calibrate(*calibrating, base, windows, {command.format, command.block},
+                                           [out](const CalibrationReport &report) {
+                                               fprintf(out, "  %s\n", calibration_line(report).c_str());
+                                               fflush(out);
+                                           });
+    for (auto &[name, weight] : ready) by_name.emplace(base.tensor(name).own_name, std::move(weight));
+    return by_name;
 }
 
 void convert_file(const Source &source, const Command &command, FILE *out) {
@@ -73,11 +77,17 @@ void convert_file(const Source &source, const Command &command, FILE *out) {
     const Container container = to_gguf ? Container::gguf : Container::safetensors;
     const std::unique_ptr<Gguf> other = command.keys.empty() ? nullptr : std::make_unique<Gguf>(command.keys);
     const Gguf *keys = other ? other.get() : source.gguf();
-    const Output output(choose(source, container, command.format, command), container, keys, command.gptq_version);
+    std::vector<Choice> choices = choose(source, container, command.format, command);
+    Output(choices, container, keys, command.gptq_version); // says what does not go together before the work begins
     Converter converter(source, command, importance);
     check_writable(command.out);
     const HostWeights ready = calibrated(source, command, converter.own_device(), out);
     if (!ready.empty()) converter.take(&ready);
+    for (Choice &choice : choices) {
+        const auto found = ready.find(choice.tensor->name);
+        if (found != ready.end() && found->second.format == choice.format) choice.outliers = found->second.outliers;
+    }
+    const Output output(std::move(choices), container, keys, command.gptq_version);
 
     uint64_t values = 0;
     for (const Choice &choice : output.choices()) values += choice.same() ? 0 : choice.tensor->elements;

@@ -9,6 +9,7 @@ namespace quantize {
 namespace {
 
 bool begins_with_magic(const std::string &path) {
+    if (is_directory(path)) return false;
     const MappedFile file(path);
     return file.size() >= 4 && memcmp(file.data(), "GGUF", 4) == 0;
 }
@@ -45,11 +46,12 @@ Source::Source(const std::string &path) : path_(path) {
             one.name = std::string(tensor.name);
             for (uint32_t d = tensor.dims; d > 0; --d) one.shape.push_back(tensor.ne[d - 1]);
             one.type = lower(tensor.type->name);
-            one.weight = view_weight(tensor);
+            one.weight = view_weight(*gguf_, tensor);
             one.elements = tensor.elements;
             one.gguf = &tensor;
             tensors_.push_back(std::move(one));
         }
+        mark_scales();
         return;
     }
     safetensors_ = std::make_unique<SafeTensors>(path);
@@ -62,6 +64,14 @@ Source::Source(const std::string &path) : path_(path) {
         for (uint64_t size : one.shape) one.elements *= size;
         one.parts = std::move(tensor.parts);
         tensors_.push_back(std::move(one));
+    }
+}
+
+void Source::mark_scales() {
+    for (SourceTensor &tensor : tensors_) {
+        if (tensor.weight.tensor_scale == 0) continue;
+        const GgufTensor *scale = find_tensor_scale(*gguf_, *tensor.gguf);
+        for (SourceTensor &other : tensors_) other.is_scale = other.is_scale || other.gguf == scale;
     }
 }
 

@@ -1,4 +1,4 @@
-// The tensors of a model file, GGUF or safetensors, in one form.
+// The tensors of a model, a GGUF or safetensors file or a Hugging Face directory, in one form.
 #pragma once
 
 #include "packed.h"
@@ -16,6 +16,7 @@ struct SourceTensor {
     StoredWeight weight;         // format 0: nothing that the library decodes; such a tensor is copied as it is
     uint64_t elements = 1;
     const GgufTensor *gguf = nullptr;
+    bool is_scale = false; // of the tensor of its name, which has it in `weight` as well
     std::vector<const SafeTensor *> parts; // in a safetensors file
 
     uint64_t bytes() const;
@@ -34,6 +35,8 @@ public:
     uint64_t bytes() const;                          // of all tensors
 
 private:
+    void mark_scales();
+
     std::string path_;
     std::unique_ptr<Gguf> gguf_;
     std::unique_ptr<SafeTensors> safetensors_;

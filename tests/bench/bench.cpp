@@ -29,6 +29,16 @@ Time percentiles(std::vector<double> &seconds) {
 
 Bench::Bench(const Settings &settings) : settings_(settings), context_(open(settings.target)), ref_(open(reference())), cache_bytes_(last_cache_bytes(settings.target.backend)) {}
 
+bool Bench::wanted(const std::string &workload, const std::string &shape, const std::string &type) const {
+    const std::string name = workload + " " + shape + " " + type, &only = settings_.only;
+    for (size_t begin = 0; begin <= only.size();) {
+        const size_t end = std::min(only.find(',', begin), only.size());
+        if (name.find(only.substr(begin, end - begin)) != std::string::npos) return true;
+        begin = end + 1;
+    }
+    return false;
+}
+
 size_t Bench::rotation(uint64_t footprint_bytes) const {
     if (quick()) return 2;
     const uint64_t copies = footprint_bytes ? 4 * cache_bytes_ / footprint_bytes + 1 : 1;
@@ -43,7 +53,7 @@ Time Bench::time(const std::function<void(uint64_t)> &call) const {
     call(index++);
     context_.synchronize();
     const double once = now() - start;
-    const double budget = quick() ? 0.05 : 1.5;
+    const double budget = quick() ? 0.05 : on_gpu() ? 0.3 : 1.5;
     const uint64_t batch = on_gpu() ? uint64_t(std::min(2000.0, std::max(1.0, (quick() ? 2e-3 : 10e-3) / once))) : 1;
     const uint64_t samples = uint64_t(std::min(quick() ? 5.0 : 200.0, std::max(quick() ? 3.0 : 7.0, budget / (once * double(batch)))));
     std::vector<double> seconds;
@@ -56,18 +66,24 @@ Time Bench::time(const std::function<void(uint64_t)> &call) const {
     return percentiles(seconds);
 }
 
-qlora::Buffer Bench::random(int32_t type, uint64_t count, uint64_t seed, double deviation) const {
-    // A million different values, repeated on the device.
-    const uint64_t chunk = std::min<uint64_t>(count, 1000003);
-    const std::vector<uint8_t> values = pack(type, random_values(chunk, seed, deviation));
-    qlora::Buffer buffer(context_, (count * element_bytes(type) + 3) / 4 * 4);
-    for (uint64_t offset = 0, bytes = count * element_bytes(type); offset < bytes; offset += values.size()) {
-        const uint64_t part = std::min<uint64_t>(values.size(), bytes - offset);
-        // Vulkan copies whole words.
-        buffer.write(values.data(), part, offset / 4 * 4);
-        if (part < values.size()) break;
+qlora::Buffer Bench::repeated(int32_t type, const std::vector<float> &values, uint64_t count) const {
+    const uint64_t bytes = count * element_bytes(type);
+    qlora::Buffer buffer(context_, (bytes + 3) / 4 * 4); // Vulkan copies whole words
+    const std::vector<uint8_t> packed = pack(type, values);
+    uint64_t filled = std::min<uint64_t>(packed.size(), bytes);
+    buffer.write(packed.data(), filled);
+    auto copy = qlora::make<qlora_buffer_args>();
+    for (; filled < bytes; filled += copy.bytes) { // doubled on the device
+        copy.src = copy.dst = buffer.span();
+        copy.dst.offset += filled;
+        copy.bytes = std::min(filled, (bytes - filled + 3) / 4 * 4);
+        context_.buffer_copy(copy);
     }
     return buffer;
+}
+
+qlora::Buffer Bench::random(int32_t type, uint64_t count, uint64_t seed, double deviation) const {
+    return repeated(type, random_values(std::min<uint64_t>(count, 1000004), seed, deviation), count); // a million different values
 }
 
 void Bench::ceilings() {

@@ -20,7 +20,7 @@ struct Time {
 
 struct Settings {
     Target target;
-    std::string only;  // a part of "workload shape dtype"
+    std::string only;  // parts of "workload shape dtype", any of which will do, separated by commas
     bool quick = false; // small shapes and few repetitions: is everything there?
 };
 
@@ -32,9 +32,7 @@ public:
     bool on_gpu() const { return settings_.target.backend == QLORA_BACKEND_CUDA || settings_.target.backend == QLORA_BACKEND_VULKAN; }
     bool quick() const { return settings_.quick; }
     int32_t backend() const { return settings_.target.backend; }
-    bool wanted(const std::string &workload, const std::string &shape, const std::string &type) const {
-        return (workload + " " + shape + " " + type).find(settings_.only) != std::string::npos;
-    }
+    bool wanted(const std::string &workload, const std::string &shape, const std::string &type) const;
     // Copies of a footprint that together pass four times the last cache.
     size_t rotation(uint64_t footprint_bytes) const;
 
@@ -58,7 +56,8 @@ public:
     uint64_t printed() const { return printed_; }
     uint64_t void_rows() const { return void_rows_; } // whose parity is off
 
-    // Device memory with random values of a type, and a scratch for an operation.
+    // Device memory with these values, again and again (their bytes are whole words), or with random ones, and a scratch for an operation.
+    qlora::Buffer repeated(int32_t type, const std::vector<float> &values, uint64_t count) const;
     qlora::Buffer random(int32_t type, uint64_t count, uint64_t seed, double deviation = 1) const;
     template <class Args> qlora::Buffer scratch(uint32_t operation, const Args &args) const {
         return qlora::Buffer(context_, context_.operation_scratch(operation, args));
@@ -92,6 +91,8 @@ void openblas_sgemm(bool transposed, uint64_t m, uint64_t n, uint64_t k, const f
 bool cublas_here();
 std::string cublas_version();
 void cublas_bf16(bool transposed, uint64_t m, uint64_t n, uint64_t k, uint64_t a, uint64_t b, uint64_t c);
+// The same of signed bytes with int32 sums; b is b[n][k].
+void cublas_int8(uint64_t m, uint64_t n, uint64_t k, uint64_t a, uint64_t b, uint64_t c);
 void cublas_synchronize();
 
 } // namespace bench

@@ -129,6 +129,34 @@ def main():
                 error = float((found.double() - expected).norm() / expected.norm())
                 row(workload, shape, "nf4-dq/bf16", tokens, ours, peer, size, 2 * tokens * rows * cols, error)
                 del weights, plain
+
+    # LLM.int8() with six outlier columns, as qlora_bench makes them; the peer of the peer is the product of the bytes alone.
+    for rows, cols in ([(256, 512)] if options.quick else [(4096, 4096), (11008, 4096)]):
+        for tokens in (33,) if options.quick else (1, 64, 512, 2048, 8192):
+            shape = f"{rows}x{cols}"
+            if not wanted("int8_matmul", shape, "int8/f16"):
+                continue
+            size, copies = rows * cols + 2 * tokens * (rows + cols), rotation(rows * cols)
+            weight = random(rows, cols, deviation=0.02).half()
+            layers = []
+            for _ in range(copies):
+                layer = bitsandbytes.nn.Linear8bitLt(cols, rows, bias=False, has_fp16_weights=False, threshold=6.0)
+                layer.weight = bitsandbytes.nn.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False)
+                layers.append(layer.cuda().eval())
+            x = random(tokens, cols).clamp(-5.9, 5.9).half()
+            x[:, 5::683] += 6.5 * x[:, 5::683].sign()
+            with torch.no_grad():
+                found = layers[0](x)
+                ours = timed(lambda i: layers[i](x), copies)
+                peer = None
+                if tokens > 16:
+                    a = torch.randint(-127, 127, (tokens, cols), device="cuda", dtype=torch.int8)
+                    b = [torch.randint(-127, 127, (rows, cols), device="cuda", dtype=torch.int8) for _ in range(copies)]
+                    peer = timed(lambda i: torch._int_mm(a, b[i].t()), copies)
+                expected = x.double() @ weight.double().t()
+            error = float((found.double() - expected).norm() / expected.norm())  # of the quantization itself
+            row("int8_matmul", shape, "int8/f16", tokens, ours, peer, size, 2 * tokens * rows * cols, error)
+            del layers
     return 0
 
 

@@ -69,6 +69,13 @@ void cublas_bf16(bool transposed, uint64_t m, uint64_t n, uint64_t k, uint64_t a
                                      pointer(c), 14, int(n), 68, -1);
     if (status != 0) throw std::runtime_error("cublasGemmEx answers " + std::to_string(status));
 }
+// CUDA_R_8I 3, CUDA_R_32I 10, CUBLAS_COMPUTE_32I 72.
+void cublas_int8(uint64_t m, uint64_t n, uint64_t k, uint64_t a, uint64_t b, uint64_t c) {
+    const int32_t one = 1, zero = 0;
+    auto pointer = [](uint64_t address) { return reinterpret_cast<void *>(uintptr_t(address)); };
+    const int status = cublas().gemm(cublas().handle, 1, 0, int(n), int(m), int(k), &one, pointer(b), 3, int(k), pointer(a), 3, int(k), &zero, pointer(c), 10, int(n), 72, -1);
+    if (status != 0) throw std::runtime_error("cublasGemmEx answers " + std::to_string(status) + " for int8");
+}
 void cublas_synchronize() {
     if (cublas().synchronize) cublas().synchronize();
 }

@@ -62,8 +62,15 @@ bool left_out(const Bench &bench, const qlora::FormatRow &row, int32_t type) {
 qlora::Weight first_rows(const Bench &bench, const qlora::Weight &weight, uint64_t count) {
     qlora::Weight part(bench.ref(), weight.get()->format, count, weight.get()->cols, weight.get()->block);
     for (int plane = 0; plane < QLORA_PLANE_COUNT; plane++) {
-        if (part.layout().plane_bytes[plane] == 0) continue;
-        part.write_plane(plane, weight.read_plane(plane).data());
+        const uint64_t bytes = part.layout().plane_bytes[plane];
+        if (bytes == 0) continue;
+        std::vector<uint8_t> beginning((bytes + 3) / 4 * 4);
+        auto read = qlora::make<qlora_buffer_args>();
+        read.src = weight.get()->planes[plane];
+        read.host = beginning.data();
+        read.bytes = std::min<uint64_t>(beginning.size(), read.src.size);
+        bench.context().buffer_read(read);
+        part.write_plane(plane, beginning.data());
     }
     return part;
 }

@@ -12,11 +12,13 @@ struct QuantizeOptions {
     uint64_t seed = 0;
     int32_t power = 0;
     std::vector<float> importance = {};
+    float tensor_scale = 0;
 };
 
 inline qlora::Weight quantize_with(const qlora::Context &context, int32_t format, uint64_t rows, uint64_t cols, const std::vector<float> &values,
                                    const QuantizeOptions &options = {}) {
     qlora::Weight weight(context, format, rows, cols, options.block);
+    weight.set_tensor_scale(options.tensor_scale);
     const qlora::Buffer src(context, values);
     qlora::Buffer importance;
     auto args = qlora::make<qlora_quantize_args>();

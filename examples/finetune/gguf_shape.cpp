@@ -1,4 +1,4 @@
-#include "model.h"
+#include "base_model.h"
 
 #include "format_choice.h"
 
@@ -43,20 +43,6 @@ struct Keys {
     }
 };
 
-// Vectors are floats; a matrix has any format that the library decodes.
-enum class Use { vector, matrix };
-
-void check_tensor(const Gguf &file, const std::string &name, uint64_t cols, uint64_t rows, Use use) {
-    const GgufTensor &tensor = file.tensor(name);
-    if (tensor.ne[0] != cols || tensor.ne[1] != rows || tensor.ne[2] != 1 || tensor.ne[3] != 1)
-        file.reject("tensor ", shown(name), " is [", tensor.ne[0], ", ", tensor.ne[1], ", ", tensor.ne[2], ", ",
-                    tensor.ne[3], "], expected [", cols, ", ", rows, "] from the model's keys");
-    const int32_t format = format_of(*tensor.type);
-    if (use == Use::vector ? !is_float(format) : format == 0)
-        file.reject("tensor ", shown(name), " is ", tensor.type->name, ", which is not supported there; expected ",
-                    use == Use::vector ? "f32, f16 or bf16" : "one of " + format_names());
-}
-
 void check_rope_scaling(const Gguf &file, const std::string &prefix, ModelShape &shape) {
     const std::string key = prefix + "rope.scaling.type";
     const std::string_view type = file.find_string(key).value_or("none");
@@ -68,34 +54,6 @@ void check_rope_scaling(const Gguf &file, const std::string &prefix, ModelShape 
 }
 
 } // namespace
-
-uint64_t ModelShape::inputs(Linear linear) const {
-    return linear == linear_output ? q_width() : linear == linear_down ? feed_forward : embedding;
-}
-
-uint64_t ModelShape::outputs(Linear linear) const {
-    switch (linear) {
-    case linear_q:
-        return q_width();
-    case linear_k:
-    case linear_v:
-        return kv_width();
-    case linear_gate:
-    case linear_up:
-        return feed_forward;
-    default:
-        return embedding;
-    }
-}
-
-AdapterShape ModelShape::adapter_shape(uint32_t rank) const {
-    AdapterShape shape = {architecture, layers, heads, kv_heads, rank, {}, {}};
-    for (int i = 0; i < linear_count; ++i) {
-        shape.inputs[i] = inputs(Linear(i));
-        shape.outputs[i] = outputs(Linear(i));
-    }
-    return shape;
-}
 
 ModelShape read_model_shape(const Gguf &file) {
     const auto architecture = file.find_string("general.architecture");
@@ -129,10 +87,12 @@ ModelShape read_model_shape(const Gguf &file) {
     if (shape.rope_dim % 2 != 0) file.reject("rope.dimension_count ", shape.rope_dim, " is odd");
     if (file.find_unsigned(keys.prefix + "expert_count").value_or(0) > 0)
         file.reject("mixtures of experts are not supported");
-    if (file.find_unsigned(keys.prefix + "attention.sliding_window").value_or(0) > 0)
-        file.reject("sliding-window attention is not supported");
+    // Up to its length a sliding window is no window.
+    if (const uint64_t window = file.find_unsigned(keys.prefix + "attention.sliding_window").value_or(0))
+        shape.context = static_cast<uint32_t>(std::min<uint64_t>(shape.context, window));
     shape.epsilon = keys.number("attention.layer_norm_rms_epsilon", 1e-5);
     shape.rope_base = keys.number("rope.freq_base", 10000);
+    shape.rope_layout = QLORA_ROPE_ADJACENT;
     check_rope_scaling(file, keys.prefix, shape);
 
     const GgufTensor &embedding = file.tensor("token_embd.weight");
@@ -141,23 +101,6 @@ ModelShape read_model_shape(const Gguf &file) {
     if (file.find_unsigned(keys.prefix + "vocab_size").value_or(shape.vocabulary) != shape.vocabulary)
         file.reject(keys.prefix, "vocab_size differs from the ", shape.vocabulary, " rows of 'token_embd.weight'");
     shape.tied = file.find_tensor("output.weight") == nullptr;
-
-    check_tensor(file, "token_embd.weight", shape.embedding, shape.vocabulary, Use::matrix);
-    check_tensor(file, "output_norm.weight", shape.embedding, 1, Use::vector);
-    if (!shape.tied) check_tensor(file, "output.weight", shape.embedding, shape.vocabulary, Use::matrix);
-    if (file.find_tensor("rope_freqs.weight") != nullptr)
-        check_tensor(file, "rope_freqs.weight", shape.rope_dim / 2, 1, Use::vector);
-    for (uint32_t layer = 0; layer < shape.layers; ++layer) {
-        const std::string block = "blk." + std::to_string(layer) + ".";
-        check_tensor(file, block + "attn_norm.weight", shape.embedding, 1, Use::vector);
-        check_tensor(file, block + "ffn_norm.weight", shape.embedding, 1, Use::vector);
-        for (int i = 0; i < linear_count; ++i) {
-            check_tensor(file, gguf_weight_name(layer, Linear(i)), shape.inputs(Linear(i)), shape.outputs(Linear(i)),
-                         Use::matrix);
-            const std::string bias = block + linear_gguf_names[i] + ".bias";
-            if (file.find_tensor(bias) != nullptr) check_tensor(file, bias, shape.outputs(Linear(i)), 1, Use::vector);
-        }
-    }
     return shape;
 }
 

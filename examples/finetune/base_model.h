@@ -1,0 +1,85 @@
+// A base model at rest, from whichever files hold it: a GGUF file, or a Hugging Face directory with config.json and
+// safetensors, whole or in shards, plain or quantized by bitsandbytes or GPTQ. Files are mapped; tensors are views of
+// them and go by their GGUF names in both.
+#pragma once
+
+#include "adapter.h"
+#include "gguf.h"
+#include "stored_weight.h"
+
+#include <memory>
+
+namespace finetune {
+
+class Tokenizer;
+
+struct ModelShape {
+    std::string architecture;
+    uint32_t layers, embedding, heads, kv_heads, head_dim, feed_forward, vocabulary, context, rope_dim;
+    float epsilon, rope_base, rope_scale;
+    bool tied;           // the head is the embedding
+    int32_t rope_layout; // QLORA_ROPE_*: HALF where rows of q and k are in Hugging Face's order
+
+    uint32_t q_width() const { return heads * head_dim; }
+    uint32_t kv_width() const { return kv_heads * head_dim; }
+    uint64_t inputs(Linear linear) const;
+    uint64_t outputs(Linear linear) const;
+    AdapterShape adapter_shape(uint32_t rank) const;
+};
+
+// The keys of a GGUF file; whether its tensors agree is for BaseModel to say.
+ModelShape read_model_shape(const Gguf &file);
+
+struct BaseTensor {
+    std::string name;            // "blk.0.attn_q.weight"
+    std::string own_name;        // in its file, for messages
+    std::string type;            // for people: "F16", "nf4-dq"
+    std::vector<uint64_t> shape; // outermost first
+    StoredWeight weight;         // format 0: nothing that the library decodes
+    uint64_t elements;
+};
+
+class BaseModel {
+public:
+    // Reads and checks every key and every tensor's shape and type, before any memory is taken.
+    explicit BaseModel(const std::string &path);
+    BaseModel(const Gguf &file); // NOLINT: a GGUF file is a base model; it outlives this view
+    ~BaseModel();
+
+    const std::string &path() const { return path_; }
+    const ModelShape &shape() const { return shape_; }
+    const std::vector<BaseTensor> &tensors() const { return tensors_; }
+    const BaseTensor *find_tensor(const std::string &name) const;
+    const BaseTensor &tensor(const std::string &name) const; // throws when absent
+    // Whether its linear layers are floats, which can still become anything.
+    bool is_plain() const;
+    // Divisors of the rotary frequencies, f32[rope_dim / 2]; empty: none.
+    const std::vector<float> &rope_factors() const { return rope_factors_; }
+
+    // Null when the files hold no tokenizer of a kind that Tokenizer knows; where one is needed, an Error that says what
+    // would help.
+    std::unique_ptr<Tokenizer> tokenizer(bool needed) const;
+    int32_t end_token() const { return end_token_; } // -1: none
+
+    template <class... Parts> [[noreturn]] void reject(const Parts &...parts) const { fail(path_, ": ", parts...); }
+
+private:
+    void open_gguf();
+    void open_directory();
+    std::unique_ptr<Tokenizer> directory_tokenizer(bool needed) const;
+    void add(BaseTensor tensor);
+    void check_tensor(const std::string &name, uint64_t rows, uint64_t cols) const; // rows 0: a vector
+    void check_tensors();
+
+    std::string path_;
+    std::unique_ptr<Gguf> own_gguf_;
+    const Gguf *gguf_ = nullptr;                // else a directory
+    std::unique_ptr<SafeTensors> safetensors_;
+    ModelShape shape_ = {};
+    std::vector<BaseTensor> tensors_;
+    std::unordered_map<std::string, size_t> index_;
+    std::vector<float> rope_factors_;
+    int32_t begin_token_ = -1, end_token_ = -1;
+};
+
+} // namespace finetune
