@@ -1,20 +1,20 @@
 // Optimizer passes over tensors with dynamic 8-bit state (2110.02861): a warp reads the codes of a block of 256, steps the
 // decoded states, finds the block's new absmax by shuffles and writes new codes.
-#include "backends/cuda/encode.cuh"
+#include "backends/cuda/optimizer_codes.cuh"
 #include "backends/cuda/optimizer_kernels.cuh"
 
 namespace qlora {
 namespace cuda {
 
 // Copies of each decoding table in shared memory, word by word side by side: lane i reads copy i mod copies. 32 copies make
-// look-ups free of bank conflicts; multiprocessors with less than 160 KB have room for 16 beside a second block.
-constexpr int table_copies(int architecture) { return architecture == 80 || architecture == 90 || architecture == 100 ? 32 : 16; }
+// look-ups free of bank conflicts; there are as many as leave room for a second block on the multiprocessor.
+constexpr int table_copies(int architecture) { return architecture == 90 || architecture == 100 ? 32 : architecture == 80 ? 16 : architecture == 75 ? 4 : 8; }
 #ifdef __CUDA_ARCH__
 constexpr int copies = table_copies(__CUDA_ARCH__ / 10);
 #else
-constexpr int copies = 16; // never read
+constexpr int copies = 4; // never read
 #endif
-constexpr int copies_shift = copies == 32 ? 5 : 4;
+constexpr int copies_shift = copies == 32 ? 5 : copies == 16 ? 4 : copies == 8 ? 3 : 2;
 
 // max over a warp of values that are not negative.
 static __device__ __forceinline__ float warp_max(float value) {
@@ -46,16 +46,20 @@ static __device__ __noinline__ float divided(float value, float absmax, float of
 
 template <> struct Keeper<true> {
     const float *decoders[2]; // signed and unsigned, at this lane's copy
-    EncodeDyn8<true> encode_signed;
-    EncodeDyn8<false> encode_unsigned;
+    const uint32_t *buckets[2]; // likewise; null where nothing is encoded
 
     static size_t shared_bytes(const State &state, int states) {
         const size_t tables = states > 1 ? 2 : 1;
-        return 4 * (tables * 256 * size_t(table_copies(state.compiled)) + EncodeDyn8<true>::shared_values + (tables > 1 ? EncodeDyn8<false>::shared_values : 0));
+        return 4 * tables * 256 * size_t(table_copies(state.compiled)) + sizeof(Buckets<true>) + (tables > 1 ? sizeof(Buckets<false>) : 0);
+    }
+    template <class T> static __device__ __forceinline__ const uint32_t *copy_of(const T &table, float *shared) {
+        for (int i = threadIdx.x; i < int(sizeof(T) / 16); i += step_threads) reinterpret_cast<uint4 *>(shared)[i] = reinterpret_cast<const uint4 *>(&table)[i];
+        return reinterpret_cast<const uint32_t *>(shared);
     }
     // Synchronises the block.
     __device__ __forceinline__ void prepare(float *shared, int states, bool encodes) {
         const int tables = states > 1 ? 2 : 1;
+#pragma unroll 8
         for (int i = threadIdx.x; i < tables * 256 * copies / 4; i += step_threads) {
             const int code = i * 4 / copies;
             const float value = __uint_as_float(code < 256 ? dyn8_table[code] : udyn8_table[code - 256]);
@@ -64,8 +68,8 @@ template <> struct Keeper<true> {
         decoders[0] = shared + threadIdx.x % copies;
         decoders[1] = decoders[0] + 256 * copies;
         float *const rest = shared + tables * 256 * copies;
-        if (encodes) encode_signed.prepare(rest);
-        if (encodes && tables > 1) encode_unsigned.prepare(rest + EncodeDyn8<true>::shared_values);
+        buckets[0] = encodes ? copy_of(signed_buckets, rest) : nullptr;
+        buckets[1] = encodes && tables > 1 ? copy_of(unsigned_buckets, rest + sizeof(Buckets<true>) / 4) : nullptr;
         __syncthreads();
     }
     // The decoding table of state k at a byte of a word of codes.
@@ -111,8 +115,8 @@ template <> struct Keeper<true> {
     }
     // The nearest code; in a signed table a negative value never becomes that of zero, 127.
     __device__ __forceinline__ uint32_t code(int k, float quotient, float value) const {
-        if (k == 1) return uint32_t(encode_unsigned.rank(quotient));
-        const int rank = encode_signed.rank(quotient);
+        if (k == 1) return Buckets<false>::rank(buckets[1], quotient);
+        const int rank = int(Buckets<true>::rank(buckets[0], quotient));
         return uint32_t(signbit(value) ? 127 - max(1, min(rank, 127)) : 127 + rank);
     }
     // Spoils s.
