@@ -13,8 +13,14 @@ typedef uint32_t uint;
 #include "backends/narrow.inc"
 #include "backends/affine.inc"
 #define QLORA_PRECISE const
+#ifdef __CUDA_ARCH__
+#define QLORA_PRODUCT(a, b) __fmul_rn(a, b)
+#else
+#define QLORA_PRODUCT(a, b) ((a) * (b))
+#endif
 #include "backends/bilevel.inc"
 #undef QLORA_PRECISE
+#undef QLORA_PRODUCT
 #undef QLORA_FUNCTION
 #define QLORA_FUNCTION __device__ __forceinline__
 #define QLORA_PLACE const uint8_t *
@@ -128,8 +134,7 @@ template <class F> struct GroupDecoder {
 };
 
 // Two levels of grids, and outliers, which are looked for in their row: few, and mostly in the cache. Eight elements share a row, a
-// group and whole bytes where cols and block are multiples of eight. qlora_bilevel_value multiplies a difference, which leaves
-// nothing to fuse.
+// group and whole bytes where cols and block are multiples of eight.
 template <class F> struct TileDecoder {
     static constexpr int shared_values = 1;
     __device__ void prepare(const WeightView &, float *) {}

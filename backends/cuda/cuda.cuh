@@ -2,6 +2,7 @@
 // launching, and errors. The driver is found at run time by the static cudart; nothing here is global.
 #pragma once
 #include "backends/backend.h"
+#include "backends/pages.h"
 
 #include <cuda_runtime_api.h>
 
@@ -12,10 +13,9 @@ struct Lt; // cuBLASLt, when it could be loaded (cublaslt_cuda.cu)
 
 // Streams and events of paged optimizer state, made with the context: copies in, copies out, and per page of the window
 // when its state has arrived, has been stepped, and may be overwritten.
-constexpr int window_slots = 3;
 struct Paging {
     cudaStream_t in, out;
-    cudaEvent_t begin, arrived[window_slots], stepped[window_slots], free[window_slots];
+    cudaEvent_t begin, arrived[most_slots], stepped[most_slots], free[most_slots];
 };
 
 struct State {

@@ -68,7 +68,8 @@ public:
         if (status != QLORA_OK) return finish(status);
         if (bytes) args.scratch = place_scratch(bytes);
         if (before_call) before_call();
-        status = OperationRow<Operation>::call(context_.get(), &args);
+        if (instead) status = instead(&args, sizeof args, [](qlora_context *context, const void *changed) { return OperationRow<Operation>::call(context, static_cast<const typename OperationRow<Operation>::Args *>(changed)); });
+        else status = OperationRow<Operation>::call(context_.get(), &args);
         if (after_call) after_call();
         return finish(status);
     }
@@ -78,6 +79,8 @@ public:
     int32_t status() const { return status_; } // of the last run
     const std::string &last_message() const { return message_; }
     std::function<void()> before_call, after_call; // around each call of an operation; for fault injection
+    // Is given the args and calls the operation itself, as often and with what it likes; its answer is the status.
+    std::function<int32_t(const void *args, size_t bytes, int32_t (*call)(qlora_context *, const void *))> instead;
 
 private:
     struct Placed {
