@@ -1,8 +1,6 @@
 // dst[r][c] = decode(W[r][c]): bound by memory, so each thread has several groups of eight elements in flight.
 #include "backends/cuda/dequantize.cuh"
 
-#include <cstdlib>
-
 namespace qlora {
 namespace cuda {
 
@@ -38,33 +36,13 @@ static __global__ void __launch_bounds__(threads) dequantize_kernel(WeightView w
     }
 }
 
-static int tuned(const char *name, int otherwise) { // TUNE: to be removed
-    const char *text = std::getenv(name);
-    return text ? std::atoi(text) : otherwise;
-}
-
-// Eight values to aligned memory; streaming: they are not wanted in the caches.
-static __device__ __forceinline__ void put8(void *dst, int type, int64_t place, bool streaming, const float (&values)[8]) {
-    if (type == QLORA_FORMAT_F32) {
-        float4 *to = reinterpret_cast<float4 *>(static_cast<float *>(dst) + place);
-        const float4 low = make_float4(values[0], values[1], values[2], values[3]), high = make_float4(values[4], values[5], values[6], values[7]);
-        if (streaming) __stcs(to, low), __stcs(to + 1, high);
-        else to[0] = low, to[1] = high;
-        return;
-    }
-    uint4 *to = reinterpret_cast<uint4 *>(static_cast<uint16_t *>(dst) + place);
-    const uint4 words = type == QLORA_FORMAT_F16 ? pack8<QLORA_FORMAT_F16>(values) : pack8<QLORA_FORMAT_BF16>(values);
-    if (streaming) __stcs(to, words);
-    else *to = words;
-}
-
 // The same where nothing is in the way: whole tiles of one long aligned row, from element `first` of the weight on. What a thread reads
 // is all on the way before the tables are filled and the first group is decoded.
 template <class D, class = void> constexpr bool has_load = false;
 template <class D> constexpr bool has_load<D, decltype(void(&D::load))> = true;
-template <class D, int in_flight>
-static __global__ void __launch_bounds__(threads) dequantize_stream_kernel(const __grid_constant__ WeightView w, int64_t first, void *dst, int type, bool streaming) {
-    constexpr int step = threads * 8;
+template <class D>
+static __global__ void __launch_bounds__(threads) dequantize_stream_kernel(const __grid_constant__ WeightView w, int64_t first, void *dst, int type) {
+    constexpr int in_flight = groups_in_flight<D>, step = threads * 8;
     __shared__ float tables[D::shared_values];
     D decoder;
     const int64_t place = int64_t(blockIdx.x) * (step * in_flight) + threadIdx.x * 8;
@@ -80,7 +58,7 @@ static __global__ void __launch_bounds__(threads) dequantize_stream_kernel(const
         for (int i = 0; i < in_flight; i++) {
             decoder.settle(raw[i], w);
             decoder.decode(raw[i], values);
-            put8(dst, type, place + i * step, streaming, values);
+            store8(dst, type, place + i * step, 8, true, values);
         }
     } else {
         decoder.prepare(w, tables);
@@ -88,7 +66,7 @@ static __global__ void __launch_bounds__(threads) dequantize_stream_kernel(const
 #pragma unroll
         for (int i = 0; i < in_flight; i++) {
             decoder.group(w, first + place + i * step, values);
-            put8(dst, type, place + i * step, streaming, values);
+            store8(dst, type, place + i * step, 8, true, values);
         }
     }
 }
@@ -108,15 +86,10 @@ int32_t dequantize_panel(Context &context, cudaStream_t stream, const qlora_weig
     const uint64_t rows = uint64_t(out.rows) < 65535 ? uint64_t(out.rows) : 65535;
     return with_decoder(weight.format, [&](auto decoder) -> int32_t {
         using D = decltype(decoder);
-        static const int flight = tuned("QLORA_TUNE_FLIGHT", 4), stream_mode = tuned("QLORA_TUNE_STREAM", 0);
-        const int64_t tile = threads * 8 * (has_load<D> ? flight : groups_in_flight<D>);
+        constexpr int64_t tile = threads * groups_in_flight<D> * 8;
         const int64_t begin = row * w.cols + col, tiles = out.cols / tile;
         if (out.rows == 1 && out.vector && begin % 8 == 0 && tiles > 0 && tiles <= INT32_MAX && (w.grouped || whole_groups<D>)) {
-            const auto kernel = has_load<D> && flight == 2 ? dequantize_stream_kernel<D, has_load<D> ? 2 : groups_in_flight<D>>
-                                : has_load<D> && flight == 8 ? dequantize_stream_kernel<D, has_load<D> ? 8 : groups_in_flight<D>> : dequantize_stream_kernel<D, groups_in_flight<D>>;
-            static const int early = tuned("QLORA_TUNE_EARLY", 0);
-            if (early) QLORA_TRY(launch_early(context, stream, Grid{dim3(unsigned(tiles)), threads}, kernel, w, begin, out.data, out.type, stream_mode != 0));
-            else QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(tiles)), threads}, kernel, w, begin, out.data, out.type, stream_mode != 0));
+            QLORA_TRY(launch_early(context, stream, Grid{dim3(unsigned(tiles)), threads}, dequantize_stream_kernel<D>, w, begin, out.data, out.type));
             // What is left is one row, or the end of one, whose place in the weight is begin + done.
             const int64_t done = tiles * tile;
             if (done == out.cols) return QLORA_OK;
