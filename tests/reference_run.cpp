@@ -209,10 +209,15 @@ int main(int argc, char **argv) {
             int worst = 0;
             for (const std::string &format : formats) {
                 request.quant = format;
-                const std::string metrics = run(request, shared);
-                const Json ours = load(metrics);
-                unlink(metrics.c_str());
-                worst = std::max(worst, judge_quant(ours, all, request));
+                try {
+                    const std::string metrics = run(request, shared);
+                    const Json ours = load(metrics);
+                    unlink(metrics.c_str());
+                    worst = std::max(worst, judge_quant(ours, all, request));
+                } catch (const Error &error) { // the next format may do better
+                    printf("FAILED %-8s %s\n", format.c_str(), error.what());
+                    worst = 1;
+                }
                 fflush(stdout);
             }
             return worst;
