@@ -244,6 +244,7 @@ int32_t check(Call &call, qlora_quantize_args &args) {
     QLORA_TRY(call.flags(args.flags, row.codec == Codec::AFFINE ? QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH : row.stochastic ? QLORA_FLAG_STOCHASTIC : 0));
     QLORA_TRY(call.tensor(args.src, "src", args.weight->rows, args.weight->cols, 0));
     QLORA_TRY(call.span(args.importance, "importance", args.weight->cols * 4, 4, true));
+    QLORA_TRY(call.span(args.not_finite, "not_finite", 8, 8, true));
     if (args.power < QLORA_POWER_FLOOR || args.power > QLORA_POWER_RCEIL) return call.error(QLORA_ERROR_ARGUMENT, "power", "must be one of QLORA_POWER_*");
     call.nothing_to_do = element_count(*args.weight) == 0;
     return QLORA_OK;
@@ -288,7 +289,7 @@ int32_t check(Call &call, qlora_quantize_gptq_args &args) {
 }
 
 int32_t check(Call &call, qlora_quantize_spqr_args &args) {
-    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACT_ORDER | QLORA_FLAG_SIMPLIFIED | QLORA_FLAG_WIDE));
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_SEARCH | QLORA_FLAG_ACT_ORDER | QLORA_FLAG_SIMPLIFIED | QLORA_FLAG_WIDE));
     QLORA_TRY(call.weight(args.weight));
     const qlora_weight &weight = *args.weight;
     if (format_row(weight.format)->codec != Codec::BILEVEL) return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_SPQR3 or 4");
@@ -573,7 +574,7 @@ void fill_defaults(qlora_optimizer_args &args) {
 int32_t check_pages(Call &call, qlora_optimizer_args &args) {
     uint64_t least = 0;
     for (uint32_t i = 0; i < args.parameter_count; i++)
-        if (args.parameters[i].flags & QLORA_PARAMETER_PAGED) least = std::max(least, least_page_bytes(args.algorithm, args.parameters[i].state_type));
+        if (args.parameters[i].flags & QLORA_PARAMETER_PAGED) least = std::max(least, least_page_bytes(args.algorithm, args.parameters[i].state_type, args.parameters[i].count));
     if (least == 0) return QLORA_OK;
     if (args.page_bytes == 0) args.page_bytes = args.window.handle ? args.window.size / 3 / scratch_alignment * scratch_alignment : least;
     if (args.page_bytes % scratch_alignment || args.page_bytes < least)

@@ -34,10 +34,10 @@ inline uint64_t state_piece_bytes(int32_t algorithm, int32_t state_type, uint64_
     if (piece < QLORA_STATE_ABSMAX1) return small ? count : count * 4;
     return small ? (count + state_block - 1) / state_block * 4 : 0;
 }
-// A page that a granule of any tensor fits into.
-inline uint64_t least_page_bytes(int32_t algorithm, int32_t state_type) {
+// A page that a granule of a tensor fits into.
+inline uint64_t least_page_bytes(int32_t algorithm, int32_t state_type, uint64_t count) {
     uint64_t bytes = 0;
-    for (int piece = 0; piece < QLORA_STATE_COUNT; piece++) bytes += align_scratch(state_piece_bytes(algorithm, state_type, state_granule, piece));
+    for (int piece = 0; piece < QLORA_STATE_COUNT; piece++) bytes += align_scratch(state_piece_bytes(algorithm, state_type, count < state_granule ? count : state_granule, piece));
     return bytes;
 }
 // The span of a parameter that holds piece QLORA_STATE_*.

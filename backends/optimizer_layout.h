@@ -79,7 +79,7 @@ int32_t plan_pages(Call &call, qlora_pager &pager) {
     for (uint32_t i = 0; i < pager.parameter_count; i++) {
         QLORA_TRY(pager_layout(call, pager, i, layout));
         pager.state_bytes += layout.total_bytes;
-        least = std::max(least, least_page_bytes(pager.algorithm, layout.state_type));
+        least = std::max(least, least_page_bytes(pager.algorithm, layout.state_type, pager.parameters[i].count));
     }
     pager.resident_count = pager.parameter_count;
     pager.resident_bytes = pager.state_bytes;

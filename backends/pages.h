@@ -20,7 +20,11 @@ struct Page {
     uint32_t number;                  // of this walk's pages with copies, from 0
 };
 
-inline uint32_t slot_count(const qlora_optimizer_args &args) { return args.page_bytes ? uint32_t(args.window.size / args.page_bytes < 8 ? args.window.size / args.page_bytes : 8) : 0; }
+constexpr uint32_t most_slots = 8;
+inline uint32_t slot_count(const qlora_optimizer_args &args) {
+    const uint64_t slots = args.page_bytes ? args.window.size / args.page_bytes : 0;
+    return uint32_t(slots < most_slots ? slots : most_slots);
+}
 // Where a copy's bytes lie in the window.
 inline qlora_span slot_span(const qlora_optimizer_args &args, const Page &page, const PageCopy &copy) {
     return {args.window.handle, args.window.offset + page.slot * args.page_bytes + copy.offset, copy.arena.size};

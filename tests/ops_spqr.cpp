@@ -11,14 +11,14 @@ template <> std::vector<Case> cases<QLORA_OP_QUANTIZE_SPQR>() {
         uint64_t rows, cols;
         uint32_t block, nested_block, flags;
     };
-    constexpr uint32_t act = QLORA_FLAG_ACT_ORDER, simplified = QLORA_FLAG_SIMPLIFIED;
+    constexpr uint32_t act = QLORA_FLAG_ACT_ORDER, search = QLORA_FLAG_SEARCH, simplified = QLORA_FLAG_SIMPLIFIED;
     std::vector<Case> list;
     uint32_t variant = 0;
     for (const qlora::FormatRow &row : qlora::format_rows) {
         if (row.codec != qlora::Codec::BILEVEL) continue;
         for (int32_t type : types)
-            for (const Layer &one : {Layer{1, 1, 0, 0, 0}, Layer{3, 31, 7, 2, act}, Layer{17, 65, 0, 0, act | simplified}, Layer{9, 200, 150, 64, 0}, Layer{33, 127, 1000, 5, act}, Layer{70, 257, 8, 64, simplified},
-                                     Layer{49, 300, 0, 0, act}, Layer{40, 384, 200, 12, act}}) {
+            for (const Layer &one : {Layer{1, 1, 0, 0, 0}, Layer{3, 31, 7, 2, act}, Layer{17, 65, 0, 0, act | simplified}, Layer{9, 200, 150, 64, 0}, Layer{33, 127, 1000, 5, act | search}, Layer{70, 257, 8, 64, simplified},
+                                     Layer{49, 300, 0, 0, act | search}, Layer{40, 384, 200, 12, act}}) {
                 variant++;
                 list.push_back({std::string(row.name) + " " + format_name(type) + " " + std::to_string(one.rows) + "x" + std::to_string(one.cols) + " block " + std::to_string(one.block) + " of " +
                                     std::to_string(one.nested_block) + " flags " + std::to_string(one.flags),

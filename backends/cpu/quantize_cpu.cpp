@@ -51,6 +51,19 @@ void nest_scales(Context &context, const qlora_weight &weight, const float *scal
     });
 }
 
+void tell_not_finite(Context &context, const qlora_quantize_args &args) {
+    const uint64_t count = element_count(*args.weight);
+    FirstBad bad(count);
+    parallel(context, divide_up(count, unit_elements), [&](uint64_t unit, uint32_t) {
+        float x[unit_elements];
+        const uint64_t first = unit * unit_elements, here = least(unit_elements, count - first);
+        load_elements(context, args, first, here, x);
+        bad.found(kernels_of(context).find_not_finite(x, here), here, first);
+    });
+    const uint64_t found = bad.index.load(), first = found == count ? UINT64_MAX : found;
+    std::memcpy(address<void>(args.not_finite), &first, sizeof first);
+}
+
 } // namespace
 
 uint64_t quantize_scratch(Context &context, const qlora_quantize_args &args) {
@@ -65,6 +78,7 @@ uint64_t quantize_scratch(Context &context, const qlora_quantize_args &args) {
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
     const qlora_weight &weight = *args.weight;
+    if (args.not_finite.handle) tell_not_finite(context, args);
     const uint32_t *importance = optional<const uint32_t>(args.importance); // the bits
     for (uint64_t c = 0; importance && c < weight.cols; c++)
         if (importance[c] >= 0x7f800000u) // the sign bit as well

@@ -123,9 +123,10 @@ void quantize_group(Run &run, const Tile &tile, uint64_t first, uint64_t last, u
     if (begin == 0 || factor.order[begin - 1] / run.block != group) {
         const double fit_limit = run.flag(QLORA_FLAG_SIMPLIFIED) ? never : run.limit;
         const uint64_t count = rest_of_group(run, begin);
-        for (uint64_t r = 0; r < tile.rows; r++)
-            tile.ranges[r] = search::fit_range({tile.w + r * n + begin, factor.u + begin * n + begin, n + 1, count, factor.order + begin, factor.dead}, run.planes.bits, fit_limit);
+        const auto values = [&](uint64_t r) { return search::GroupValues{tile.w + r * n + begin, factor.u + begin * n + begin, n + 1, count, factor.order + begin, factor.dead}; };
+        for (uint64_t r = 0; r < tile.rows; r++) tile.ranges[r] = search::fit_range(values(r), run.planes.bits, fit_limit);
         run.planes.put_tile(tile.first, tile.rows, group, tile.ranges, tile.grids);
+        for (uint64_t r = 0; run.flag(QLORA_FLAG_SEARCH) && r < tile.rows; r++) search::search_codes(run.planes, tile.first + r, group, values(r), run.limit, tile.grids[r]);
     }
     for (uint64_t r = 0; r < tile.rows; r++) {
         double *w = tile.w + r * n, *errors = tile.errors + r * panel_cols;
@@ -200,7 +201,7 @@ int32_t quantize_spqr(Context &context, const qlora_quantize_spqr_args &args) {
     qlora_spqr_outcome outcome = {};
     outcome.struct_size = sizeof outcome;
     outcome.dead_columns = run.factor.begin();
-    if (run.flag(QLORA_FLAG_ACT_ORDER)) search::order_groups(run.factor.diagonal, 1, run.cols, run.block, run.factor.order, reinterpret_cast<uint32_t *>(run.factor.strip));
+    if (run.flag(QLORA_FLAG_ACT_ORDER)) search::order_groups(run.factor.diagonal, 1, run.factor.dead, run.cols, run.block, run.factor.order, reinterpret_cast<uint32_t *>(run.factor.strip));
     search::DampingLadder ladder(args.damping, run.factor.mean(false), run.factor.largest());
     outcome.loss = std::numeric_limits<double>::quiet_NaN();
     if (run.factor.find(ladder)) {

@@ -13,8 +13,14 @@ typedef uint32_t uint;
 #include "backends/narrow.inc"
 #include "backends/affine.inc"
 #define QLORA_PRECISE const
+#ifdef __CUDA_ARCH__
+#define QLORA_PRODUCT(a, b) __fmul_rn(a, b)
+#else
+#define QLORA_PRODUCT(a, b) ((a) * (b))
+#endif
 #include "backends/bilevel.inc"
 #undef QLORA_PRECISE
+#undef QLORA_PRODUCT
 #undef QLORA_FUNCTION
 #define QLORA_FUNCTION __device__ __forceinline__
 #define QLORA_PLACE const uint8_t *
@@ -128,8 +134,7 @@ template <class F> struct GroupDecoder {
 };
 
 // Two levels of grids, and outliers, which are looked for in their row: few, and mostly in the cache. Eight elements share a row, a
-// group and whole bytes where cols and block are multiples of eight. qlora_bilevel_value multiplies a difference, which leaves
-// nothing to fuse.
+// group and whole bytes where cols and block are multiples of eight.
 template <class F> struct TileDecoder {
     static constexpr int shared_values = 1;
     __device__ void prepare(const WeightView &, float *) {}
@@ -151,11 +156,12 @@ template <class F> struct TileDecoder {
         return first;
     }
     __device__ float at(const WeightView &w, int64_t index) const {
-        const int64_t r = index / w.cols, c = index - r * w.cols, place = w.index ? int64_t(uint(w.index[c])) : c;
+        int64_t c;
+        const int64_t r = row_of(w, index, &c), place = w.index ? int64_t(uint(w.index[c])) : c;
         float value = 0;
         if (place < w.cols) {
             float scale, zero;
-            grid(w, r, place / w.block, scale, zero);
+            grid(w, r, uint32_t(place) / uint32_t(w.block), scale, zero);
             value = qlora_bilevel_value(scale, zero, stream_code_at(w.code, r * w.cols + place, F::bits));
         }
         if (!w.outlier_offsets) return value;
@@ -172,9 +178,10 @@ template <class F> struct TileDecoder {
             for (int i = 0; i < 8; i++) values[i] = slow[i];
             return;
         }
-        const int64_t r = index / w.cols, c = index - r * w.cols;
+        int64_t c;
+        const int64_t r = row_of(w, index, &c);
         float scale, zero;
-        grid(w, r, c / w.block, scale, zero);
+        grid(w, r, uint32_t(c) / uint32_t(w.block), scale, zero);
         const uint2 codes = stream_codes_at<F::bits>(w.code, index);
 #pragma unroll
         for (int i = 0; i < 8; i++) values[i] = qlora_bilevel_value(scale, zero, code_of<F::bits>(codes, i));

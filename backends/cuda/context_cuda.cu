@@ -27,7 +27,7 @@ static void close_paging(Paging &paging) {
         if (stream) cudaStreamDestroy(stream);
     if (paging.begin) cudaEventDestroy(paging.begin);
     for (cudaEvent_t *events : {paging.arrived, paging.stepped, paging.free})
-        for (int slot = 0; slot < window_slots; slot++)
+        for (uint32_t slot = 0; slot < most_slots; slot++)
             if (events[slot]) cudaEventDestroy(events[slot]);
 }
 
@@ -36,7 +36,7 @@ static int32_t open_paging(Context &context, Paging &paging) {
     for (cudaStream_t *stream : {&paging.in, &paging.out}) QLORA_CUDA(context, "cudaStreamCreate", cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
     QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(&paging.begin, cudaEventDisableTiming));
     for (cudaEvent_t *events : {paging.arrived, paging.stepped, paging.free})
-        for (int slot = 0; slot < window_slots; slot++) QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(&events[slot], cudaEventDisableTiming));
+        for (uint32_t slot = 0; slot < most_slots; slot++) QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(&events[slot], cudaEventDisableTiming));
     return QLORA_OK;
 }
 

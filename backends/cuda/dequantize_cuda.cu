@@ -69,6 +69,7 @@ static __global__ void __launch_bounds__(threads) dequantize_stream_kernel(const
     D decoder;
     const int64_t place = int64_t(blockIdx.x) * (step * in_flight) + threadIdx.x * 8;
     float values[8];
+    wait_for_previous();
     if constexpr (has_load<D>) {
         Raw raw[in_flight];
 #pragma unroll
@@ -113,7 +114,9 @@ int32_t dequantize_panel(Context &context, cudaStream_t stream, const qlora_weig
         if (out.rows == 1 && out.vector && begin % 8 == 0 && tiles > 0 && tiles <= INT32_MAX && (w.grouped || whole_groups<D>)) {
             const auto kernel = has_load<D> && flight == 2 ? dequantize_stream_kernel<D, has_load<D> ? 2 : groups_in_flight<D>>
                                 : has_load<D> && flight == 8 ? dequantize_stream_kernel<D, has_load<D> ? 8 : groups_in_flight<D>> : dequantize_stream_kernel<D, groups_in_flight<D>>;
-            QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(tiles)), threads}, kernel, w, begin, out.data, out.type, stream_mode != 0));
+            static const int early = tuned("QLORA_TUNE_EARLY", 0);
+            if (early) QLORA_TRY(launch_early(context, stream, Grid{dim3(unsigned(tiles)), threads}, kernel, w, begin, out.data, out.type, stream_mode != 0));
+            else QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(tiles)), threads}, kernel, w, begin, out.data, out.type, stream_mode != 0));
             // What is left is one row, or the end of one, whose place in the weight is begin + done.
             const int64_t done = tiles * tile;
             if (done == out.cols) return QLORA_OK;

@@ -73,20 +73,19 @@ int32_t gradient_norm(Context &context, const qlora_gradient_norm_args &args) {
     carve(args, Carver(args.scratch), partial, sums);
     float *norms = args.norms.handle ? address<float>(args.norms) : nullptr;
     List list;
-    list.count = list.granules = 0;
+    list.clear();
     auto flush = [&]() -> int32_t {
         QLORA_TRY(launch(context, stream, Grid{dim3(list.granules), square_threads}, squares_kernel, list, partial));
         QLORA_TRY(launch(context, stream, Grid{dim3(list.count), threads}, tensors_kernel, list, partial, sums, norms, args.gradient_scale));
         partial += list.granules;
-        list.count = list.granules = 0;
+        list.clear();
         return QLORA_OK;
     };
     for (uint32_t i = 0; i < args.parameter_count; i++) {
         if (list.full(args.parameters[i].count)) QLORA_TRY(flush());
-        qlora_parameter gradient = args.parameters[i];
-        gradient.value = gradient.gradient;
-        gradient.value_type = gradient.gradient_type;
-        list.add(gradient, i, 0, gradient.count, {});
+        Piece piece = {args.parameters[i], 0, i, 0};
+        piece.parameter.value = piece.parameter.state1 = {}; // of no matter here
+        list.add(piece);
     }
     QLORA_TRY(flush());
     return launch(context, stream, Grid{dim3(1), threads}, total_norm_kernel, sums, int64_t(args.parameter_count), address<float>(args.norm), args.gradient_scale);

@@ -352,7 +352,8 @@ static int32_t run_own(Context &context, cudaStream_t stream, const Int8Product 
 }
 
 // Columns of y whose sums cuBLASLt makes at a time: few enough for the second cache to keep them until they are read.
-constexpr int64_t lt_least_rows = 256, sums_bytes = int64_t(24) << 20, lt_workspace = int64_t(32) << 20;
+constexpr int64_t lt_least_rows = 256, lt_workspace = int64_t(32) << 20;
+static const int64_t sums_bytes = int64_t(std::getenv("QLORA_TUNE_SUMS") ? std::atoi(std::getenv("QLORA_TUNE_SUMS")) : 24) << 20; // TUNE: to be removed
 static bool takes_lt(Context &context, int64_t m, int64_t n, int64_t k) {
     static const bool off = std::getenv("QLORA_TUNE_INT8_OWN") != nullptr; // TUNE: to be removed
     return !off && state_of(context).lt && state_of(context).capability >= 80 && m >= lt_least_rows && n >= 256 && k >= 256 && k % 16 == 0;

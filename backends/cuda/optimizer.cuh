@@ -17,16 +17,10 @@ struct Rule {
     int32_t algorithm;
     bool first_step;
 
-    __device__ __forceinline__ bool skips(uint32_t index) const {
-        if (flags & QLORA_FLAG_SKIP_STEP && !isfinite(*norm)) return true;
-        return flags & QLORA_FLAG_SKIP_TENSORS && !isfinite(norms[index]);
-    }
-    // What makes g of a gradient.
-    __device__ __forceinline__ float scale(uint32_t index) const {
-        float all = gradient_scale;
-        if (norm && max_norm > 0) all *= fminf(1.0f, max_norm / (*norm + 1e-6f));
-        return clips ? all * clips[index] : all;
-    }
+    __device__ __forceinline__ bool skips_all() const { return flags & QLORA_FLAG_SKIP_STEP && !isfinite(*norm); }
+    __device__ __forceinline__ bool skips(uint32_t index) const { return flags & QLORA_FLAG_SKIP_TENSORS && !isfinite(norms[index]); }
+    // What makes g of every gradient; clips come on top.
+    __device__ __forceinline__ float scale() const { return norm && max_norm > 0 ? gradient_scale * fminf(1.0f, max_norm / (*norm + 1e-6f)) : gradient_scale; }
 };
 static_assert(sizeof(Rule) + 16 <= rule_bytes, "the rest of the parameters is the list's");
 

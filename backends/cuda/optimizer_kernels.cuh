@@ -58,8 +58,8 @@ template <int states> __device__ __forceinline__ Place place_of(const TensorEntr
     const int count = rest < int64_t(state_block) ? int(rest < 0 ? 0 : rest) : int(state_block);
     return Place{begin, count, int(threadIdx.x % 32), count == int(state_block) && entry.vector()};
 }
-template <int states> __device__ __forceinline__ Terms terms_of(const Rule &rule, const TensorEntry<states> &entry) {
-    return Terms{rule.scale(entry.index), rule.rate * entry.rate_scale, entry.flags & entry_no_decay ? 0.0f : rule.decay, rule.factors ? rule.factors[entry.index] : 1.0f, entry.value_type(),
+template <int states> __device__ __forceinline__ Terms terms_of(const Rule &rule, const TensorEntry<states> &entry, float scale) {
+    return Terms{rule.clips ? scale * rule.clips[entry.index] : scale, rule.rate * entry.rate_scale, entry.flags & entry_no_decay ? 0.0f : rule.decay, rule.factors ? rule.factors[entry.index] : 1.0f, entry.value_type(),
                  entry.gradient_type()};
 }
 
@@ -76,6 +76,8 @@ static __global__ void __launch_bounds__(step_threads, step_blocks) step_kernel(
     extern __shared__ float4 shared[];
     Keeper<small> keeper;
     keeper.prepare(reinterpret_cast<float *>(shared), states, true);
+    const float scale = rule.scale();
+    const bool skips_all = rule.skips_all();
     uint32_t at = 0;
     for (uint32_t granule = blockIdx.x; granule < list.granules; granule += gridDim.x) {
         at = list.find(granule, at);
@@ -83,8 +85,8 @@ static __global__ void __launch_bounds__(step_threads, step_blocks) step_kernel(
         const Place place = place_of(entry, granule);
         if (place.count == 0) continue;
         const int value_type = entry.value_type(), gradient_type = entry.gradient_type();
-        if (!rule.skips(entry.index)) {
-            const Terms terms = terms_of(rule, entry);
+        if (!skips_all && !rule.skips(entry.index)) {
+            const Terms terms = terms_of(rule, entry, scale);
             float p[8], raw[8], s[states][8];
             load8(entry.value, value_type, place, p);
             load8(entry.gradient, gradient_type, place, raw);
@@ -132,6 +134,7 @@ static __global__ void __launch_bounds__(step_threads, step_blocks) sums_kernel(
     __shared__ double warp_sums[2][2][warps]; // in turns, so that one barrier per granule is enough
     Keeper<small> keeper;
     keeper.prepare(reinterpret_cast<float *>(shared), states, false);
+    const float scale = rule.scale();
     uint32_t at = 0;
     int turn = 0;
     for (uint32_t granule = blockIdx.x; granule < list.granules; granule += gridDim.x, turn ^= 1) {
@@ -140,7 +143,7 @@ static __global__ void __launch_bounds__(step_threads, step_blocks) sums_kernel(
         const Place place = place_of(entry, granule);
         double values = 0, updates = 0;
         if (place.count > 0) {
-            const Terms terms = terms_of(rule, entry);
+            const Terms terms = terms_of(rule, entry, scale);
             float p[8], raw[8], s[states][8];
             load8(entry.value, terms.value_type, place, p);
             load8(entry.gradient, terms.gradient_type, place, raw);

@@ -1,6 +1,7 @@
 // One step over a list of tensors: resident ones in one launch for each type of state and some 450 tensors, paged ones page
-// by page. Factors over whole tensors cost a pass before; percentiles and reports a launch for each 2000 tensors.
-#include "backends/cuda/optimizer_pages.cuh"
+// by page. Factors over whole tensors cost a pass before; percentiles and reports a launch for every 3900 tensors.
+#include "backends/cuda/optimizer.cuh"
+#include "backends/cuda/optimizer_window.cuh"
 
 namespace qlora {
 namespace cuda {
@@ -20,7 +21,7 @@ static __global__ void __launch_bounds__(128) prepare_kernel(const __grid_consta
                                                              float *factors) {
     __shared__ float norms[128];
     const uint32_t index = histories.first + blockIdx.x, i = threadIdx.x;
-    const bool skips = rule.skips(index);
+    const bool skips = rule.skips_all() || rule.skips(index);
     if (i == 0 && skipped) skipped[index] = skips;
     if (i == 0 && factors) factors[index] = 1;
     if (!percentile) return;
@@ -51,7 +52,7 @@ struct FactorList {
 static __global__ void __launch_bounds__(threads) factor_kernel(const __grid_constant__ FactorList list, const __grid_constant__ Rule rule, float max_unorm, float *factors, float *report) {
     __shared__ double shared[32];
     const FactorEntry &entry = list.entries[blockIdx.x];
-    if (rule.skips(entry.index)) return;
+    if (rule.skips_all() || rule.skips(entry.index)) return;
     double values = 0, updates = 0;
     const uint64_t granules = (entry.count + state_granule - 1) / state_granule;
     for (uint64_t i = threadIdx.x; i < granules; i += threads) {
@@ -126,45 +127,61 @@ Rule rule_of(const qlora_optimizer_args &args, const Pieces &pieces) {
 
 constexpr int32_t state_types[2] = {QLORA_FORMAT_F32, QLORA_FORMAT_DYN8};
 
-// The passes of one call. Every pass visits resident tensors, then paged ones, each first with f32 state, then with 8-bit.
+// The passes of one call over the pages of pages.h, each in one launch for either type of state.
 template <int states> struct Step {
     Context &context;
     const qlora_optimizer_args &args;
     cudaStream_t stream;
     Pieces pieces;
     Rule rule;
-    Pages<states> pages;
+    Window window;
     TensorList<states> list;
-    uint64_t sums_done;
+    FactorList factor_list; // of tensors whose sums are enqueued
+    uint32_t factor_count;
+    uint64_t sums_done, tensor_sums; // granules; those before the tensor that a page may end in
 
-    int32_t run_list(bool stepping, int32_t state_type) {
+    int32_t run_list(bool stepping, bool small) {
         if (list.count == 0) return QLORA_OK;
-        const bool small = state_type == QLORA_FORMAT_DYN8;
-        const uint64_t first = sums_done;
-        sums_done += list.granules;
-        if (stepping) return small ? launch_step<true, states>(context, stream, list, rule) : launch_step<false, states>(context, stream, list, rule);
-        if constexpr (states < 3) return small ? launch_sums<true, states>(context, stream, list, rule, first) : launch_sums<false, states>(context, stream, list, rule, first);
+        if (stepping) QLORA_TRY((small ? launch_step<true, states>(context, stream, list, rule) : launch_step<false, states>(context, stream, list, rule)));
+        else QLORA_TRY(run_sums(small));
+        list.clear();
         return QLORA_OK;
     }
-    int32_t resident(bool stepping, int32_t state_type) {
-        list.count = list.granules = 0;
-        for (uint32_t i = 0; i < args.parameter_count; i++) {
-            const qlora_parameter &parameter = args.parameters[i];
-            if (parameter.flags & QLORA_PARAMETER_PAGED || parameter.state_type != state_type || parameter.count == 0) continue;
-            if (list.full(parameter.count)) {
-                QLORA_TRY(run_list(stepping, state_type));
-                list.count = list.granules = 0;
-            }
-            uint64_t places[QLORA_STATE_COUNT];
-            for (int piece = 0; piece < QLORA_STATE_COUNT; piece++) places[piece] = state_place(parameter, piece, 0);
-            list.add(parameter, i, 0, parameter.count, places);
+    int32_t run_sums(bool small) {
+        if constexpr (states < 3) QLORA_TRY((small ? launch_sums<true, states>(context, stream, list, rule, sums_done) : launch_sums<false, states>(context, stream, list, rule, sums_done)));
+        for (uint32_t i = 0; i < list.count; i++) {
+            const TensorEntry<states> &entry = list.entries[i];
+            const qlora_parameter &parameter = args.parameters[entry.index];
+            if (entry.first == 0) tensor_sums = sums_done + entry.granules_before;
+            if (entry.first * state_granule + entry.count < parameter.count) continue;
+            factor_list.entries[factor_count++] = FactorEntry{parameter.count, tensor_sums, entry.index, parameter.flags & QLORA_PARAMETER_NO_DECAY};
+            if (factor_count == factor_capacity) QLORA_TRY(find_factors());
         }
-        return run_list(stepping, state_type);
+        sums_done += list.granules;
+        return QLORA_OK;
+    }
+    int32_t find_factors() {
+        float *report = args.factors.handle ? address<float>(args.factors) : nullptr;
+        QLORA_TRY(launch(context, stream, Grid{dim3(factor_count), threads}, factor_kernel, factor_list, rule, args.max_unorm, pieces.factors, report));
+        factor_count = 0;
+        return QLORA_OK;
     }
     int32_t pass(bool stepping) {
-        sums_done = 0;
-        for (int32_t state_type : state_types) QLORA_TRY(resident(stepping, state_type));
-        for (int32_t state_type : state_types) QLORA_TRY(pages.pass(state_type, stepping, list, [&](const TensorList<states> &) { return run_list(stepping, state_type); }));
+        Pages pages(context, args);
+        QLORA_TRY(pages.status());
+        Page page;
+        while (pages.next(page)) {
+            if (page.copy_count) QLORA_TRY(window.bring(page));
+            for (int32_t state_type : state_types) {
+                for (const Piece *piece = page.pieces; piece != page.pieces + page.piece_count; piece++) {
+                    if (piece->parameter.state_type != state_type) continue;
+                    if (list.full(piece->parameter.count)) QLORA_TRY(run_list(stepping, state_type == QLORA_FORMAT_DYN8));
+                    list.add(*piece);
+                }
+                QLORA_TRY(run_list(stepping, state_type == QLORA_FORMAT_DYN8));
+            }
+            if (page.copy_count) QLORA_TRY(window.leave(page, stepping));
+        }
         return QLORA_OK;
     }
     int32_t prepare() {
@@ -180,35 +197,17 @@ template <int states> struct Step {
         }
         return QLORA_OK;
     }
-    int32_t find_factors() {
-        FactorList factors = {};
-        uint32_t count = 0;
-        uint64_t sums = 0;
-        float *report = args.factors.handle ? address<float>(args.factors) : nullptr;
-        auto flush = [&]() -> int32_t {
-            QLORA_TRY(launch(context, stream, Grid{dim3(count), threads}, factor_kernel, factors, rule, args.max_unorm, pieces.factors, report));
-            count = 0;
-            return QLORA_OK;
-        };
-        for (uint32_t paged : {0u, QLORA_PARAMETER_PAGED})
-            for (int32_t state_type : state_types)
-                for (uint32_t i = 0; i < args.parameter_count; i++) {
-                    const qlora_parameter &parameter = args.parameters[i];
-                    if ((parameter.flags & QLORA_PARAMETER_PAGED) != paged || parameter.state_type != state_type) continue;
-                    factors.entries[count++] = FactorEntry{parameter.count, sums, i, parameter.flags & QLORA_PARAMETER_NO_DECAY};
-                    sums += granules_of(parameter.count);
-                    if (count == factor_capacity) QLORA_TRY(flush());
-                }
-        return flush();
-    }
     int32_t run() {
+        bool paged = false;
+        for (uint32_t i = 0; i < args.parameter_count; i++) paged |= (args.parameters[i].flags & QLORA_PARAMETER_PAGED) != 0;
+        if (paged) QLORA_TRY(window.open());
         QLORA_TRY(prepare());
         if (needs_factor(args)) {
             QLORA_TRY(pass(false));
             QLORA_TRY(find_factors());
         }
         QLORA_TRY(pass(true));
-        return pages.finish();
+        return window.close();
     }
 };
 
@@ -217,7 +216,7 @@ template <int states> int32_t run(Context &context, const qlora_optimizer_args &
     const cudaStream_t stream = stream_of(context, args);
     Pieces pieces;
     carve(args, Carver(args.scratch), pieces);
-    Step<states> step = {context, args, stream, pieces, rule_of(args, pieces), Pages<states>(context, args, stream), {}, 0};
+    Step<states> step = {context, args, stream, pieces, rule_of(args, pieces), Window(context, args, stream), {}, {}, 0, 0, 0};
     return step.run();
 }
 

@@ -37,10 +37,11 @@ struct Quotient {
     }
 };
 
-// Where absmax is too small or large for that, the values are divided beforehand. What is not a number counts as 0.
-static __device__ __noinline__ float divided(float value, float absmax) {
+// Where absmax is too small or large for that, the values are divided beforehand. What is not a number counts as 0; of a block
+// of zeros comes what the search for a code makes of 0 / 0 in a signed table: its ends.
+static __device__ __noinline__ float divided(float value, float absmax, float of_zeros) {
     const float q = __fdiv_rn(fabsf(value), absmax);
-    return copysignf(q <= 1 ? q : 0.0f, value);
+    return copysignf(absmax == 0 ? of_zeros : q <= 1 ? q : 0.0f, value);
 }
 
 template <> struct Keeper<true> {
@@ -126,7 +127,7 @@ template <> struct Keeper<true> {
             Quotient over = {largest, __frcp_rn(largest)};
             if (!(largest > 1e-22f && largest < 1e30f)) { // the same for the whole warp
 #pragma unroll
-                for (int j = 0; j < 8; j++) s[k][j] = divided(s[k][j], largest);
+                for (int j = 0; j < 8; j++) s[k][j] = divided(s[k][j], largest, k == 1 ? 0.0f : 1.0f);
                 over = Quotient{1.0f, 1.0f};
             }
 #pragma unroll
@@ -134,7 +135,6 @@ template <> struct Keeper<true> {
                 uint32_t word = 0;
 #pragma unroll
                 for (int i = 0; i < 4; i++) word |= code(k, over.of(fabsf(s[k][half * 4 + i])), s[k][half * 4 + i]) << (8 * i);
-                if (k != 1 && largest == 0) word = 0xffffffffu; // what the search for a code makes of 0 / 0
                 store_codes(static_cast<uint8_t *>(entry.state[k]), place, half, word);
             }
         }

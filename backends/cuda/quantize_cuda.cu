@@ -248,6 +248,7 @@ int32_t quantize(Context &context, const qlora_quantize_args &args) {
     if (encoding.src.rows == 1) encoding.src.stride = encoding.src.cols;
     if (encoding.src.stride == encoding.src.cols) encoding.src.vector = reinterpret_cast<uint64_t>(encoding.src.data) % 16 == 0; // rows follow each other
     else if (encoding.src.cols % 8) encoding.src.vector = false; // groups of eight begin anywhere in a row
+    if (args.not_finite.handle) QLORA_TRY(find_not_finite(context, encoding.stream, encoding.src, address<uint64_t>(args.not_finite)));
     return with_format(args.weight->format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
         return Encode<decltype(row)>::run(encoding);
     });

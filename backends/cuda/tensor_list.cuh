@@ -54,26 +54,26 @@ template <int states> struct TensorList {
         return from;
     }
     bool full(uint64_t elements) const { return count == capacity || granules + granules_of(elements) > 0x7fffffffu; }
-    // Adds elements of parameter index from granule first on, whose spans of state are those of places.
-    void add(const qlora_parameter &parameter, uint32_t index, uint64_t first, uint64_t elements, const uint64_t (&places)[QLORA_STATE_COUNT]) {
+    void clear() { count = granules = 0; }
+    void add(const Piece &piece) {
         TensorEntry<states> &entry = entries[count++];
-        const uint64_t offset = first * state_granule;
-        entry.value = reinterpret_cast<void *>(parameter.value.handle + parameter.value.offset + offset * type_bytes(parameter.value_type));
-        entry.gradient = reinterpret_cast<void *>(parameter.gradient.handle + parameter.gradient.offset + offset * type_bytes(parameter.gradient_type));
-        uint64_t all = reinterpret_cast<uint64_t>(entry.value) | reinterpret_cast<uint64_t>(entry.gradient);
+        qlora_parameter parameter = piece.parameter;
+        entry.value = address<void>(parameter.value);
+        entry.gradient = address<void>(parameter.gradient);
+        uint64_t places = reinterpret_cast<uint64_t>(entry.value) | reinterpret_cast<uint64_t>(entry.gradient);
         for (int k = 0; k < states; k++) {
-            entry.state[k] = reinterpret_cast<void *>(places[k]);
-            entry.absmax[k] = reinterpret_cast<float *>(places[QLORA_STATE_ABSMAX1 + k]);
-            all |= places[k];
+            entry.state[k] = address<void>(state_span(parameter, k));
+            entry.absmax[k] = address<float>(state_span(parameter, QLORA_STATE_ABSMAX1 + k));
+            places |= reinterpret_cast<uint64_t>(entry.state[k]);
         }
-        entry.count = elements;
+        entry.count = parameter.count;
         entry.flags = TensorEntry<states>::code(parameter.value_type) | TensorEntry<states>::code(parameter.gradient_type) << 2 |
-                      (parameter.flags & QLORA_PARAMETER_NO_DECAY ? entry_no_decay : 0) | (all % 16 == 0 ? entry_vector : 0);
+                      (parameter.flags & QLORA_PARAMETER_NO_DECAY ? entry_no_decay : 0) | (places % 16 == 0 ? entry_vector : 0);
         entry.rate_scale = parameter.learning_rate_scale;
         entry.granules_before = granules;
-        entry.index = index;
-        entry.first = uint32_t(first);
-        granules += uint32_t(granules_of(elements));
+        entry.index = piece.index;
+        entry.first = uint32_t(piece.first / state_granule);
+        granules += uint32_t(granules_of(parameter.count));
     }
 };
 static_assert(sizeof(TensorList<1>) + rule_bytes <= parameter_bytes && sizeof(TensorList<2>) + rule_bytes <= parameter_bytes && sizeof(TensorList<3>) + rule_bytes <= parameter_bytes, "a list must fit");
@@ -93,11 +93,14 @@ __device__ __forceinline__ void load4(const void *data, int type, int64_t index,
     }
 }
 __device__ __forceinline__ void store4(void *data, int type, int64_t index, const float *values) {
-    if (type == QLORA_FORMAT_F32) *reinterpret_cast<float4 *>(static_cast<float *>(data) + index) = make_float4(values[0], values[1], values[2], values[3]);
-    else
+    if (type == QLORA_FORMAT_F32) {
+        // As an instruction: the compiler is known to take such a store apart.
+        asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(static_cast<float *>(data) + index), "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]) : "memory");
+    } else {
         *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(data) + index) =
             type == QLORA_FORMAT_F16 ? make_uint2(pack2<QLORA_FORMAT_F16>(values[0], values[1]), pack2<QLORA_FORMAT_F16>(values[2], values[3]))
                                      : make_uint2(pack2<QLORA_FORMAT_BF16>(values[0], values[1]), pack2<QLORA_FORMAT_BF16>(values[2], values[3]));
+    }
 }
 
 } // namespace cuda

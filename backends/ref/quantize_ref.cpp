@@ -256,6 +256,12 @@ template <> struct EncodeCodec<Codec::SIGNED8> {
 uint64_t quantize_scratch(Context &, const qlora_quantize_args &) { return 0; }
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
+    if (args.not_finite.handle) {
+        uint64_t first = 0;
+        while (first < element_count(*args.weight) && (bits_of(source(args, first)) & 0x7f800000u) != 0x7f800000u) first++;
+        if (first == element_count(*args.weight)) first = UINT64_MAX;
+        std::memcpy(address<void>(args.not_finite), &first, sizeof first);
+    }
     QLORA_TRY(refuse_not_finite(context, "qlora_weight_quantize", args.src));
     for (uint64_t c = 0; args.importance.handle && c < args.src.cols; c++)
         if (bits_of(address<const float>(args.importance)[c]) >= 0x7f800000u) // the sign bit as well

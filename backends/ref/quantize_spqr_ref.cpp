@@ -52,9 +52,11 @@ double limit_of(Run &run) {
 
 void fit_group(Run &run, uint64_t first, uint64_t rows, uint64_t i, uint64_t count) {
     const double fit_limit = run.flag(QLORA_FLAG_SIMPLIFIED) ? std::numeric_limits<double>::infinity() : run.limit;
-    for (uint64_t r = 0; r < rows; r++)
-        run.ranges[r] = search::fit_range({run.w[r] + i, run.factor.u[i] + i, run.cols + 1, count, run.factor.order + i, run.factor.dead}, run.planes.bits, fit_limit);
-    run.planes.put_tile(first, rows, run.factor.order[i] / run.weight.block, run.ranges, run.grids);
+    const auto values = [&](uint64_t r) { return search::GroupValues{run.w[r] + i, run.factor.u[i] + i, run.cols + 1, count, run.factor.order + i, run.factor.dead}; };
+    const uint64_t group = run.factor.order[i] / run.weight.block;
+    for (uint64_t r = 0; r < rows; r++) run.ranges[r] = search::fit_range(values(r), run.planes.bits, fit_limit);
+    run.planes.put_tile(first, rows, group, run.ranges, run.grids);
+    for (uint64_t r = 0; run.flag(QLORA_FLAG_SEARCH) && r < rows; r++) search::search_codes(run.planes, first + r, group, values(r), run.limit, run.grids[r]);
 }
 
 void quantize_tile(Run &run, uint64_t first, uint64_t rows) {
@@ -112,7 +114,7 @@ int32_t quantize_spqr(Context &context, const qlora_quantize_spqr_args &args) {
     outcome.struct_size = sizeof outcome;
     outcome.dead_columns = run.factor.cut_dead_columns();
     if (run.flag(QLORA_FLAG_ACT_ORDER)) // line is free until there is a factor
-        search::order_groups(run.factor.h.data, run.cols + 1, run.cols, run.weight.block, run.factor.order, reinterpret_cast<uint32_t *>(run.factor.line.data));
+        search::order_groups(run.factor.h.data, run.cols + 1, run.factor.dead, run.cols, run.weight.block, run.factor.order, reinterpret_cast<uint32_t *>(run.factor.line.data));
     search::DampingLadder ladder(args.damping, mean, run.factor.diagonal_largest());
     const bool factored = run.factor.find(ladder);
     outcome.loss = std::numeric_limits<double>::quiet_NaN();

@@ -11,8 +11,10 @@ namespace search {
 
 #define QLORA_FUNCTION inline
 #define QLORA_PRECISE const
+#define QLORA_PRODUCT(a, b) ((a) * (b))
 #include "backends/bilevel.inc"
 #undef QLORA_PRECISE
+#undef QLORA_PRODUCT
 #undef QLORA_FUNCTION
 
 struct BilevelRange { float low, high; }; // of a row's values in a group
@@ -82,18 +84,22 @@ struct BilevelPlanes {
         for (uint64_t i = 0; i < count; i++) of_rows[i].zero = zero_of(ranges[i], of_rows[i].scale, bits);
         put_statistics(first, count, group, 1, zeros, &of_rows[0].zero);
     }
-    BilevelGrid grid(uint64_t r, uint64_t group) const { return {statistic(r, group, 0, scales), statistic(r, group, 1, zeros)}; }
+    BilevelGrid grid(uint64_t r, uint64_t group) const { return {statistic(r, group, 0, statistic_code(r, group, 0)), statistic(r, group, 1, statistic_code(r, group, 1))}; }
     // What the code at a place of a row stands for, without an outlier.
     float value(uint64_t r, uint64_t place) const { return bilevel_value(get_code(codes, r * weight.cols + place, bits), grid(r, place / weight.block)); }
 
-private:
-    uint8_t *halves(uint64_t r, uint64_t group, int which) const { return grids + (tile_grid(weight, r, group) * 4 + uint64_t(which)) * 2; }
-    float statistic(uint64_t r, uint64_t group, int which, const uint8_t *stream) const {
+    // which: 0 the scale of a row's group, 1 its zero; its code, and what a code stands for.
+    int statistic_code(uint64_t r, uint64_t group, int which) const { return get_code(which ? zeros : scales, r * groups + group, statistic_bits); }
+    void put_statistic_code(uint64_t r, uint64_t group, int which, int code) const { search::put_code(which ? zeros : scales, r * groups + group, statistic_bits, code); }
+    float statistic(uint64_t r, uint64_t group, int which, int code) const {
         uint16_t unit, zero;
         std::memcpy(&unit, halves(r, group, which), 2);
         std::memcpy(&zero, halves(r, group, which + 2), 2);
-        return qlora_bilevel_value(of_half(unit), of_half(zero), uint(get_code(stream, r * groups + group, statistic_bits)));
+        return qlora_bilevel_value(of_half(unit), of_half(zero), uint(code));
     }
+
+private:
+    uint8_t *halves(uint64_t r, uint64_t group, int which) const { return grids + (tile_grid(weight, r, group) * 4 + uint64_t(which)) * 2; }
     // x[2 i] for i < count: what scale or zero of row first + i should be, and then is.
     void put_statistics(uint64_t first, uint64_t count, uint64_t group, int which, uint8_t *stream, float *x) const {
         BilevelRange range = no_range;

@@ -10,11 +10,12 @@
 namespace qlora {
 namespace search {
 
-// Groups by falling largest diagonal, columns so within a group; equal ones keep their order. room holds a group each.
-inline void order_groups(const double *diagonal, uint64_t stride, uint64_t cols, uint64_t block, uint32_t *order, uint32_t *room) {
+// Groups by falling largest diagonal, columns so within a group; equal ones keep their order, and dead columns count 0. room holds
+// a group each.
+inline void order_groups(const double *diagonal, uint64_t stride, const uint8_t *dead, uint64_t cols, uint64_t block, uint32_t *order, uint32_t *room) {
     const uint64_t groups = (cols + block - 1) / block;
     const auto before = [=](uint32_t a, uint32_t b) {
-        const double x = diagonal[a * stride], y = diagonal[b * stride];
+        const double x = dead[a] ? 0 : diagonal[a * stride], y = dead[b] ? 0 : diagonal[b * stride];
         return x > y || (x == y && a < b);
     };
     const auto largest = [=](uint32_t group) {
@@ -84,6 +85,29 @@ inline BilevelRange fit_range(const GroupValues &group, uint32_t bits, double li
         if (group.dead[group.columns[i]] || !(gain > limit)) widen(range, w);
     }
     return proper(range.low > range.high ? all : range);
+}
+
+// SEARCH: codes of the scale and the zero of a row, at most 2 from the nearest, that leave the least error; a value's counts up to
+// limit, beyond which it is an outlier.
+inline void search_codes(const BilevelPlanes &planes, uint64_t r, uint64_t number, const GroupValues &group, double limit, BilevelGrid &grid) {
+    constexpr int reach = 2, top = (1 << statistic_bits) - 1;
+    const int scale_code = planes.statistic_code(r, number, 0), zero_code = planes.statistic_code(r, number, 1);
+    int best_scale = scale_code, best_zero = zero_code;
+    double least = std::numeric_limits<double>::infinity();
+    for (int i = 0; i <= 2 * reach; i++)
+        for (int j = 0; j <= 2 * reach; j++) { // the nearest first: 0, 1, -1, 2, -2
+            const int s = scale_code + (i % 2 ? (i + 1) / 2 : -i / 2), z = zero_code + (j % 2 ? (j + 1) / 2 : -j / 2);
+            if (s < 0 || s > top || z < 0 || z > top) continue;
+            const BilevelGrid trial = {planes.statistic(r, number, 0, s), planes.statistic(r, number, 1, z)};
+            double sum = 0;
+            for (uint64_t k = 0; k < group.count && sum < least; k++) {
+                const double error = group.error(k, trial, planes.bits);
+                sum += error < limit ? error : limit;
+            }
+            if (sum < least) { least = sum; best_scale = s; best_zero = z; grid = trial; }
+        }
+    planes.put_statistic_code(r, number, 0, best_scale);
+    planes.put_statistic_code(r, number, 1, best_zero);
 }
 
 struct Outlier {

@@ -18,6 +18,7 @@ const uint STATISTIC_BITS = 3u;
 QLORA_STREAM(bilevel_scale_at, scale_words, 1u, STATISTIC_BITS)
 QLORA_STREAM(bilevel_zero_at, zero_words, 2u, STATISTIC_BITS)
 #define QLORA_PRECISE precise
+#define QLORA_PRODUCT(a, b) ((a) * (b))
 #include "backends/bilevel.inc"
 
 float bilevel_half(uint word, uint shift) { return uintBitsToFloat(qlora_f32_from_f16((word >> shift) & 0xffffu)); }

@@ -17,6 +17,7 @@ namespace {
 #include "quantize_absmax_vulkan.h"
 #include "quantize_narrow_vulkan.h"
 #include "quantize_closed_vulkan.h"
+#include "not_finite_vulkan.h"
 #include "matmul_vulkan.h"
 #include "matmul_blocks_vulkan.h"
 #include "matmul_affine_vulkan.h"
@@ -35,6 +36,8 @@ namespace {
 #include "cross_entropy_vulkan.h"
 #include "gradient_norm_vulkan.h"
 #include "optimizer_step_vulkan.h"
+#include "optimizer_squares_vulkan.h"
+#include "optimizer_tensors_vulkan.h"
 #include "row_absmax_vulkan.h"
 #include "row_codes_vulkan.h"
 #include "int8_outliers_vulkan.h"
@@ -281,6 +284,11 @@ int32_t begin(Context &context, uint64_t stream, uint64_t bytes, VkCommandBuffer
 }
 
 static int32_t end_and_submit(Context &context, State &state, Batch &batch) {
+    VkMemoryBarrier visible = {}; // what reached host buffers is for the host to read
+    visible.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
+    visible.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_SHADER_WRITE_BIT;
+    visible.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
+    state.vk.CmdPipelineBarrier(batch.commands, VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &visible, 0, nullptr, 0, nullptr);
     QLORA_VULKAN_TRY(context, state.vk, EndCommandBuffer, batch.commands);
     VkSubmitInfo info = {};
     info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;

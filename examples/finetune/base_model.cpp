@@ -70,7 +70,8 @@ bool BaseModel::is_plain() const { return is_float(tensor(gguf_weight_name(0, li
 
 std::unique_ptr<Tokenizer> BaseModel::tokenizer(bool needed) const {
     if (gguf_ == nullptr) return directory_tokenizer(needed);
-    if (!needed && gguf_->find_string("tokenizer.ggml.model").value_or("") != "llama") return nullptr;
+    const auto kind = gguf_->find_string("tokenizer.ggml.model").value_or("");
+    if (!needed && kind != "llama" && kind != "gpt2" && kind != "t5") return nullptr;
     auto tokenizer = std::make_unique<Tokenizer>(*gguf_);
     if (static_cast<uint32_t>(tokenizer->size()) != shape_.vocabulary)
         reject("the tokenizer has ", tokenizer->size(), " tokens, the embedding ", shape_.vocabulary, " rows");

@@ -109,10 +109,9 @@ qlora::Weight Model::upload(Device &device, const BaseTensor &tensor, Use use, i
     auto args = qlora::make<qlora_quantize_args>();
     args.weight = weight.get();
     args.src = qlora::tensor(from, rows, cols, source.span());
-    device.measure([&] { device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
     try {
-        device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
-    } catch (const qlora::Error &error) { fail("tensor ", shown(tensor.own_name), " cannot be quantized: ", error.what()); }
+        device.quantize(args);
+    } catch (const std::runtime_error &error) { fail("tensor ", shown(tensor.own_name), " cannot be quantized: ", error.what()); }
     return weight;
 }
 

@@ -42,6 +42,8 @@ public:
     // on, where <parameter> is PEFT's name, or "state.<i>" or "<i>" with i counting layer, linear, half. Values stay. Returns
     // the step that the file says, or 0.
     uint64_t import_bitsandbytes(const std::string &path);
+    // The 256 values of 8-bit codes; empty when the state is F32.
+    const std::vector<float> &table(bool is_unsigned) const { return is_unsigned ? unsigned_table_ : signed_table_; }
 
 private:
     std::string name_of(size_t i, const char *adapter = "") const;

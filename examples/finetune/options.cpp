@@ -70,7 +70,7 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                        ", llm-int8 (int8 with products in integers, outliers apart) or nvfp4-scaled (a scale per tensor); default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
         ->group("Computation");
     app.add_option("--calibrate", o.calibrate,
-                   "fit gptq2 to gptq8 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
+                   "fit gptq2 to gptq8, spqr3 and spqr4 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
                    "FILE.safetensors:NAME or FILE.json:KEY. Without, or as gptq4-rtn, they round to nearest")
         ->group("Computation");
     app.add_option("--calibrate-tokens", o.calibrate_tokens, "most tokens of that text, in windows spread over it")
@@ -183,7 +183,7 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     check_range("--calibrate-tokens", double(o.calibrate_tokens), 2, 1 << 30);
     const FormatChoice choice = o.format();
     if (!o.calibrate.empty() && o.perplexity_table.empty() && !o.calibrates(choice))
-        fail("--calibrate: only gptq2, gptq3, gptq4 and gptq8 are calibrated; give --quant one of them");
+        fail("--calibrate: only gptq2, gptq3, gptq4, gptq8, spqr3 and spqr4 are calibrated; give --quant one of them");
     const Precision precision = o.precision();
     if (precision.activations != QLORA_FORMAT_F32 && precision.compute != precision.activations &&
         precision.compute != QLORA_FORMAT_F32)

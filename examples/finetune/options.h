@@ -33,7 +33,7 @@ struct Options {
     FormatChoice format() const; // what linear layers become; format 0: as they are
     // Whether a format is to be calibrated.
     bool calibrates(const FormatChoice &choice) const {
-        return !calibrate.empty() && is_gptq(choice.format) && !choice.nearest;
+        return !calibrate.empty() && is_calibrated(choice.format) && !choice.nearest;
     }
     Precision precision() const;
 };

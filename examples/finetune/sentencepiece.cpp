@@ -1,4 +1,5 @@
-#include "tokenizer.h"
+// SentencePiece's tokenizer.model, read field by field.
+#include "vocabulary.h"
 
 #include <algorithm>
 #include <cstring>
@@ -70,9 +71,8 @@ private:
 enum : uint64_t { model_pieces = 1, model_trainer = 2, model_normalizer = 3 };
 enum : uint64_t { piece_text = 1, piece_score = 2, piece_type = 3 };
 enum : uint64_t { trainer_kind = 3, trainer_unknown = 40, trainer_begin = 41, trainer_end = 42 };
-enum : uint64_t { normalizer_prefix = 3 };
+enum : uint64_t { normalizer_map = 2, normalizer_prefix = 3, normalizer_trims = 4 };
 const uint64_t kind_unigram = 1, kind_pairs = 2, longest_piece = 65535;
-const int64_t type_normal = 1, type_unused = 5;
 
 } // namespace
 
@@ -89,7 +89,7 @@ Vocabulary read_sentencepiece(const std::string &path) {
         if (model.field == model_pieces) {
             vocabulary.pieces.emplace_back();
             vocabulary.scores.push_back(0);
-            vocabulary.types.push_back(type_normal);
+            vocabulary.types.push_back(piece_normal);
             while (part.next()) {
                 if (part.field == piece_text) vocabulary.pieces.back() = std::string(part.bytes);
                 if (part.field == piece_score) vocabulary.scores.back() = part.decimal;
@@ -104,29 +104,24 @@ Vocabulary read_sentencepiece(const std::string &path) {
             if (part.field == trainer_begin) begin = part.number;
             if (part.field == trainer_end) end = part.number;
         }
-        while (model.field == model_normalizer && part.next())
+        if (model.field == model_normalizer) vocabulary.trims = true; // the format's default
+        while (model.field == model_normalizer && part.next()) {
+            if (part.field == normalizer_map) vocabulary.character_map = std::string(part.bytes);
             if (part.field == normalizer_prefix) vocabulary.adds_prefix = part.number != 0;
+            if (part.field == normalizer_trims) vocabulary.trims = part.number != 0;
+        }
     }
     if (vocabulary.pieces.empty() || vocabulary.pieces.size() > INT32_MAX)
         model.reject("it lists ", vocabulary.pieces.size(), " tokens");
-    if (kind != kind_pairs)
+    if (kind != kind_pairs && kind != kind_unigram)
         fail(path, ": a SentencePiece model of kind ", kind,
-             ", expected 2 (byte pairs); give token ids instead, with --train-ids");
+             ", expected 1 (unigram) or 2 (byte pairs); give token ids instead, with --train-ids");
+    if (kind == kind_unigram) vocabulary.kind = TokenizerKind::unigram;
     const auto id = [&](uint64_t at) { return at < vocabulary.pieces.size() ? static_cast<int32_t>(at) : -1; };
     vocabulary.unknown = id(unknown);
     vocabulary.begin = id(begin);
     vocabulary.end = id(end);
     return vocabulary;
-}
-
-void Vocabulary::place(uint64_t id, const std::string &piece, int64_t type) {
-    if (id >= pieces.size()) {
-        pieces.resize(id + 1);
-        scores.resize(id + 1, 0.0f);
-        types.resize(id + 1, type_unused);
-    }
-    pieces[id] = piece;
-    types[id] = type;
 }
 
 } // namespace finetune

@@ -62,7 +62,7 @@ public:
 
     // Values and state, to go on from later.
     void save_state(const std::string &path) const { optimizer_.save(path, done_); }
-    const Optimizer &optimizer() const { return optimizer_; }
+    Optimizer &optimizer() { return optimizer_; }
 
     // Norms of the gradients of the first step, in the order of Trainable::parameters().
     const std::vector<float> &first_norms() const { return first_norms_; }

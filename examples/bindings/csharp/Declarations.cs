@@ -51,9 +51,9 @@ namespace Qlora.Native
         public ulong rows;
         public ulong cols;
         public qlora_span planes0, planes1, planes2, planes3, planes4, planes5, planes6, planes7;
+        public ulong outliers;
         public float tensor_scale;
         public uint reserved2;
-        public ulong outliers;
         /// All zero, but for struct_size.
         public static qlora_weight Create() { return new qlora_weight { struct_size = (uint)sizeof(qlora_weight) }; }
     }
@@ -147,6 +147,7 @@ namespace Qlora.Native
         public ulong seed;
         public int power;
         public uint reserved;
+        public qlora_span not_finite;
         /// All zero, but for struct_size.
         public static qlora_quantize_args Create() { return new qlora_quantize_args { struct_size = (uint)sizeof(qlora_quantize_args) }; }
     }

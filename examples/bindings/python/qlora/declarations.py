@@ -196,9 +196,9 @@ class qlora_weight(Sized):
         ("rows", c_uint64),
         ("cols", c_uint64),
         ("planes", qlora_span * 8),
+        ("outliers", c_uint64),
         ("tensor_scale", c_float),
         ("reserved2", c_uint32),
-        ("outliers", c_uint64),
     ]
 
 
@@ -287,6 +287,7 @@ class qlora_quantize_args(Sized):
         ("seed", c_uint64),
         ("power", c_int32),
         ("reserved", c_uint32),
+        ("not_finite", qlora_span),
     ]
 
 

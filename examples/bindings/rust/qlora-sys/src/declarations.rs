@@ -220,9 +220,9 @@ pub struct qlora_weight {
     pub rows: u64,
     pub cols: u64,
     pub planes: [qlora_span; 8],
+    pub outliers: u64,
     pub tensor_scale: f32,
     pub reserved2: u32,
-    pub outliers: u64,
 }
 
 /// All zero, but for struct_size.
@@ -356,6 +356,7 @@ pub struct qlora_quantize_args {
     pub seed: u64,
     pub power: i32,
     pub reserved: u32,
+    pub not_finite: qlora_span,
 }
 
 /// All zero, but for struct_size.
@@ -1235,9 +1236,9 @@ mod tests {
         assert_eq!(&made.rows as *const _ as usize - base, [24, 24, 24][machine]);
         assert_eq!(&made.cols as *const _ as usize - base, [32, 32, 32][machine]);
         assert_eq!(&made.planes as *const _ as usize - base, [40, 40, 40][machine]);
-        assert_eq!(&made.tensor_scale as *const _ as usize - base, [232, 232, 232][machine]);
-        assert_eq!(&made.reserved2 as *const _ as usize - base, [236, 236, 236][machine]);
-        assert_eq!(&made.outliers as *const _ as usize - base, [240, 240, 240][machine]);
+        assert_eq!(&made.outliers as *const _ as usize - base, [232, 232, 232][machine]);
+        assert_eq!(&made.tensor_scale as *const _ as usize - base, [240, 240, 240][machine]);
+        assert_eq!(&made.reserved2 as *const _ as usize - base, [244, 244, 244][machine]);
         assert_eq!(std::mem::size_of::<qlora_weight_layout_info>(), [144, 144, 144][machine]);
         let made = qlora_weight_layout_info::default();
         let base = &made as *const _ as usize;
@@ -1298,7 +1299,7 @@ mod tests {
         assert_eq!(&made.bytes as *const _ as usize - base, [72, 72, 68][machine]);
         assert_eq!(&made.pattern as *const _ as usize - base, [80, 80, 76][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [84, 84, 80][machine]);
-        assert_eq!(std::mem::size_of::<qlora_quantize_args>(), [144, 144, 140][machine]);
+        assert_eq!(std::mem::size_of::<qlora_quantize_args>(), [168, 168, 164][machine]);
         let made = qlora_quantize_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1311,6 +1312,7 @@ mod tests {
         assert_eq!(&made.seed as *const _ as usize - base, [128, 128, 124][machine]);
         assert_eq!(&made.power as *const _ as usize - base, [136, 136, 132][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [140, 140, 136][machine]);
+        assert_eq!(&made.not_finite as *const _ as usize - base, [144, 144, 140][machine]);
         assert_eq!(std::mem::size_of::<qlora_dequantize_args>(), [104, 104, 100][machine]);
         let made = qlora_dequantize_args::default();
         let base = &made as *const _ as usize;
