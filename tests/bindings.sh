@@ -31,7 +31,7 @@ go)
     cd "$build/package"
     unformatted=$(gofmt -l ./*.go)
     [ -z "$unformatted" ] || { echo "gofmt would change $unformatted"; exit 1; }
-    GOCACHE=$build/cache GOFLAGS=-mod=mod GOPROXY=off QLORA_BINDINGS=$source/examples/bindings nice go test ./...
+    GOPATH=$build/path GOCACHE=$build/cache GOFLAGS=-mod=mod GOPROXY=off QLORA_BINDINGS=$source/examples/bindings nice go test ./...
     ;;
 csharp)
     need mcs mono-mcs

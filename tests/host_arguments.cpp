@@ -67,16 +67,21 @@ TEST_CASE("every args struct: sizes, null pointers, absent, small and misaligned
     for (const Target &target : targets()) {
         const qlora::Context &context = shared_context(target);
         for (const Operation &operation : all_operations()) {
-            const Case &one = small_case(operation);
-            if (!context.operation_supports(operation.number, one.format, one.type)) continue;
             const std::vector<Field> fields = fields_of(args_name(operation.number));
+            // The small case, or the first after it that this backend computes.
+            const Case *found = nullptr;
             std::vector<Output> expected;
-            {
+            for (const Case *one = &small_case(operation); !found && one < operation.cases.data() + operation.cases.size(); one++) {
+                if (!context.operation_supports(operation.number, one->format, one->type)) continue;
                 Stage stage(context);
-                one.act(stage);
+                one->act(stage);
+                if (stage.status() == QLORA_ERROR_UNSUPPORTED) continue;
                 REQUIRE_MESSAGE(stage.status() == QLORA_OK, stage.last_message());
                 expected = stage.outputs();
+                found = one;
             }
+            if (!found) continue;
+            const Case &one = *found;
             Stage stage(context);
             uint64_t refused = 0;
             stage.instead = [&](const void *args, size_t size, int32_t (*call)(qlora_context *, const void *)) {
