@@ -9,6 +9,7 @@
 namespace finetune {
 namespace {
 
+const char *const learned_begins = "\xe2\x9f\xa6", *const learned_ends = "\xe2\x9f\xa7"; // U+27E6, U+27E7
 const uint64_t split_stream = uint64_t(3) << 32; // of random numbers
 
 // The tokens of a row's part as text, control tokens spelled out; a long part loses its middle.
@@ -162,7 +163,7 @@ std::string marked(const Row &row, const Tokenizer &tokenizer, size_t most_bytes
     std::string text = spelled(row.prompt, 0, row.prompt.size(), tokenizer, most_bytes);
     size_t begin = 0;
     const auto learned = [&](size_t end) {
-        if (end > begin) text += ">>" + spelled(row.answer, begin, end, tokenizer, most_bytes) + "<<";
+        if (end > begin) text += learned_begins + spelled(row.answer, begin, end, tokenizer, most_bytes) + learned_ends;
     };
     for (const auto &[first, end] : row.given) {
         learned(first);

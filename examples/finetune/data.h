@@ -73,7 +73,7 @@ void pack(Dataset &data, uint64_t tokens);
 // "32 rows of ShareGPT, 3 dropped: line 7: ..." and the lengths of rows, one line each.
 std::string describe(const Dataset &data);
 std::string describe_lengths(const Dataset &data);
-// A row as text, what is learned between >> and <<, at most so many bytes of each part.
+// A row as text, what is learned between U+27E6 and U+27E7 (white square brackets), at most so many bytes of each part.
 std::string marked(const Row &row, const Tokenizer &tokenizer, size_t most_bytes);
 
 // "file.json:key": {"key": [[[prompt ids], [answer ids]], ...]}.

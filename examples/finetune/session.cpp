@@ -190,7 +190,7 @@ void Session::print_plan() const {
         printf("  training     %s\n  lengths      %s\n", describe(*in_.train).c_str(),
                describe_lengths(*in_.train).c_str());
         if (in_.tokenizer)
-            printf("  first row    %s\n               (learned: between >> and <<)\n",
+            printf("  first row    %s\n               (learned: between \xe2\x9f\xa6 and \xe2\x9f\xa7)\n",
                    one_line(marked(in_.train->rows[0], *in_.tokenizer, 400)).c_str());
         printf("  steps        %llu of %u x %u rows, learning rate %g\n",
                static_cast<unsigned long long>(in_.plan.steps), in_.plan.batch, in_.plan.accumulate,
