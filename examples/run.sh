@@ -15,6 +15,7 @@ command -v cmake > /dev/null || want cmake
 command -v make > /dev/null || want make
 [ -f /usr/include/CLI/CLI.hpp ] || [ -f /usr/local/include/CLI/CLI.hpp ] || want libcli11-dev
 [ -f /usr/include/nlohmann/json.hpp ] || [ -f /usr/local/include/nlohmann/json.hpp ] || want nlohmann-json3-dev
+[ -f /usr/include/pcre2.h ] || [ -f /usr/local/include/pcre2.h ] || want libpcre2-dev
 
 # Backends besides the CPU: CUDA where there are an NVIDIA GPU and its compiler, else Vulkan where there is any GPU.
 cuda=OFF vulkan=OFF architecture=

@@ -30,28 +30,6 @@ TEST_CASE("tokenizer: texts of the golden files, id for id") {
     }
 }
 
-TEST_CASE("tokenizer: llama.cpp's own vocabulary test") {
-    const std::string path = shared("data/vocab/ggml-vocab-llama-spm.gguf");
-    if (path.empty()) return;
-    const Gguf file(path);
-    const Tokenizer tokenizer(file);
-    const MappedFile inputs(path + ".inp"), outputs(path + ".out");
-    const std::string_view separator = "\n__ggml_vocab_test__\n";
-    std::string_view rest = inputs.text(), lines = outputs.text();
-    int cases = 0;
-    while (!lines.empty()) {
-        const std::string_view text = rest.substr(0, rest.find(separator));
-        rest.remove_prefix(std::min(rest.size(), text.size() + separator.size()));
-        const std::string_view line = lines.substr(0, lines.find('\n'));
-        lines.remove_prefix(std::min(lines.size(), line.size() + 1));
-        std::string ids;
-        for (int32_t id : tokenizer.encode(text)) ids += " " + std::to_string(id);
-        CHECK(ids == line);
-        ++cases;
-    }
-    CHECK(cases > 40);
-}
-
 TEST_CASE("tokenizer: bundled model, control tokens in data stay text, long runs stay fast") {
     const Gguf file(bundled_model());
     const Tokenizer tokenizer(file);
@@ -94,13 +72,13 @@ TEST_CASE("data: rows, and errors with file and line") {
     const Gguf file(bundled_model());
     const Tokenizer tokenizer(file);
     const Scratch data("", ".jsonl");
-    const auto error = [&](const std::string &text, DataLimits limits = {64, 2048}) {
+    const auto error = [&](const std::string &text, DataLimits limits = {64, 2048, TooLong::error, true}) {
         data.write(text);
-        return error_of([&] { read_jsonl(data.path, tokenizer, limits); });
+        return error_of([&] { read_data(data.path, tokenizer, limits); });
     };
     const std::string good = "{\"prompt\": \"one two \", \"answer\": \"three\"}\n";
     data.write("\n" + good + "\r\n" + good);
-    const Dataset rows = read_jsonl(data.path, tokenizer, {64, 2048});
+    const Dataset rows = read_data(data.path, tokenizer, {64, 2048});
     REQUIRE(rows.rows.size() == 2);
     CHECK(rows.rows[0].prompt.front() == tokenizer.begin_token());
     CHECK(rows.rows[0].answer.back() == tokenizer.end_token());
@@ -110,20 +88,20 @@ TEST_CASE("data: rows, and errors with file and line") {
     CHECK(contains(error(""), "holds no rows"));
     CHECK(contains(error("\n\n"), "holds no rows"));
     CHECK(contains(error(good + good + "{\"prompt\": \"x\", \"answer\"\n"), line3 + "not valid JSON"));
-    CHECK(contains(error(good + good + "[1]\n"), line3 + "expected a JSON object"));
-    CHECK(contains(error(good + good + "{\"prompt\": \"x\"}\n"), line3 + "the row has no answer"));
-    CHECK(contains(error(good + good + "{\"prompt\": \"x\", \"answer\": \"\"}\n"), line3 + "the row has no answer"));
+    CHECK(contains(error(good + good + "[1]\n"), line3 + "message 1 is number"));
+    CHECK(contains(error(good + good + "{\"prompt\": \"x\"}\n"), line3 + "'completion' is missing"));
+    CHECK(contains(error(good + good + "{\"prompt\": \"x\", \"answer\": \"\"}\n"), line3 + "'answer' is empty"));
     CHECK(contains(error(good + good + "{\"prompt\": 3, \"answer\": \"y\"}\n"), line3 + "'prompt' is number"));
-    CHECK(contains(error(good + good + "{\"text\": \"x\"}\n"), line3 + "no prompt"));
+    CHECK(contains(error(good + good + "{\"words\": \"x\"}\n"), line3 + "no form of row"));
     CHECK(contains(error(good + good + "{\"prompt\": \"\xff\", \"answer\": \"y\"}\n"), line3 + "not valid JSON"));
     CHECK(contains(error(good + good + "{\"prompt\": \"x\", \"prompt\": \"z\", \"answer\": \"y\"}\n"),
                    line3 + "key 'prompt' appears twice"));
     CHECK(contains(error(good + good + std::string(5000, '[') + "\n"), line3 + "nested deeper"));
     const std::string long_row = "{\"instruction\": \"" + std::string(400, 'q') + "\", \"output\": \"y\"}\n";
     CHECK(contains(error(good + good + long_row), line3 + "the row has"));
-    CHECK(error(good + good + long_row, {64, 2048, TooLong::drop}) == "");
-    CHECK(contains(error(long_row, {64, 2048, TooLong::drop}), "every row is longer"));
-    CHECK(contains(error_of([&] { read_jsonl("no/such.jsonl", tokenizer, {64, 2048}); }), "No such file"));
+    CHECK(error(good + good + long_row, {64, 2048, TooLong::drop, true}) == "");
+    CHECK(contains(error(long_row, {64, 2048, TooLong::drop, true}), "every row is longer"));
+    CHECK(contains(error_of([&] { read_data("no/such.jsonl", tokenizer, {64, 2048}); }), "No such file"));
 }
 
 TEST_CASE("data: token ids") {

@@ -1,12 +1,10 @@
 // Tokenizers of examples/finetune: the vocabulary files of llama.cpp with their texts and ids, a vocabulary made here, and
 // texts that try to be slow or to break out.
-#include "engine_support.h"
+#include "engine_text_support.h"
 
 #include "merges.h"
 #include "pre_tokenizer.h"
 #include "rng.h"
-#include "tokenizer.h"
-#include "utf8.h"
 
 #include <algorithm>
 #include <ctime>
@@ -29,32 +27,6 @@ std::vector<std::string> words_of(const char *name, std::string_view text) {
     std::vector<std::string> words;
     PreTokenizer(name, "test").split(text, [&](std::string_view word) { words.emplace_back(word); });
     return words;
-}
-
-// Byte pairs over all 256 bytes, which need no file: ids are the bytes' values, then the merges' products.
-Vocabulary byte_vocabulary(const std::vector<std::pair<std::string, std::string>> &merges, const char *words) {
-    Vocabulary vocabulary;
-    vocabulary.kind = TokenizerKind::byte_pairs;
-    vocabulary.source = "bytes";
-    vocabulary.words = words;
-    vocabulary.adds_begin = vocabulary.adds_prefix = false;
-    int next = 0x100;
-    for (int byte = 0; byte < 256; ++byte) {
-        const bool printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
-        std::string piece;
-        append_character(piece, uint32_t(printable ? byte : next++));
-        vocabulary.pieces.push_back(piece);
-    }
-    for (const auto &[left, right] : merges) {
-        vocabulary.merges.push_back(left + " " + right);
-        vocabulary.pieces.push_back(left + right);
-    }
-    vocabulary.types.assign(vocabulary.pieces.size(), piece_normal);
-    vocabulary.pieces.push_back("<|end|>");
-    vocabulary.types.push_back(piece_control);
-    vocabulary.pieces.push_back("<|tool|>");
-    vocabulary.types.push_back(piece_user_defined);
-    return vocabulary;
 }
 
 } // namespace

@@ -192,6 +192,29 @@ TEST_CASE("network: packed rows do not see each other") {
     });
 }
 
+TEST_CASE("network: rows packed into sequences have the loss of one row at a time, what is given has none") {
+    Bundled bundled;
+    on_every_device([&](Device &device) {
+        Model model(device, bundled.file, 0, 0);
+        Trainable adapter(device, bundled.adapter_shape, bundled.initial);
+        Network network(device, model, adapter, {{}, true, false}, {64, 64, 8, 16});
+        Dataset data;
+        data.rows = bundled.rows;
+        data.rows[0].given = {{0, 1}};
+        const auto loss = [&](const std::vector<Row> &rows) {
+            std::vector<Batch> batches(rows.size());
+            for (size_t i = 0; i < rows.size(); ++i) batches[i].add(rows[i]);
+            return mean_loss(network, batches);
+        };
+        const double alone = loss(data.rows);
+        const size_t count = data.rows.size();
+        pack(data, 24);
+        REQUIRE(data.rows.size() < count);
+        CHECK(loss(data.rows) == doctest::Approx(alone).epsilon(1e-4));
+        CHECK(loss(bundled.rows) != doctest::Approx(alone).epsilon(1e-4));
+    });
+}
+
 TEST_CASE("generator: with a cache, several prompts at once, as one token at a time without") {
     Bundled bundled;
     const uint32_t length = 6;
@@ -235,6 +258,10 @@ TEST_CASE("training: the order of rows and the size of batches") {
     CHECK(batch.loss_rows == std::vector<int32_t>{1, 2, 3});
     CHECK(batch.targets == std::vector<int32_t>{9, 10, 8});
     CHECK(batch.loss_index == std::vector<int32_t>{-1, 0, 1, 2});
+    Batch turns;
+    turns.add(tokens, 4, 1, {{1, 2}}); // tokens 1 and 3 are learned, 2 is given
+    CHECK(turns.targets == std::vector<int32_t>{8, 10});
+    CHECK(turns.loss_rows == std::vector<int32_t>{0, 2});
 }
 
 namespace {

@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-packages="g++ gcc cmake ninja-build make binutils python3 python3-pip abigail-tools rustc cargo golang-go mono-mcs mono-runtime doctest-dev nlohmann-json3-dev libcli11-dev glslang-tools libvulkan-dev mesa-vulkan-drivers vulkan-validationlayers"
+packages="g++ gcc cmake ninja-build make binutils python3 python3-pip abigail-tools rustc cargo golang-go mono-mcs mono-runtime doctest-dev nlohmann-json3-dev libcli11-dev libpcre2-dev glslang-tools libvulkan-dev mesa-vulkan-drivers vulkan-validationlayers"
 missing=$(for package in $packages; do dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok' || echo "$package"; done)
 if [ -n "$missing" ] && [ $install = yes ]; then
     if ! command -v apt-get >/dev/null; then

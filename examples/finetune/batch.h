@@ -18,9 +18,11 @@ struct Batch {
     uint64_t losses() const { return targets.size(); }
     uint32_t count() const { return static_cast<uint32_t>(sequences.size() / 4); }
 
-    // Appends a sequence in which the tokens from `first_target` on are predicted.
-    void add(const int32_t *tokens, size_t count, size_t first_target);
-    void add(const Row &row);
+    // Appends a sequence in which the tokens from `first_target` on are predicted, but for those that are given:
+    // [first, end), counted from first_target, rising.
+    void add(const int32_t *tokens, size_t count, size_t first_target,
+             const std::vector<std::pair<size_t, size_t>> &given = {});
+    void add(const Row &row); // and the rows packed with it, each as a sequence of its own
 };
 
 // Upper bounds of the batches of a run, for planning memory.

@@ -28,7 +28,7 @@ std::vector<int32_t> read_ids(const std::string &source, const Tokenizer *tokeni
     if (tokenizer == nullptr)
         fail(source, ": the model's tokenizer is not one that this program knows; give token ids for calibration, "
                      "FILE.safetensors:NAME or FILE.json:KEY");
-    if (ends_with(source, ".jsonl")) return joined(read_jsonl(source, *tokenizer, limits));
+    if (ends_with(source, ".jsonl")) return joined(read_data(source, *tokenizer, limits));
     const MappedFile file(source);
     std::string_view text = file.text();
     if (text.size() > most_text) text = text.substr(0, text.find_last_of('\n', most_text - 1));

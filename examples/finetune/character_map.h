@@ -74,4 +74,14 @@ private:
     std::string replacements_;
 };
 
+// Runs of spaces become one, and none stays at the ends.
+inline std::string single_spaced(std::string_view text) {
+    std::string out;
+    out.reserve(text.size());
+    for (char c : text)
+        if (c != ' ' || (!out.empty() && out.back() != ' ')) out += c;
+    if (!out.empty() && out.back() == ' ') out.pop_back();
+    return out;
+}
+
 } // namespace finetune

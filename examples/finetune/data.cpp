@@ -1,153 +1,177 @@
 #include "data.h"
 
-#include "json.h"
-#include "safetensors.h"
+#include "data_rows.h"
+#include "rng.h"
+
+#include <algorithm>
+#include <cmath>
 
 namespace finetune {
 namespace {
 
-struct Text {
-    std::string prompt, answer;
-};
+const char *const learned_begins = "\xe2\x9f\xa6", *const learned_ends = "\xe2\x9f\xa7"; // U+27E6, U+27E7
+const uint64_t split_stream = uint64_t(3) << 32; // of random numbers
 
-const std::string *find_text(const Json &row, const char *key, const std::string &where) {
-    const auto found = row.find(key);
-    if (found == row.end()) return nullptr;
-    if (!found->is_string()) fail(where, ": '", key, "' is ", found->type_name(), ", expected a string");
-    return found->get_ptr<const std::string *>();
-}
-
-Text render(const Json &row, const std::string &where) {
-    if (!row.is_object()) fail(where, ": expected a JSON object, found ", row.type_name());
-    const std::string *answer = nullptr;
-    Text text;
-    if (const std::string *prompt = find_text(row, "prompt", where)) {
-        answer = find_text(row, "answer", where);
-        if (answer == nullptr) answer = find_text(row, "completion", where);
-        text.prompt = *prompt;
-    } else if (const std::string *instruction = find_text(row, "instruction", where)) {
-        answer = find_text(row, "output", where);
-        const std::string *input = find_text(row, "input", where);
-        text.prompt = "### Instruction:\n" + *instruction + "\n\n";
-        if (input != nullptr && !input->empty()) text.prompt += "### Input:\n" + *input + "\n\n";
-        text.prompt += "### Response:\n";
-    } else if (const std::string *question = find_text(row, "question", where)) {
-        answer = find_text(row, "answer", where);
-        text.prompt = "### Question:\n" + *question + "\n\n### Answer:\n";
-    } else {
-        fail(where, ": no prompt; expected the keys prompt and answer, instruction and output, or question and answer");
+// The tokens of a row's part as text, control tokens spelled out; a long part loses its middle.
+std::string spelled(const std::vector<int32_t> &ids, size_t begin, size_t end, const Tokenizer &tokenizer, size_t most_bytes) {
+    std::string text;
+    std::vector<int32_t> plain;
+    const auto flush = [&] {
+        text += tokenizer.decode(plain);
+        plain.clear();
+    };
+    for (size_t i = begin; i < end; ++i) {
+        if (!tokenizer.is_control(ids[i])) {
+            plain.push_back(ids[i]);
+            continue;
+        }
+        flush();
+        text += tokenizer.piece(ids[i]);
     }
-    if (answer == nullptr || answer->empty()) fail(where, ": the row has no answer; add one or remove the row");
-    text.answer = *answer;
-    return text;
+    flush();
+    if (text.size() <= most_bytes) return text;
+    const auto at_character = [&](size_t at) {
+        while (at > 0 && (text[at] & 0xc0) == 0x80) --at;
+        return at;
+    };
+    return text.substr(0, at_character(most_bytes / 2)) + " ... " + text.substr(at_character(text.size() - most_bytes / 2));
 }
 
-// Applies the limit on length, counts, and keeps the row unless it is dropped.
+} // namespace
+
+void Row::truncate(size_t most_tokens) {
+    if (tokens() <= most_tokens) return;
+    answer.resize(most_tokens - std::min(most_tokens, prompt.size()));
+    while (!given.empty() && given.back().first >= answer.size()) given.pop_back();
+    if (!given.empty()) given.back().second = std::min(given.back().second, answer.size());
+}
+
+void Dataset::count() {
+    answer_tokens = tokens = longest = 0;
+    for (const Row &row : rows) {
+        const auto add_one = [&](const Row &one) {
+            tokens += one.tokens();
+            answer_tokens += one.losses();
+            longest = std::max<uint64_t>(longest, one.tokens());
+        };
+        add_one(row);
+        for (const Row &other : row.packed) add_one(other);
+    }
+}
+
 void add_row(Dataset &data, Row row, const DataLimits &limits, const std::string &where) {
     if (row.tokens() > limits.sequence) {
         if (limits.too_long == TooLong::error)
             fail(where, ": the row has ", row.tokens(), " tokens, more than --sequence ", limits.sequence,
                  "; raise it, or choose --too-long drop or --too-long truncate");
-        const bool keep = limits.too_long == TooLong::truncate && row.prompt.size() < limits.sequence;
-        if (!keep) {
+        if (limits.too_long == TooLong::truncate) row.truncate(limits.sequence);
+        if (row.tokens() > limits.sequence || row.losses() == 0) {
             ++data.dropped;
             return;
         }
-        row.answer.resize(limits.sequence - row.prompt.size());
         ++data.truncated;
     }
-    data.tokens += row.tokens();
-    data.answer_tokens += row.answer.size();
-    data.longest = std::max<uint64_t>(data.longest, row.tokens());
     data.rows.push_back(std::move(row));
 }
 
-void check_not_empty(const Dataset &data) {
+void check_not_empty(Dataset &data) {
+    data.count();
     if (!data.rows.empty()) return;
+    if (data.broken > 0)
+        fail(data.source, ": every row is broken and was dropped; ", data.broken_why.empty() ? "" : data.broken_why[0]);
     if (data.dropped > 0) fail(data.source, ": every row is longer than --sequence and was dropped; raise it");
     fail(data.source, ": holds no rows; expected at least one");
 }
 
-std::vector<int32_t> read_ids(const Json &ids, const DataLimits &limits, const std::string &where) {
-    if (!ids.is_array()) fail(where, ": expected an array of token ids, found ", ids.type_name());
-    std::vector<int32_t> out;
-    for (const Json &id : ids) {
-        if (!id.is_number_unsigned() || id.get<uint64_t>() >= limits.vocabulary)
-            fail(where, ": ", id.dump().substr(0, 40), " is not a token id below ", limits.vocabulary);
-        out.push_back(id.get<int32_t>());
+Dataset split_off(Dataset &data, double fraction, uint64_t seed) {
+    const size_t rows = data.rows.size();
+    if (rows < 2) fail(data.source, ": one row cannot be split into training and held-out rows; give --eval-data");
+    const size_t count = std::clamp<size_t>(size_t(std::llround(fraction * double(rows))), 1, rows - 1);
+    std::vector<size_t> order(rows);
+    for (size_t i = 0; i < rows; ++i) order[i] = i;
+    Random(seed, split_stream).shuffle(order);
+    std::vector<bool> taken(rows);
+    for (size_t i = 0; i < count; ++i) taken[order[i]] = true;
+    Dataset held;
+    held.source = data.source;
+    held.chat_template = data.chat_template;
+    std::vector<Row> kept;
+    for (size_t i = 0; i < rows; ++i) (taken[i] ? held.rows : kept).push_back(std::move(data.rows[i]));
+    data.rows = std::move(kept);
+    data.count();
+    held.count();
+    return held;
+}
+
+void pack(Dataset &data, uint64_t tokens) {
+    std::vector<Row> rows = std::move(data.rows);
+    std::stable_sort(rows.begin(), rows.end(), [](const Row &a, const Row &b) { return a.tokens() > b.tokens(); });
+    data.rows.clear();
+    // Into the fullest of those with room, by the room that they have left. The last token of a row is not computed.
+    std::multimap<uint64_t, size_t> room;
+    for (Row &row : rows) {
+        const uint64_t size = row.tokens() - 1;
+        const auto found = room.lower_bound(size);
+        if (found == room.end()) {
+            room.emplace(tokens > size ? tokens - size : 0, data.rows.size());
+            data.rows.push_back(std::move(row));
+            continue;
+        }
+        const auto [left, at] = *found;
+        room.erase(found);
+        room.emplace(left - size, at);
+        data.rows[at].packed.push_back(std::move(row));
     }
-    return out;
 }
 
-std::pair<std::string, std::string> split_source(const std::string &source, const char *example) {
-    const size_t colon = source.rfind(':');
-    if (colon == std::string::npos || colon == 0 || colon + 1 == source.size())
-        fail(source, ": expected a file and a name in it, such as ", example);
-    return {source.substr(0, colon), source.substr(colon + 1)};
-}
-
-} // namespace
-
-Dataset read_jsonl(const std::string &path, const Tokenizer &tokenizer, const DataLimits &limits) {
-    const MappedFile file(path);
-    Dataset data;
-    data.source = path;
-    std::string_view rest = file.text();
-    if (rest.substr(0, 3) == "\xef\xbb\xbf") rest.remove_prefix(3);
-    for (uint64_t line_number = 1; !rest.empty(); ++line_number) {
-        const size_t end = std::min(rest.find('\n'), rest.size());
-        const std::string_view line = rest.substr(0, end);
-        rest.remove_prefix(std::min(end + 1, rest.size()));
-        if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-        const std::string where = path + ":" + std::to_string(line_number);
-        const Text text = render(parse_json(line, where, 16), where);
-        Row row;
-        row.prompt = tokenizer.encode(text.prompt, true);
-        if (tokenizer.adds_begin()) row.prompt.insert(row.prompt.begin(), tokenizer.begin_token());
-        if (row.prompt.empty())
-            fail(where, ": the prompt is empty, and this tokenizer begins texts with no token of its own");
-        row.answer = tokenizer.encode(text.answer, false);
-        if (tokenizer.end_token() >= 0) row.answer.push_back(tokenizer.end_token());
-        row.prompt_text = text.prompt;
-        row.answer_text = text.answer;
-        add_row(data, std::move(row), limits, where);
+std::string describe(const Dataset &data) {
+    std::ostringstream out;
+    bool first = true;
+    for (const auto &[form, count] : data.forms) {
+        out << (first ? "" : ", ") << count << (count == 1 ? " row of " : " rows of ") << form;
+        first = false;
     }
-    check_not_empty(data);
-    return data;
-}
-
-Dataset read_token_ids(const std::string &path_and_key, const DataLimits &limits) {
-    const auto [path, key] = split_source(path_and_key, "rows.json:train");
-    const MappedFile file(path);
-    if (file.size() == 0) fail(path, ": the file is empty");
-    const Json all = parse_json(file.text(), path, 8);
-    if (!all.is_object() || !all.contains(key) || !all[key].is_array())
-        fail(path, ": expected an object with an array of rows under the key ", shown(key));
-    Dataset data;
-    data.source = path_and_key;
-    for (size_t i = 0; i < all[key].size(); ++i) {
-        const std::string where = path_and_key + ": row " + std::to_string(i);
-        const Json &pair = all[key][i];
-        if (!pair.is_array() || pair.size() != 2) fail(where, ": expected [[prompt ids], [answer ids]]");
-        Row row;
-        row.prompt = read_ids(pair[0], limits, where);
-        row.answer = read_ids(pair[1], limits, where);
-        if (row.prompt.empty()) fail(where, ": the prompt is empty; at least one token must come before the answer");
-        if (row.answer.empty()) fail(where, ": the row has no answer; add one or remove the row");
-        add_row(data, std::move(row), limits, where);
+    if (first) out << data.rows.size() << " rows";
+    if (!data.chat_template.empty()) out << " through the template " << data.chat_template;
+    if (data.dropped + data.truncated > 0) out << "; too long: " << data.dropped << " dropped, " << data.truncated << " truncated";
+    if (data.broken > 0) {
+        out << "; " << data.broken << " dropped: ";
+        for (size_t i = 0; i < data.broken_why.size(); ++i) out << (i > 0 ? "; " : "") << data.broken_why[i];
+        if (data.broken > data.broken_why.size()) out << "; and " << data.broken - data.broken_why.size() << " more";
     }
-    check_not_empty(data);
-    return data;
+    return out.str();
 }
 
-std::vector<int32_t> read_token_sequence(const std::string &path_and_name, uint64_t vocabulary) {
-    const auto [path, name] = split_source(path_and_name, "ids.safetensors:wikitext2_test");
-    const SafeTensors file(path);
-    std::vector<int32_t> ids = file.integers(file.get(name));
-    for (size_t i = 0; i < ids.size(); ++i)
-        if (ids[i] < 0 || uint64_t(ids[i]) >= vocabulary)
-            fail(path_and_name, ": element ", i, " is ", ids[i], ", not a token id below ", vocabulary);
-    return ids;
+std::string describe_lengths(const Dataset &data) {
+    std::vector<size_t> lengths;
+    for (const Row &row : data.rows) {
+        lengths.push_back(row.tokens());
+        for (const Row &other : row.packed) lengths.push_back(other.tokens());
+    }
+    std::sort(lengths.begin(), lengths.end());
+    std::ostringstream out;
+    if (lengths.empty()) return "no rows";
+    const size_t p95 = (lengths.size() * 95 + 99) / 100 - 1; // at least 95 % are no longer
+    out << "tokens a row: least " << lengths.front() << ", mean " << (data.tokens + lengths.size() / 2) / lengths.size()
+        << ", 95 % up to " << lengths[p95] << ", most " << lengths.back() << "; " << data.answer_tokens << " of " << data.tokens
+        << " are learned";
+    if (lengths.size() > data.rows.size()) out << "; packed into " << data.rows.size() << " sequences";
+    return out.str();
+}
+
+std::string marked(const Row &row, const Tokenizer &tokenizer, size_t most_bytes) {
+    std::string text = spelled(row.prompt, 0, row.prompt.size(), tokenizer, most_bytes);
+    size_t begin = 0;
+    const auto learned = [&](size_t end) {
+        if (end > begin) text += learned_begins + spelled(row.answer, begin, end, tokenizer, most_bytes) + learned_ends;
+    };
+    for (const auto &[first, end] : row.given) {
+        learned(first);
+        text += spelled(row.answer, first, end, tokenizer, most_bytes);
+        begin = end;
+    }
+    learned(row.answer.size());
+    return text;
 }
 
 } // namespace finetune

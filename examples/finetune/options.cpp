@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include "chat.h"
 #include "format_choice.h"
 
 #include <CLI/CLI.hpp>
@@ -24,10 +25,19 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
               std::string &optimizer) {
     app.add_option("--model", o.model, "base model: a GGUF file, or a Hugging Face directory")->required()->group("Files");
     app.add_option("--data", o.data,
-                   "training rows: JSON lines with prompt and answer, instruction (input) and output, or question and "
-                   "answer; the loss counts answers only")
+                   "training rows, in whichever form they are: JSON lines or an array, of OpenAI messages, ShareGPT "
+                   "conversations, Alpaca's instruction and output, prompt and completion; or a plain text. The loss "
+                   "counts answers only")
         ->group("Files");
     app.add_option("--eval-data", o.eval_data, "held-out rows, same form")->group("Files");
+    app.add_option("--eval-fraction", o.eval_fraction, "hold out this share of the rows of --data instead, 0 to 0.9")
+        ->group("Files");
+    app.add_flag("--strict", o.strict, "a broken row is an error; without, it is dropped, and said so")->group("Files");
+    app.add_option("--chat-template", o.chat_template,
+                   "how conversations are written: auto (the model's own if it has one), model, or by name: " +
+                       chat_template_names() + ". A name is also used for instructions and prompts")
+        ->capture_default_str()
+        ->group("Files");
     app.add_option("--out", o.out,
                    "adapter to write: a GGUF file for llama.cpp's --lora, or PEFT's when the name ends in .safetensors")
         ->group("Files");
@@ -120,6 +130,11 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
         ->group("Training");
     app.add_option("--sequence", o.sequence, "most tokens of a row; default and limit is the model's context length")
         ->group("Training");
+    app.add_option("--pack", o.pack,
+                   "put short rows together, up to N tokens, and count --batch in those; they do not see each other. 0: "
+                   "rows as they are")
+        ->capture_default_str()
+        ->group("Training");
     app.add_option("--too-long", too_long, "for rows longer than that: error, drop, or truncate (the answer's end)")
         ->capture_default_str()
         ->group("Training");
@@ -179,6 +194,12 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     check_range("--steps", o.train.steps, 0, 1e9);
     check_range("--window", o.window, 2, 1 << 20);
     check_range("--eval-tokens", o.eval_tokens, 1, 1 << 24);
+    check_range("--eval-fraction", o.eval_fraction, 0, 0.9);
+    check_range("--pack", double(o.pack), 0, 1 << 24);
+    if (o.eval_fraction > 0 && (!o.eval_data.empty() || !o.eval_ids.empty()))
+        fail("--eval-fraction and --eval-data: give one of them");
+    if (o.eval_fraction > 0 && o.data.empty() && o.train_ids.empty())
+        fail("--eval-fraction takes rows of the training data: give --data");
     check_range("--threads", o.threads, 0, 1024);
     check_range("--calibrate-tokens", double(o.calibrate_tokens), 2, 1 << 30);
     const FormatChoice choice = o.format();
@@ -199,8 +220,8 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     if (trains && o.data.empty() && o.train_ids.empty())
         fail("no training rows: give --data FILE.jsonl (or --steps 0 to evaluate only)");
     if (trains && o.out.empty()) fail("no place for the adapter: give --out FILE.gguf");
-    if ((o.exact_match > 0 || o.samples > 0) && o.eval_data.empty() && o.eval_ids.empty())
-        fail("--exact-match and --samples need held-out rows: give --eval-data or --eval-ids");
+    if ((o.exact_match > 0 || o.samples > 0) && o.eval_data.empty() && o.eval_ids.empty() && o.eval_fraction == 0)
+        fail("--exact-match and --samples need held-out rows: give --eval-data, --eval-ids or --eval-fraction");
 }
 
 } // namespace
@@ -223,7 +244,7 @@ bool parse_options(int argc, char **argv, Options *options) {
     }
     options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
-    if (app.count("--samples") == 0 && !options->eval_data.empty()) options->samples = 2;
+    if (app.count("--samples") == 0 && (!options->eval_data.empty() || options->eval_fraction > 0)) options->samples = 2;
     options->train.optimizer = optimizer_by_name(optimizer);
     if (!options->train.resume.empty() && !options->train.import_state.empty())
         fail("--resume and --import-state: give one of them");

@@ -22,6 +22,10 @@ struct Options {
     bool steps_given = false;
     uint64_t sequence = 0; // 0: the model's context length
     TooLong too_long = TooLong::error;
+    std::string chat_template = "auto";
+    bool strict = false;
+    double eval_fraction = 0; // of the training rows, held out
+    uint64_t pack = 0;        // tokens of a packed sequence; 0: rows as they are
     bool checkpointing = true;
     uint64_t eval_rows = 0; // 0: all
     uint32_t exact_match = 0, samples = 0;

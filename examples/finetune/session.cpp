@@ -38,11 +38,13 @@ Inputs::Inputs(const Options &options) : base(options.model), shape(base.shape()
     if (options.window > shape.context && !options.perplexity_ids.empty())
         fail("--window ", options.window, ": more than the model's context length ", shape.context);
 
-    const DataLimits limits = {sequence, shape.vocabulary, options.too_long};
-    if (!options.data.empty()) train = read_jsonl(options.data, *tokenizer, limits);
+    const DataLimits limits = {sequence, shape.vocabulary, options.too_long, options.strict};
+    if (!options.data.empty()) train = read_data(options.data, *tokenizer, limits, options.chat_template);
     if (!options.train_ids.empty()) train = read_token_ids(options.train_ids, limits);
-    if (!options.eval_data.empty()) eval = read_jsonl(options.eval_data, *tokenizer, limits);
+    if (!options.eval_data.empty()) eval = read_data(options.eval_data, *tokenizer, limits, options.chat_template);
     if (!options.eval_ids.empty()) eval = read_token_ids(options.eval_ids, limits);
+    if (options.eval_fraction > 0) eval = split_off(*train, options.eval_fraction, options.train.seed);
+    if (train && options.pack > 0) pack(*train, options.pack);
     if (eval && options.eval_rows > 0 && options.eval_rows < eval->rows.size()) eval->rows.resize(options.eval_rows);
     if (!options.perplexity_ids.empty()) {
         perplexity_ids = read_token_sequence(options.perplexity_ids, shape.vocabulary);
@@ -164,7 +166,7 @@ void Session::plan_memory() {
     uint32_t longest_prompt = 1, longest_answer = 1;
     for (uint32_t i = 0; i < generated_rows(); ++i) {
         longest_prompt = std::max(longest_prompt, uint32_t(in_.eval->rows[i].prompt.size()));
-        longest_answer = std::max(longest_answer, uint32_t(in_.eval->rows[i].answer.size()));
+        longest_answer = std::max(longest_answer, uint32_t(in_.eval->rows[i].first_answer().size()));
     }
     generator_ =
         std::make_unique<Generator>(device_, model_, trainable_, precision.compute,
@@ -185,18 +187,19 @@ void Session::print_plan() const {
     printf("  adapter      rank %u, alpha %g, %s trained values\n", options_.rank, double(initial_.alpha),
            readable_count(trainable_.count()).c_str());
     if (in_.train) {
-        printf("  training     %zu rows, %llu tokens (%llu in answers), longest %llu", in_.train->rows.size(),
-               static_cast<unsigned long long>(in_.train->tokens),
-               static_cast<unsigned long long>(in_.train->answer_tokens),
-               static_cast<unsigned long long>(in_.train->longest));
-        if (in_.train->dropped + in_.train->truncated > 0)
-            printf("; too long: %llu dropped, %llu truncated", static_cast<unsigned long long>(in_.train->dropped),
-                   static_cast<unsigned long long>(in_.train->truncated));
-        printf("\n  steps        %llu of %u x %u rows, learning rate %g\n",
+        printf("  training     %s\n  lengths      %s\n", describe(*in_.train).c_str(),
+               describe_lengths(*in_.train).c_str());
+        if (in_.tokenizer)
+            printf("  first row    %s\n               (learned: between \xe2\x9f\xa6 and \xe2\x9f\xa7)\n",
+                   one_line(marked(in_.train->rows[0], *in_.tokenizer, 400)).c_str());
+        printf("  steps        %llu of %u x %u rows, learning rate %g\n",
                static_cast<unsigned long long>(in_.plan.steps), in_.plan.batch, in_.plan.accumulate,
                double(in_.plan.learning_rate));
     }
-    if (in_.eval) printf("  held out     %zu rows\n", in_.eval->rows.size());
+    if (in_.eval)
+        printf("  held out     %s\n", options_.eval_fraction > 0
+                                           ? (std::to_string(in_.eval->rows.size()) + " of the training rows").c_str()
+                                           : describe(*in_.eval).c_str());
     printf("  memory       %s weights, %s adapter, %s activations (checkpointing %s), %s scratch\n",
            readable_bytes(model_.bytes()).c_str(), readable_bytes(trainable_.bytes()).c_str(),
            readable_bytes(network_ ? network_->bytes() : 0).c_str(), options_.checkpointing ? "on" : "off",
@@ -219,7 +222,7 @@ std::string Session::text_of(const std::vector<int32_t> &ids) const {
 }
 
 bool Session::matches(const Row &row, const std::vector<int32_t> &answer) const {
-    std::vector<int32_t> expected = row.answer;
+    std::vector<int32_t> expected = row.first_answer();
     if (!expected.empty() && expected.back() == in_.end_token) expected.pop_back();
     return answer == expected || (in_.tokenizer && text_of(answer) == text_of(expected));
 }
@@ -244,7 +247,7 @@ void Session::print_samples(const std::vector<std::vector<int32_t>> &before,
     for (uint32_t i = 0; i < std::min<uint64_t>(options_.samples, after.size()); ++i) {
         const Row &row = in_.eval->rows[i];
         printf("sample %u\n  prompt    %s\n  expected  %s\n  before    %s\n  after     %s\n", i + 1,
-               one_line(text_of(row.prompt)).c_str(), one_line(text_of(row.answer)).c_str(),
+               one_line(text_of(row.prompt)).c_str(), one_line(text_of(row.first_answer())).c_str(),
                one_line(text_of(before[i])).c_str(), one_line(text_of(after[i])).c_str());
     }
 }

@@ -10,6 +10,7 @@ namespace finetune {
 namespace {
 
 const int most_depth = 100;
+const size_t most_tokens = 2000; // of one block: bounds the depth of its tree
 
 struct Token {
     enum Kind { text, block_begin, block_end, print_begin, print_end, name, string, number, sign, end } kind;
@@ -101,7 +102,9 @@ private:
         push(block ? Token::block_begin : Token::print_begin, "", line_);
         const std::string_view close = block ? "%}" : "}}";
         int open = 0; // brackets and braces
+        const size_t first = tokens_.size();
         while (at_ < text_.size()) {
+            if (tokens_.size() - first > most_tokens) reject(first_line, "a block of more than ", most_tokens, " words");
             const char c = text_[at_];
             if (is_space(c)) {
                 line_ += c == '\n';

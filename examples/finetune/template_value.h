@@ -8,10 +8,18 @@
 
 namespace finetune {
 
+// Without a place, which the caller adds. `raised`: by the template itself.
+struct TemplateError : std::runtime_error {
+    explicit TemplateError(const std::string &message, bool by_template = false)
+        : std::runtime_error(message), raised(by_template) {}
+    bool raised;
+};
+
 enum TextOrigin : char { from_data = 0, from_template = 1, from_answer = 2 };
 
 // Text, and the origin of each of its bytes.
 struct TemplateText {
+    static constexpr size_t most_bytes = 64 << 20;
     std::string bytes, origin;
 
     TemplateText() = default;
@@ -23,6 +31,7 @@ struct TemplateText {
         return out;
     }
     TemplateText &operator+=(const TemplateText &other) {
+        if (bytes.size() + other.bytes.size() > most_bytes) throw TemplateError("a text of more than 64 MiB");
         bytes += other.bytes;
         origin += other.origin;
         return *this;
@@ -37,7 +46,7 @@ struct TemplateValue {
     enum Kind { undefined, none, boolean, integer, decimal, text, list, dict };
 
     Kind kind = undefined;
-    int64_t number = 0; // of a boolean or an integer
+    int64_t number = 0; // of a boolean or an integer; of a mapping: whether it is a namespace
     double real = 0;
     std::shared_ptr<TemplateText> string;
     std::shared_ptr<TemplateList> items;
@@ -106,6 +115,7 @@ struct TemplateValue {
         }
         return false;
     }
+    bool is_namespace() const { return kind == dict && number != 0; }
     bool is_number() const { return kind == integer || kind == boolean || kind == decimal; }
     double as_real() const { return kind == decimal ? real : double(number); }
     const TemplateValue *find(std::string_view key) const {

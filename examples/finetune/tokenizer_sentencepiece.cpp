@@ -1,5 +1,6 @@
 // SentencePiece byte pairs: characters merge into pieces, the piece with the highest score first. There are no words: what
 // cuts the text is that some neighbours occur side by side in no piece at all, so that no merge ever joins them.
+#include "character_map.h"
 #include "merges.h"
 #include "tokenizer.h"
 #include "utf8.h"
@@ -15,7 +16,8 @@ const uint32_t dense_characters = 0x10000;
 
 class SentencePiecePairs : public TokenizerFamily {
 public:
-    explicit SentencePiecePairs(const Vocabulary &vocabulary) : vocabulary_(vocabulary) {
+    explicit SentencePiecePairs(const Vocabulary &vocabulary)
+        : vocabulary_(vocabulary), map_(vocabulary.character_map, vocabulary.source) {
         std::fill(std::begin(bytes_), std::end(bytes_), -1);
         for (size_t i = 0; i < vocabulary.pieces.size(); ++i) {
             const std::string &piece = vocabulary.pieces[i];
@@ -33,11 +35,16 @@ public:
     }
 
     void encode(std::string_view text, bool prefix, std::vector<int32_t> &out) const override {
+        std::string normal; // most models take the text as it is
+        if (!vocabulary_.character_map.empty()) text = normal = map_.apply(text);
+        if (vocabulary_.trims) text = normal = single_spaced(text);
+        if (text.empty()) return;
+        const size_t first = out.size();
         std::vector<Symbol> word;
         size_t start = 0; // of the word in the text; the prefix has no bytes there
         if (prefix) word.push_back({character_symbol(space_mark), 0});
         const auto flush = [&](size_t end) {
-            finish(word, text.substr(start, end - start), out);
+            finish(word, text.substr(start, end - start), first, out);
             word.clear();
             start = end;
         };
@@ -128,8 +135,8 @@ private:
         return found == ids_.end() ? -1 : found->second;
     }
 
-    // Merges a word and appends its ids; `text` is the word's.
-    void finish(std::vector<Symbol> &word, std::string_view text, std::vector<int32_t> &out) const {
+    // Merges a word and appends its ids; `text` is the word's, and the ids of the whole text begin at `first`.
+    void finish(std::vector<Symbol> &word, std::string_view text, size_t first, std::vector<int32_t> &out) const {
         if (word.size() > 1) merges_.apply(word);
         const int32_t pieces = static_cast<int32_t>(vocabulary_.pieces.size());
         for (const Symbol &symbol : word) {
@@ -145,8 +152,10 @@ private:
             for (unsigned char byte : bytes) all = all && bytes_[byte] >= 0;
             if (all)
                 for (unsigned char byte : bytes) out.push_back(bytes_[byte]);
-            else if (vocabulary_.unknown >= 0) out.push_back(vocabulary_.unknown);
-            else
+            else if (vocabulary_.unknown >= 0) {
+                // A run of unknown characters is one token.
+                if (out.size() == first || out.back() != vocabulary_.unknown) out.push_back(vocabulary_.unknown);
+            } else
                 vocabulary_.reject("the tokenizer has no token for ", shown(bytes),
                                    ", no byte tokens and no unknown token");
         }
@@ -156,6 +165,7 @@ private:
     std::unordered_map<std::string_view, int32_t> ids_; // pieces that merges may produce
     std::vector<int32_t> characters_;
     std::unordered_map<uint32_t, int32_t> rare_characters_;
+    CharacterMap map_;
     Merges merges_, neighbours_;
     int32_t bytes_[256];
 };

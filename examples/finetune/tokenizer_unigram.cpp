@@ -95,18 +95,12 @@ public:
 
 private:
     std::string normalize(std::string_view text, bool prefix) const {
-        const std::string mapped = map_.apply(text);
+        std::string mapped = map_.apply(text);
+        if (vocabulary_.trims) mapped = single_spaced(mapped);
         std::string out;
         out.reserve(mapped.size() + mapped.size() / 2 + 3);
-        bool pending = false, begun = false; // a space that waits for text after it
+        if (prefix && !mapped.empty()) out += space_mark;
         for (char c : mapped) {
-            if (c == ' ' && vocabulary_.trims) {
-                pending = begun;
-                continue;
-            }
-            if ((!begun && prefix) || pending) out += space_mark;
-            begun = true;
-            pending = false;
             if (c == ' ') out += space_mark;
             else out += c;
         }

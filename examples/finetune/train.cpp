@@ -35,12 +35,16 @@ BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &op
     for (uint64_t batch = 0; batch < options.steps * options.accumulate; ++batch) {
         BatchBounds sum;
         for (uint32_t i = 0; i < options.batch; ++i) {
-            const Row &row = rows[order.at(next++)];
-            sum.tokens += row.tokens() - 1;
-            sum.losses += row.answer.size();
-            sum.longest = std::max(sum.longest, uint32_t(row.tokens() - 1));
+            const Row &packed = rows[order.at(next++)];
+            const auto include = [&sum](const Row &row) {
+                sum.tokens += row.tokens() - 1;
+                sum.losses += row.losses();
+                sum.longest = std::max(sum.longest, uint32_t(row.tokens() - 1));
+                ++sum.count;
+            };
+            include(packed);
+            for (const Row &row : packed.packed) include(row);
         }
-        sum.count = options.batch;
         bounds.include(sum);
     }
     return bounds;
