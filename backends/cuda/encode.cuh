@@ -1,5 +1,6 @@
-// encode on the device: codes of values that were divided by their block's absmax. The results are those of the
-// threshold searches in the reference, found with one table look-up and one comparison per value.
+// encode on the device: codes of values that were divided by their block's absmax. The results are those of the threshold
+// searches in the reference: an estimate that is the rank or one below it, then one exact comparison with the threshold between.
+// Instructions per value are what counts here, since everything else runs at the speed of memory.
 #pragma once
 #include "backends/cuda/quantize.cuh"
 
@@ -13,86 +14,170 @@ static __device__ const uint32_t fp4_thresholds[7] = {
 #include "backends/codebooks/fp4_thresholds.inc"
 };
 
-template <Table T> struct Encoder; // deleted primary: a new table has its search here
+// 1 if y > threshold, else 0: the sign of a difference, which no rounding changes.
+__device__ __forceinline__ uint32_t is_above(float y, float threshold) { return __float_as_uint(__fsub_rn(threshold, y)) >> 31; }
 
-// NF4: [-1, 1) is cut into 32 buckets of 1/16, each with at most one of the 15 thresholds (they are 0.08 apart or
-// more). shared: threshold of each bucket, then the code below it. 32 words in 32 banks: no conflicts.
-template <> struct Encoder<Table::NF4> {
-    static constexpr int shared_values = 64;
+// Thresholds cut into buckets of equal width, each with at most one of them. shared: the threshold of each bucket, then the
+// number of thresholds in the buckets before it. 33 buckets are used: but for the ends, words in different banks.
+struct Buckets {
+    static constexpr int shared_values = 128;
     const float *thresholds;
-    __device__ void prepare(float *shared) {
-        for (int b = threadIdx.x; b < 32; b += blockDim.x) {
-            const float lower = -1.0f + b * 0.0625f;
-            int below = 0;
-            for (int i = 0; i < 15; i++) below += __uint_as_float(nf4_thresholds[i]) < lower;
-            shared[b] = below < 15 ? __uint_as_float(nf4_thresholds[below]) : 2.0f;
-            shared[32 + b] = __int_as_float(below);
+    // y * width + first is in 0..32; adding 2^21 leaves it in the low bits as quarters. The place of its bucket in bytes.
+    static __device__ __forceinline__ uint32_t place(float y, float width, float first) { return __float_as_uint(__fmaf_rn(y, width, 2097152.0f + first)) & 0xfcu; }
+    __device__ void prepare(float *shared, const uint32_t *bits, int count, float width, float first) {
+        for (int b = threadIdx.x; b < 64; b += blockDim.x) {
+            uint32_t below = 0;
+            float here = 4.0f;
+            for (int i = 0; i < count; i++) {
+                const float threshold = __uint_as_float(bits[i]);
+                const uint32_t bucket = place(threshold, width, first) / 4;
+                below += bucket < uint32_t(b);
+                if (bucket == uint32_t(b)) here = threshold;
+            }
+            shared[b] = here;
+            shared[64 + b] = __uint_as_float(below);
         }
         thresholds = shared;
     }
-    __device__ __forceinline__ uint32_t code(float y) const {
-        const int bucket = min(int((y + 1.0f) * 16.0f), 31); // no threshold lies so near an edge that the rounding matters
-        return __float_as_int(thresholds[32 + bucket]) + (y > thresholds[bucket]);
+    // The number of thresholds below y.
+    __device__ __forceinline__ uint32_t rank(float y, float width, float first) const {
+        const char *bucket = reinterpret_cast<const char *>(thresholds) + place(y, width, first);
+        return *reinterpret_cast<const uint32_t *>(bucket + 256) + is_above(y, *reinterpret_cast<const float *>(bucket));
     }
 };
 
-// FP4: rank of the magnitude among seven thresholds, then the code of that rank.
-template <> struct Encoder<Table::FP4> {
-    static constexpr int shared_values = 8;
+template <Table T> struct Encoder; // deleted primary: a new table has its search here
+
+// Each encoder has: shared_values, the floats of shared memory it wants; prepare() to fill them (then the block must
+// synchronise); codes() of eight neighbours x, times inverse, as they lie in memory.
+template <> struct Encoder<Table::NF4> : Buckets {
+    static constexpr int bits = 4;
+    using Words = uint32_t;
+    __device__ void prepare(float *shared) { Buckets::prepare(shared, nf4_thresholds, 15, 16.0f, 16.0f); }
+    __device__ __forceinline__ uint32_t code(float y) const { return rank(y, 16.0f, 16.0f); }
+    __device__ __forceinline__ uint32_t codes(const float (&x)[8], float inverse) const {
+        uint32_t word = 0;
+#pragma unroll
+        for (int i = 6; i >= 0; i -= 2) { // the earlier element of a byte is its high nibble
+            word = word * 16 + code(__fmul_rn(x[i], inverse));
+            word = word * 16 + code(__fmul_rn(x[i + 1], inverse));
+        }
+        return word;
+    }
+};
+
+// Rank of the magnitude, then the code of that rank: 0 1 6 7 4 5 2 3.
+template <> struct Encoder<Table::FP4> : Buckets {
+    static constexpr int bits = 4;
+    using Words = uint32_t;
+    __device__ void prepare(float *shared) { Buckets::prepare(shared, fp4_thresholds, 7, 32.0f, 0.0f); }
+    static __device__ __forceinline__ uint32_t of_ranks(uint32_t ranks) { return ranks ^ (ranks & 0x22222222u) << 1; }
+    // With the sign above it, which -0 has not: adding 0 makes it +0.
+    __device__ __forceinline__ uint32_t signed_rank(float y) const { return rank(fabsf(y), 32.0f, 0.0f) + (__float_as_uint(__fadd_rn(y, 0.0f)) >> 31) * 8; }
+    __device__ __forceinline__ uint32_t code(float y) const { return of_ranks(signed_rank(y)); }
+    __device__ __forceinline__ uint32_t codes(const float (&x)[8], float inverse) const {
+        uint32_t word = 0;
+#pragma unroll
+        for (int i = 6; i >= 0; i -= 2) {
+            word = word * 16 + signed_rank(__fmul_rn(x[i], inverse));
+            word = word * 16 + signed_rank(__fmul_rn(x[i + 1], inverse));
+        }
+        return of_ranks(word);
+    }
+};
+
+// Dynamic 8-bit. Decade i of seven has 2^i values of a magnitude (twice as many, unsigned) in equal steps, so that the rank over
+// the magnitude is, but for half steps at the joints, the least of seven straight lines. In halves, two values at a time, and lowered by
+// 0.9 it is right or one too low for every float: the estimate depends on the magnitude rounded to f16 only, and for each of those
+// the ranks of the floats that round to it were compared. shared: 256 thresholds; where a tie goes up it is the float before the
+// middle, so that one strict comparison decides. is_signed: ranks are magnitudes 0..128 around index 127; else they are the indices.
+template <bool is_signed> struct EncodeDyn8 {
+    static constexpr int bits = 8, shared_values = 256;
+    using Words = uint2;
     const float *thresholds;
     __device__ void prepare(float *shared) {
-        for (int i = threadIdx.x; i < 7; i += blockDim.x) shared[i] = __uint_as_float(fp4_thresholds[i]);
-        thresholds = shared;
-    }
-    __device__ __forceinline__ uint32_t code(float y) const {
-        const float magnitude = fabsf(y);
-        int rank = 0;
-#pragma unroll
-        for (int i = 0; i < 7; i++) rank += magnitude > thresholds[i];
-        return ((0x32547610u >> (4 * rank)) & 15u) | (y < 0 ? 8u : 0u);
-    }
-};
-
-// Dynamic 8-bit: buckets over the bits of |y|, 128 to the octave from 2^-23 to 1, are finer than the table, so each
-// holds at most one midpoint. shared: 256 midpoints, then one byte per bucket with the rank below it. A midpoint whose
-// tie goes up is stored as the float before it, so that one strict comparison decides. is_signed: ranks are magnitudes
-// 0..128 around index 127; else they are the indices.
-template <bool is_signed> struct EncodeDyn8 {
-    static constexpr int first_bucket = 104 << 7, buckets = (23 << 7) + 1;
-    static constexpr int shared_values = 256 + (buckets + 3) / 4;
-    const float *midpoints;
-    const uint8_t *ranks;
-    __device__ void prepare(float *shared) { // synchronises the block
         constexpr int values = is_signed ? 129 : 256;
         const uint32_t *table = is_signed ? dyn8_table + 127 : udyn8_table;
         for (int i = threadIdx.x; i < 256; i += blockDim.x) {
             float middle = 4.0f;
             if (i + 1 < values) {
-                middle = (__uint_as_float(table[i]) + __uint_as_float(table[i + 1])) * 0.5f;
+                middle = __fmul_rn(__fadd_rn(__uint_as_float(table[i]), __uint_as_float(table[i + 1])), 0.5f);
                 const bool tie_goes_up = is_signed ? i % 2 == 0 : i % 2 == 1; // to the even index: 127 + rank, or rank
                 if (tie_goes_up) middle = __uint_as_float(__float_as_uint(middle) - 1);
             }
             shared[i] = middle;
         }
-        __syncthreads();
-        uint8_t *bytes = reinterpret_cast<uint8_t *>(shared + 256);
-        for (int b = threadIdx.x; b < buckets; b += blockDim.x) {
-            const float lower = b == 0 ? 0.0f : __uint_as_float(uint32_t(b + first_bucket) << 16);
-            int rank = 0;
-            for (int step = 128; step >= 1; step /= 2)
-                if (shared[rank + step - 1] < lower) rank += step;
-            bytes[b] = uint8_t(rank);
-        }
-        midpoints = shared;
-        ranks = bytes;
+        thresholds = shared;
     }
-    __device__ __forceinline__ uint32_t code(float y) const {
-        const float magnitude = is_signed ? fabsf(y) : fmaxf(y, 0.0f);
-        const int bucket = max(0, min(int(__float_as_uint(magnitude) >> 16) - first_bucket, buckets - 1));
-        int rank = ranks[bucket];
-        rank += magnitude > midpoints[rank];
-        if (!is_signed) return rank;
-        return y < 0 ? 127 - min(rank, 127) : 127 + rank;
+    // Slope / 256 and height of the line of decade i, less 0.9, as f16 in both halves.
+    static __device__ __forceinline__ uint32_t slope(int i) {
+        constexpr uint32_t halves[2][7] = {{0x703d703du, 0x66c866c8u, 0x5d6d5d6du, 0x54575457u, 0x4af24af2u, 0x418e418eu, 0x38723872u},
+                                           {0x6c3d6c3du, 0x62c862c8u, 0x596d596du, 0x50575057u, 0x46f246f2u, 0x3d8e3d8eu, 0x34723472u}};
+        return halves[is_signed][i];
+    }
+    static __device__ __forceinline__ uint32_t height(int i) {
+        constexpr uint32_t halves[2][7] = {{0xafd2afd2u, 0x3e9f3e9fu, 0x45364536u, 0x4a294a29u, 0x4ea34ea3u, 0x52e052e0u, 0x56fe56feu},
+                                           {0xa1b0a1b0u, 0x3b063b06u, 0x41504150u, 0x46364636u, 0x4aa94aa9u, 0x4ee34ee3u, 0x53005300u}};
+        return halves[is_signed][i];
+    }
+    // Estimates for two magnitudes, in the lowest byte of each half.
+    static __device__ __forceinline__ uint32_t estimate(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+        uint32_t x = pack2<QLORA_FORMAT_F16>(low, high), least = 0;
+        asm("mul.rn.f16x2 %0, %0, %1;" : "+r"(x) : "r"(0x5c005c00u)); // 256: the first slopes are beyond f16
+#pragma unroll
+        for (int i = 0; i < 7; i++) {
+            uint32_t line;
+            asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(line) : "r"(x), "r"(slope(i)), "r"(height(i)));
+            if (i == 0) least = line;
+            else asm("min.f16x2 %0, %0, %1;" : "+r"(least) : "r"(line));
+        }
+        asm("add.rn.f16x2 %0, %0, %1;" : "+r"(least) : "r"(0x64006400u)); // 1024: rounded to an integer in the low bits
+        return least;
+#else
+        return estimate1(low) | estimate1(high) << 16;
+#endif
+    }
+    static __device__ __forceinline__ uint32_t estimate1(float magnitude) {
+        float least = 300.0f;
+#pragma unroll
+        for (int i = 0; i < 7; i++) least = fminf(least, __fmaf_rn(magnitude, f32_from_f16(slope(i) & 0xffffu) * 256.0f, f32_from_f16(height(i) & 0xffffu)));
+        return __float_as_uint(__fadd_rn(least, 8388608.0f)) & 255u;
+    }
+    // Bytes of ones where four values are negative.
+    static __device__ __forceinline__ uint32_t signs_of(float a, float b, float c, float d) {
+        uint32_t low, high; // 8 + i: the sign of byte i
+        asm("prmt.b32 %0, %1, %2, 0x00fb;" : "=r"(low) : "r"(__float_as_uint(a)), "r"(__float_as_uint(b)));
+        asm("prmt.b32 %0, %1, %2, 0x00fb;" : "=r"(high) : "r"(__float_as_uint(c)), "r"(__float_as_uint(d)));
+        return __byte_perm(low, high, 0x5410);
+    }
+    static __device__ __forceinline__ uint32_t signs_of_halves(uint32_t low, uint32_t high) {
+        uint32_t signs;
+        asm("prmt.b32 %0, %1, %2, 0xfdb9;" : "=r"(signs) : "r"(low), "r"(high));
+        return signs;
+    }
+    // The codes of four values, in one word, from magnitudes that were divided and the signs.
+    __device__ __forceinline__ uint32_t four(const float (&x)[4], uint32_t signs) const {
+        const uint32_t low = estimate(x[0], x[1]), high = estimate(x[2], x[3]);
+        const uint32_t above = signs_of(__fsub_rn(thresholds[low & 255u], x[0]), __fsub_rn(thresholds[low >> 16 & 255u], x[1]), __fsub_rn(thresholds[high & 255u], x[2]),
+                                        __fsub_rn(thresholds[high >> 16 & 255u], x[3]));
+        uint32_t word = __byte_perm(low, high, 0x6420) + (above & 0x01010101u);
+        if (!is_signed) return word;
+        // 127 + rank, or 255 - (128 + rank) with ranks up to 127 where x is negative; zeros of either sign give 127.
+        word -= word >> 7 & signs & 0x01010101u;
+        return (word + 0x7f7f7f7fu + (signs & 0x01010101u)) ^ signs;
+    }
+    __device__ __forceinline__ uint2 codes(const float (&x)[8], float inverse, uint32_t signs_low, uint32_t signs_high) const {
+        float low[4], high[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            low[i] = is_signed ? __fmul_rn(fabsf(x[i]), inverse) : fmaxf(__fmul_rn(x[i], inverse), 0.0f);
+            high[i] = is_signed ? __fmul_rn(fabsf(x[i + 4]), inverse) : fmaxf(__fmul_rn(x[i + 4], inverse), 0.0f);
+        }
+        return make_uint2(four(low, signs_low), four(high, signs_high));
+    }
+    __device__ __forceinline__ uint2 codes(const float (&x)[8], float inverse) const {
+        return codes(x, inverse, signs_of(x[0], x[1], x[2], x[3]), signs_of(x[4], x[5], x[6], x[7]));
     }
 };
 
