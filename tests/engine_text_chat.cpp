@@ -228,6 +228,7 @@ TEST_CASE("data: forms are seen, broken rows are dropped with their lines") {
     file.write(share + "\n" + broken[1] + "\n");
     CHECK(contains(error_of([&] { read_data(file.path, tokenizer, {1000, 300, TooLong::error, true}); }), file.path + ":2: the conversation"));
     CHECK(contains(error_of([&] { read(broken[1]); }), "every row is broken and was dropped; line 1: "));
+    CHECK(contains(error_of([&] { read(share, "nope"); }), "--chat-template 'nope': expected auto"));
     CHECK(contains(error_of([&] { read(""); }), "holds no rows"));
     CHECK(contains(error_of([&] { read("[]"); }), "holds no rows"));
     CHECK(contains(describe_lengths(lines), "tokens a row: least 21, mean 21, 95 % up to 21, most 21; 4 of 42 are learned"));

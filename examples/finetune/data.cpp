@@ -155,7 +155,7 @@ std::string describe_lengths(const Dataset &data) {
     out << "tokens a row: least " << lengths.front() << ", mean " << (data.tokens + lengths.size() / 2) / lengths.size()
         << ", 95 % up to " << lengths[p95] << ", most " << lengths.back() << "; " << data.answer_tokens << " of " << data.tokens
         << " are learned";
-    if (lengths.size() > data.rows.size()) out << "; packed into " << data.rows.size() << " sequences";
+    if (lengths.size() > data.rows.size()) out << "; packed into " << data.rows.size() << (data.rows.size() == 1 ? " sequence" : " sequences");
     return out.str();
 }
 

@@ -233,28 +233,36 @@ private:
         TextRow text;
         try {
             text = read_row(parse_json(value, "", most_depth));
+        } catch (const Error &error) { return drop(error, line); }
+        if (text.conversation || chosen()) choose_template(); // its errors are no fault of the row
+        try {
             if (!text.whole) row = tokens_of(text);
-        } catch (const Error &error) {
-            std::string why = error.what();
-            if (why.substr(0, 2) == ": ") why.erase(0, 2); // parse_json without a place
-            if (limits_.strict) fail(where, ": ", why, "; remove the row, or leave out --strict to drop it");
-            ++data_.broken;
-            if (data_.broken_why.size() < most_reasons) data_.broken_why.push_back("line " + std::to_string(line) + ": " + why);
-            return;
-        }
+        } catch (const Error &error) { return drop(error, line); }
         if (text.whole) return add_whole(text.form, text.answer, where, true);
         const size_t before = data_.rows.size();
         add_row(data_, std::move(row), limits_, where);
         data_.forms[text.form] += data_.rows.size() - before;
     }
 
+    void drop(const Error &error, uint64_t line) {
+        std::string why = error.what();
+        if (why.substr(0, 2) == ": ") why.erase(0, 2); // parse_json without a place
+        if (limits_.strict)
+            fail(data_.source, ":", line, ": ", why, "; remove the row, or leave out --strict to drop it");
+        ++data_.broken;
+        if (data_.broken_why.size() < most_reasons) data_.broken_why.push_back("line " + std::to_string(line) + ": " + why);
+    }
+
+    bool chosen() const { return !choice_.empty() && choice_ != "auto"; }
+
+    void choose_template() {
+        if (template_) return;
+        template_ = std::make_unique<ChatTemplate>(choice_, tokenizer_);
+        data_.chat_template = template_->name();
+    }
+
     Row tokens_of(const TextRow &text) {
-        const bool chosen = !choice_.empty() && choice_ != "auto" && choice_ != "none";
-        if (text.conversation || chosen) {
-            if (!template_) template_ = std::make_unique<ChatTemplate>(choice_ == "none" ? "auto" : choice_, tokenizer_);
-            data_.chat_template = template_->name();
-            return template_->encode(text.messages);
-        }
+        if (text.conversation || chosen()) return template_->encode(text.messages);
         Row row;
         row.prompt = tokenizer_.encode(text.prompt, true);
         if (tokenizer_.adds_begin()) row.prompt.insert(row.prompt.begin(), tokenizer_.begin_token());

@@ -185,6 +185,9 @@ void add_tokens(const std::string &path, Vocabulary &vocabulary, uint64_t most) 
     const Config config(path);
     const bool bos = config.flag("add_bos_token", true);
     vocabulary.adds_begin = bos;
+    const Json *chat_template = config.find("chat_template");
+    if (chat_template != nullptr && chat_template->is_string())
+        vocabulary.chat_template = chat_template->get<std::string>();
     const Json *added = config.find("added_tokens_decoder");
     if (added == nullptr || !added->is_object()) return;
     for (const auto &[key, token] : added->items()) {
