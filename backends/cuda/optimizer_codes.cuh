@@ -9,7 +9,7 @@ namespace qlora {
 namespace cuda {
 
 // is_signed: ranks are 0..128, the distance from index 127; else they are the indices.
-template <bool is_signed> struct alignas(16) Buckets {
+template <bool is_signed> struct alignas(16) CodeBuckets {
     static constexpr int low_bits = is_signed ? 17 : 16, first = (104 << 23) >> low_bits, count = ((127 << 23) >> low_bits) - first + 1;
     static constexpr uint32_t mask = (1u << low_bits) - 1;
     uint32_t words[(count + 3) / 4 * 4];
@@ -42,8 +42,8 @@ constexpr uint32_t bits_from(float value) {
 }
 
 // table: magnitudes that rise from 0 to 1.
-template <bool is_signed> constexpr Buckets<is_signed> make_buckets(const uint32_t *table) {
-    using B = Buckets<is_signed>;
+template <bool is_signed> constexpr CodeBuckets<is_signed> make_buckets(const uint32_t *table) {
+    using B = CodeBuckets<is_signed>;
     constexpr int midpoints = is_signed ? 128 : 255;
     uint32_t middle[midpoints + 1] = {};
     for (int i = 0; i < midpoints; i++) {
@@ -60,8 +60,8 @@ template <bool is_signed> constexpr Buckets<is_signed> make_buckets(const uint32
     }
     return made;
 }
-static __device__ constexpr Buckets<true> signed_buckets = make_buckets<true>(dyn8_bits + 127);
-static __device__ constexpr Buckets<false> unsigned_buckets = make_buckets<false>(udyn8_bits);
+static __device__ constexpr CodeBuckets<true> signed_buckets = make_buckets<true>(dyn8_bits + 127);
+static __device__ constexpr CodeBuckets<false> unsigned_buckets = make_buckets<false>(udyn8_bits);
 
 } // namespace cuda
 } // namespace qlora

@@ -50,7 +50,7 @@ template <> struct Keeper<true> {
 
     static size_t shared_bytes(const State &state, int states) {
         const size_t tables = states > 1 ? 2 : 1;
-        return 4 * tables * 256 * size_t(table_copies(state.compiled)) + sizeof(Buckets<true>) + (tables > 1 ? sizeof(Buckets<false>) : 0);
+        return 4 * tables * 256 * size_t(table_copies(state.compiled)) + sizeof(CodeBuckets<true>) + (tables > 1 ? sizeof(CodeBuckets<false>) : 0);
     }
     template <class T> static __device__ __forceinline__ const uint32_t *copy_of(const T &table, float *shared) {
         for (int i = threadIdx.x; i < int(sizeof(T) / 16); i += step_threads) reinterpret_cast<uint4 *>(shared)[i] = reinterpret_cast<const uint4 *>(&table)[i];
@@ -69,7 +69,7 @@ template <> struct Keeper<true> {
         decoders[1] = decoders[0] + 256 * copies;
         float *const rest = shared + tables * 256 * copies;
         buckets[0] = encodes ? copy_of(signed_buckets, rest) : nullptr;
-        buckets[1] = encodes && tables > 1 ? copy_of(unsigned_buckets, rest + sizeof(Buckets<true>) / 4) : nullptr;
+        buckets[1] = encodes && tables > 1 ? copy_of(unsigned_buckets, rest + sizeof(CodeBuckets<true>) / 4) : nullptr;
         __syncthreads();
     }
     // The decoding table of state k at a byte of a word of codes.
@@ -115,8 +115,8 @@ template <> struct Keeper<true> {
     }
     // The nearest code; in a signed table a negative value never becomes that of zero, 127.
     __device__ __forceinline__ uint32_t code(int k, float quotient, float value) const {
-        if (k == 1) return Buckets<false>::rank(buckets[1], quotient);
-        const int rank = int(Buckets<true>::rank(buckets[0], quotient));
+        if (k == 1) return CodeBuckets<false>::rank(buckets[1], quotient);
+        const int rank = int(CodeBuckets<true>::rank(buckets[0], quotient));
         return uint32_t(signbit(value) ? 127 - max(1, min(rank, 127)) : 127 + rank);
     }
     // Spoils s.
