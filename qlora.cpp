@@ -4,6 +4,7 @@
 #include "backends/backend.h"
 #include "backends/check.h"
 #include "backends/interchange/interchange.h"
+#include "backends/optimizer_layout.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -149,6 +150,46 @@ int32_t qlora_weight_place(qlora_weight *weight, qlora_span memory) {
     return QLORA_OK;
 }
 
+int32_t qlora_state_layout(const qlora_parameter *parameter, qlora_state_layout_info *layout) {
+    qlora_parameter own;
+    qlora_state_layout_info result;
+    if (!adopt(parameter, &own) || !adopt(layout, &result) || result.flags) return QLORA_ERROR_ARGUMENT;
+    QLORA_TRY(state_layout_of(own, result));
+    hand_back(result, layout);
+    return QLORA_OK;
+}
+
+int32_t qlora_state_place(qlora_parameter *parameter, const qlora_state_layout_info *layout, qlora_span memory) {
+    qlora_parameter own;
+    qlora_state_layout_info asked;
+    if (!adopt(parameter, &own) || !adopt(layout, &asked) || own.struct_size > parameter->struct_size) return QLORA_ERROR_ARGUMENT;
+    QLORA_TRY(state_layout_of(own, asked));
+    if (memory.size < asked.total_bytes) return QLORA_ERROR_SCRATCH;
+    place_state(own, asked, memory);
+    hand_back(own, parameter);
+    return QLORA_OK;
+}
+
+int32_t qlora_schedule_rate(const qlora_schedule *schedule, uint64_t step, double *rate) {
+    qlora_schedule own;
+    if (!rate || !adopt(schedule, &own)) return QLORA_ERROR_ARGUMENT;
+    return schedule_rate_of(own, step, *rate);
+}
+
+#define QLORA_PAGER_CALL(entry, run)                                                                          \
+    int32_t entry(qlora_context *context, qlora_pager *caller) {                                              \
+        if (!context) return QLORA_ERROR_ARGUMENT;                                                            \
+        Call call = {*context, #entry, false, {}, false};                                                     \
+        qlora_pager pager;                                                                                    \
+        QLORA_TRY(pager_check(call, caller, pager));                                                          \
+        QLORA_TRY(run(call, pager));                                                                          \
+        hand_back(pager, caller);                                                                             \
+        return QLORA_OK;                                                                                      \
+    }
+QLORA_PAGER_CALL(qlora_pager_plan, plan_pages)
+QLORA_PAGER_CALL(qlora_pager_place, place_pages)
+#undef QLORA_PAGER_CALL
+
 int32_t qlora_device_count(int32_t backend, uint32_t *count) {
     if (!count) return QLORA_ERROR_ARGUMENT;
     *count = 0;
@@ -216,9 +257,9 @@ int32_t qlora_context_query(qlora_context *context, qlora_context_info *info) {
 
 namespace {
 
-int32_t adopt_buffer(Call &call, const qlora_buffer_args *caller, qlora_buffer_args *args, bool dst, bool src, bool host) {
+int32_t adopt_buffer(Call &call, const qlora_buffer_args *caller, qlora_buffer_args *args, bool dst, bool src, bool host, uint32_t flags = 0) {
     if (!adopt(caller, args)) return call.error(QLORA_ERROR_ARGUMENT, "args", "null, struct_size below 8, or fields set that this version does not know");
-    QLORA_TRY(call.flags(args->flags, 0));
+    QLORA_TRY(call.flags(args->flags, flags));
     if (args->bytes == 0) { call.nothing_to_do = true; return QLORA_OK; }
     if (dst) QLORA_TRY(call.span(args->dst, "dst", args->bytes, 1));
     if (src) QLORA_TRY(call.span(args->src, "src", args->bytes, 1));
@@ -234,7 +275,7 @@ int32_t qlora_buffer_create(qlora_context *context, qlora_buffer_args *caller) {
     if (!context) return QLORA_ERROR_ARGUMENT;
     Call call = {*context, "qlora_buffer_create", false, {}, false};
     qlora_buffer_args args;
-    QLORA_TRY(adopt_buffer(call, caller, &args, false, false, false));
+    QLORA_TRY(adopt_buffer(call, caller, &args, false, false, false, QLORA_BUFFER_HOST));
     if (call.nothing_to_do) return call.error(QLORA_ERROR_ARGUMENT, "bytes", "must be positive");
     QLORA_TRY(context->backend->buffer_create(*context, args));
     hand_back(args, caller);
@@ -245,7 +286,7 @@ int32_t qlora_buffer_destroy(qlora_context *context, const qlora_buffer_args *ca
     if (!context) return QLORA_ERROR_ARGUMENT;
     Call call = {*context, "qlora_buffer_destroy", false, {}, false};
     qlora_buffer_args args;
-    QLORA_TRY(adopt_buffer(call, caller, &args, false, false, false));
+    QLORA_TRY(adopt_buffer(call, caller, &args, false, false, false, QLORA_BUFFER_HOST));
     return args.dst.handle ? context->backend->buffer_destroy(*context, args) : QLORA_OK;
 }
 
@@ -311,21 +352,22 @@ int32_t qlora_operation_supports(qlora_context *context, uint32_t operation, int
 #include "backends/ops.def"
 #undef QLORA_OPERATION
 
-#define QLORA_INTERCHANGE_CALL(entry, run, importing)                                                         \
-    int32_t entry(qlora_context *context, qlora_gptq_tensors *caller) {                                       \
+#define QLORA_INTERCHANGE_CALL(entry, type, run, ...)                                                         \
+    int32_t entry(qlora_context *context, type *caller) {                                                     \
         if (!context) return QLORA_ERROR_ARGUMENT;                                                            \
         Call call = {*context, #entry, false, {}, false};                                                     \
-        qlora_gptq_tensors args;                                                                              \
+        type args;                                                                                            \
         if (!adopt(caller, &args)) return call.error(QLORA_ERROR_ARGUMENT, "tensors", "null, struct_size below 8, or fields set that this version does not know"); \
         const qlora_weight *weight = args.weight;                                                             \
-        QLORA_TRY(check(call, args, importing));                                                              \
+        QLORA_TRY(check(call, args __VA_ARGS__));                                                             \
         QLORA_TRY(interchange::run(*context, args));                                                          \
         args.weight = weight;                                                                                 \
         hand_back(args, caller);                                                                              \
         return QLORA_OK;                                                                                      \
     }
-QLORA_INTERCHANGE_CALL(qlora_gptq_import, import_gptq, true)
-QLORA_INTERCHANGE_CALL(qlora_gptq_export, export_gptq, false)
+QLORA_INTERCHANGE_CALL(qlora_gptq_import, qlora_gptq_tensors, import_gptq, , true)
+QLORA_INTERCHANGE_CALL(qlora_gptq_export, qlora_gptq_tensors, export_gptq, , false)
+QLORA_INTERCHANGE_CALL(qlora_spqr_import, qlora_spqr_tensors, import_spqr, )
 #undef QLORA_INTERCHANGE_CALL
 
 const char *qlora_status_name(int32_t status) {

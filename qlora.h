@@ -103,6 +103,8 @@ QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
 #define QLORA_FORMAT_GPTQ4       26
 #define QLORA_FORMAT_GPTQ8       27
 #define QLORA_FORMAT_INT8        28 /* signed bytes, f32 absmax per row (LLM.int8(), 2208.07339) or per tensor */
+#define QLORA_FORMAT_SPQR3       29 /* groups whose 3-bit scales and zeros share a grid, outliers apart (SpQR, 2306.03078) */
+#define QLORA_FORMAT_SPQR4       30
 #define QLORA_FORMAT_Q4_1    0x103
 #define QLORA_FORMAT_Q5_0    0x106
 #define QLORA_FORMAT_Q5_1    0x107
@@ -121,7 +123,7 @@ typedef struct qlora_format_info {
     int32_t format;
     uint32_t bits;          /* bits of one code */
     uint32_t block;         /* default number of values that share a scale; 1 for plain floats; 0 = a row */
-    uint32_t block_min, block_max; /* any power of two between them is a valid block; any number in GPTQ formats */
+    uint32_t block_min, block_max; /* any power of two between them is a valid block; any number in GPTQ and SpQR formats */
     uint32_t block_bytes;   /* bytes of one interleaved block (ggml formats and plain floats), else 0 */
     const char *name;       /* "nf4-dq"; static */
 } qlora_format_info;
@@ -150,15 +152,17 @@ typedef struct qlora_tensor {
 
 /* Planes of a weight; which of them a format has is in qlora_weight_layout(). */
 #define QLORA_PLANE_CODE    0 /* codes; or whole interleaved blocks; or plain floats */
-#define QLORA_PLANE_SCALE   1 /* scale per block: f32; u8 codes when double-quantized; E8M0 bytes in MX formats; f16 in GPTQ */
-#define QLORA_PLANE_NESTED  2 /* f32 absmax per nested block of scale codes */
-#define QLORA_PLANE_OFFSET  3 /* f32[1]: mean absmax, added back after decoding a scale */
-#define QLORA_PLANE_ZERO    4 /* GPTQ: zero of each row and group */
-#define QLORA_PLANE_INDEX   5 /* GPTQ, with QLORA_WEIGHT_INDEXED: int32[cols], the group of each column */
+#define QLORA_PLANE_SCALE   1 /* scale per block: f32; u8 codes when double-quantized; E8M0 bytes in MX formats; f16 in GPTQ; codes in SpQR */
+#define QLORA_PLANE_NESTED  2 /* f32 absmax per nested block of scale codes; SpQR: f16[4] per nested block and group */
+#define QLORA_PLANE_OFFSET  3 /* f32[1]: mean absmax, added back after decoding a scale; SpQR: u32[rows + 1], first outlier of each row */
+#define QLORA_PLANE_ZERO    4 /* GPTQ: zero of each row and group; SpQR: its code */
+#define QLORA_PLANE_INDEX   5 /* with QLORA_WEIGHT_INDEXED, int32[cols]: GPTQ: group of each column; SpQR: its place among codes */
+#define QLORA_PLANE_COLUMN  6 /* SpQR: u32 column of each outlier, rising within a row */
+#define QLORA_PLANE_OUTLIER 7 /* SpQR: f16 value of each outlier */
 #define QLORA_PLANE_COUNT   8
 
 /* Flags of a weight. */
-#define QLORA_WEIGHT_INDEXED 1u /* GPTQ formats: columns say their group in an index plane (act-order) */
+#define QLORA_WEIGHT_INDEXED 1u /* GPTQ and SpQR formats: columns say their group or place in an index plane (act-order) */
 
 /* A weight W[rows][cols] at rest. Blocks run over the flattened matrix and may straddle rows, except in ggml
  * and MX formats, whose cols are a multiple of the block. In 4-bit codes of bitsandbytes formats element 2j is the
@@ -172,15 +176,25 @@ typedef struct qlora_tensor {
  * NVFP4 may have a tensor_scale g: value = element * (block scale * g), every operation rounded in f32. Without it blocks
  * are ggml's; with it they are quantized as NVIDIA's recipe has it: block scale = E4M3 of (absmax / 6) / g, clamped to
  * 2^-6 .. 448, to nearest even, and element = E2M1 of x / (block scale * g), to nearest even, saturated. The recipe's
- * g is absmax of the tensor / 2688. GGUF files hold it as a tensor of its own. */
+ * g is absmax of the tensor / 2688. GGUF files hold it as a tensor of its own.
+ * SpQR formats have groups = ceil(cols / block) per row as well, and with n = nested_block, grid[ceil(rows / n)][groups] of
+ * four f16 each: scale_unit, zero_unit, scale_zero, zero_zero. Codes of b bits [rows][cols], of 3 bits for scales and zeros
+ * [rows][groups], are streams as above. With every operation rounded in f32,
+ *   scale = scale_unit * (scale_code - scale_zero)   zero = zero_unit * (zero_code - zero_zero)   value = scale * (code - zero)
+ * and an outlier at (row, column) is added to that: those of row r are numbers offset[r] .. offset[r + 1] - 1 of their planes,
+ * which hold `outliers` of them. There may be fewer (an offset beyond counts as `outliers`; what is not used is zero), and no
+ * such planes if outliers is 0. Indexed, the code of a column lies at its index in the row, in the group of that place; the
+ * value of a column whose index is no place is zero without its outlier. Bits per weight, when n and block divide: b + 6 /
+ * block + 64 / (block n), and with outliers 48 for each and 32 (rows + 1). */
 typedef struct qlora_weight {
     uint32_t struct_size, flags;
     int32_t format;
     uint32_t block;        /* values per scale; 0 = the format's default */
-    uint32_t nested_block; /* scales per nested scale; 0 = 256, the only value taken today */
+    uint32_t nested_block; /* scales per nested scale; 0 = 256, the only value taken but in SpQR: any number of rows, 0 = 16 */
     uint32_t reserved;
     uint64_t rows, cols;
     qlora_span planes[QLORA_PLANE_COUNT];
+    uint64_t outliers;     /* SpQR: how many there is room for, below 2^32 and at most rows * cols; else 0 */
     float tensor_scale;    /* NVFP4: from 2^-100 to 2^100; 0 = 1, and blocks as ggml makes them */
     uint32_t reserved2;
 } qlora_weight;
@@ -279,17 +293,21 @@ QLORA_API int32_t qlora_device_count(int32_t backend, uint32_t *count);
 
 /* ---- buffers ------------------------------------------------------------------------------------------ */
 /* For callers with no device API of their own. */
+#define QLORA_BUFFER_HOST 1u /* create and destroy: host memory that the device copies from and to by itself */
+
 typedef struct qlora_buffer_args {
     uint32_t struct_size, flags;
     uint64_t stream;
     qlora_span dst, src;   /* device memory */
-    void *host;            /* read: receives; write: gives. Not needed otherwise */
+    void *host;            /* read: receives; write: gives; create with BUFFER_HOST: receives its host address */
     uint64_t bytes;        /* create, write, read, copy, fill */
     uint32_t pattern;      /* fill: the 32-bit word, bytes is a multiple of 4 */
     uint32_t reserved;
 } qlora_buffer_args;
 
-/* Allocates bytes of device memory; args->dst receives the span. Contents are undefined. */
+/* Allocates bytes of device memory; args->dst receives the span. Contents are undefined. With BUFFER_HOST it is host
+ * memory (cuda: pinned; vulkan: a mapped buffer), which write, read, copy and fill take as well; args->host receives its
+ * address, whose contents are the device's until a synchronize. */
 QLORA_API int32_t qlora_buffer_create(qlora_context *context, qlora_buffer_args *args);
 /* Frees args->dst, which create made, after the work that was enqueued before. */
 QLORA_API int32_t qlora_buffer_destroy(qlora_context *context, const qlora_buffer_args *args);
@@ -333,6 +351,7 @@ QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_a
 #define QLORA_OP_INT8_MATMUL      21
 #define QLORA_OP_INT8_MATMUL_GRAD 22
 #define QLORA_OP_WEIGHT_GRADIENT  23
+#define QLORA_OP_QUANTIZE_SPQR    24
 
 /* The scratch bytes that an operation (QLORA_OP_*) needs for these args, whose spans may still be absent:
  * types, shapes and flags decide. Monotone: fewer tokens never need more. */
@@ -346,13 +365,19 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_FLAG_ACCUMULATE           1u /* add to y or dx instead of overwriting it */
 #define QLORA_FLAG_ACCUMULATE_GRADIENTS 2u /* add to parameter gradients (da, db, dbias, dweight) */
 #define QLORA_FLAG_INVERSE              4u /* rope: rotate back */
-#define QLORA_FLAG_STOCHASTIC           8u /* quantize: round up or down at random, with the nearer more likely */
+#define QLORA_FLAG_STOCHASTIC           8u /* quantize, optimizer_step: round up or down at random, the nearer more likely */
 #define QLORA_FLAG_SYMMETRIC           16u /* GPTQ formats: the zero is the middle code */
-#define QLORA_FLAG_SEARCH              32u /* GPTQ formats: of 80 smaller ranges take the one with least sum |error|^2.4 */
-#define QLORA_FLAG_ACT_ORDER           64u /* quantize_gptq: columns in falling order of the Hessian's diagonal */
+#define QLORA_FLAG_SEARCH              32u /* GPTQ formats: of 80 smaller ranges take the one with least sum |error|^2.4; quantize_spqr: try codes */
+#define QLORA_FLAG_ACT_ORDER           64u /* quantize_gptq, _spqr: columns in falling order of the Hessian's diagonal */
 #define QLORA_FLAG_STATIC_GROUPS      128u /* quantize_gptq: scales and zeros from the weight as given */
 #define QLORA_FLAG_LAGGING            256u /* quantize_gptq: scales and zeros from values that lag behind, as in the first GPTQ */
 #define QLORA_FLAG_WIDE               512u /* the Hessian is f64, not f32 */
+#define QLORA_FLAG_BITSANDBYTES      1024u /* optimizer_step: orders and roundings of bitsandbytes' CUDA kernels */
+#define QLORA_FLAG_SKIP_STEP         2048u /* optimizer_step: not finite in norm: no tensor is stepped */
+#define QLORA_FLAG_SKIP_TENSORS      4096u /* optimizer_step: a tensor not finite in norms is not stepped */
+#define QLORA_FLAG_SKIP_ZEROS        8192u /* optimizer_step: elements whose gradient is 0 stay, and their state */
+#define QLORA_FLAG_ZERO_GRADIENTS   16384u /* optimizer_step: gradients are 0 afterwards, skipped tensors' too */
+#define QLORA_FLAG_SIMPLIFIED       32768u /* quantize_spqr: ranges of groups are found from all their values */
 
 /* ---- weights ------------------------------------------------------------------------------------------ */
 /* How a block's power of two follows from its absmax in MXFP8 and MXFP6. */
@@ -363,15 +388,21 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 
 /* Quantizes src[rows][cols] (F32, F16 or BF16) into the planes of weight, the only writer of planes.
  * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit but for blocks that
- * ggml gets wrong (backends/README.md). Plain floats: to nearest even. ERROR_VALUE names the first NaN or infinity
- * on ref and cpu; cuda and vulkan do not look. Beyond a format's range FP8, MX and NVFP4 saturate; other ggml
- * formats keep an infinite scale, as ggml does. importance, f32[cols] or absent, says how much errors of a column
+ * ggml gets wrong (backends/README.md). Plain floats: to nearest even, beyond their range infinity.
+ * NaN and infinity: ref and cpu return ERROR_VALUE, which names the first; cuda and vulkan return
+ * before a value is seen. not_finite, u64[1] in device memory or absent, receives the index of the first on every backend,
+ * UINT64_MAX if there is none; where there is one the weight is of no meaning. It costs one more reading of src.
+ * What is finite has the same bytes everywhere: an absmax below 2^-126 (INT8: 2^-119) or a ggml scale whose reciprocal
+ * overflows counts as zero, scale 0 and codes 0; beyond a format's range FP8, MX, NVFP4 and GPTQ saturate, other ggml
+ * formats keep an infinite scale, as ggml does, double-quantized scales have an infinite mean where the sum of all absmax
+ * overflows, as in bitsandbytes, and the others have no limit. importance, f32[cols] or absent, says how much errors of a column
  * matter (finite, not negative): Q4_0, Q4_1, Q5_0, Q5_1, the K and IQ4 types search with it, others do not look.
  * STOCHASTIC (FP8, MX, NVFP4): element i rounds by a random word of (seed, i), the same everywhere.
  * GPTQ formats round to nearest, each row and group on its own, zero included in its range: scale = (high - low) / (2^bits
  * - 1) in f16 (beyond that type: 65504; a scale that would be 0 counts as a group of zeros), zero = round(-low / scale),
  * code = round(w / scale) + zero, all to even, saturated. SYMMETRIC: low = -high where any value is negative, zero =
- * 2^(bits - 1). SEARCH shrinks the range. An index plane is filled with column / block. */
+ * 2^(bits - 1). SEARCH shrinks the range. An index plane is filled with column / block.
+ * SpQR formats round to nearest as qlora_weight_quantize_spqr does, with no outliers; an index plane is filled with columns. */
 typedef struct qlora_quantize_args {
     uint32_t struct_size, flags;
     uint64_t stream;
@@ -382,6 +413,7 @@ typedef struct qlora_quantize_args {
     uint64_t seed;
     int32_t power; /* QLORA_POWER_* */
     uint32_t reserved;
+    qlora_span not_finite;
 } qlora_quantize_args;
 QLORA_API int32_t qlora_weight_quantize(qlora_context *context, const qlora_quantize_args *args);
 
@@ -467,6 +499,47 @@ typedef struct qlora_quantize_gptq_args {
 } qlora_quantize_gptq_args;
 QLORA_API int32_t qlora_weight_quantize_gptq(qlora_context *context, const qlora_quantize_gptq_args *args);
 
+typedef struct qlora_spqr_outcome {
+    uint32_t struct_size;  /* bytes that the library wrote */
+    uint32_t method;       /* QLORA_GPTQ_*; DAMPED and FLOORED as there */
+    uint32_t dead_columns; /* whose inputs were never non-zero */
+    uint32_t attempts;     /* factorizations tried */
+    double damping, floor;
+    double loss;           /* as in qlora_gptq_outcome */
+    double limit;          /* the squared error from which on a weight is an outlier */
+    uint64_t outliers;     /* found: the room that the weight needs */
+} qlora_spqr_outcome;
+
+/* Quantizes src[rows][cols] into a weight of an SpQR format (2306.03078): columns make up for each other as in GPTQ, and
+ * weights that none could make up for become outliers. hessian, damping, outcome (a qlora_spqr_outcome) and the attempts at a
+ * factor as in qlora_weight_quantize_gptq, but that dead columns have no part in the mean of the diagonal.
+ *   grids    A group's range, once earlier columns are made up for, gives scale = (high - low) / (2^bits - 1); nested_block rows'
+ *            scales are rounded to 3 bits between their least and largest, with f16 units and zeros. Then zero = (2^bits - 1) / 2
+ *            - middle of the range / scale, rounded alike: the original's zero, but for what rounding the scale shifts.
+ *   limit    threshold * mean over columns of (variance of the column's weights / U^2), U^2 being the column's diagonal of the
+ *            inverse Hessian as elimination leaves it; threshold 0 = 0.2, and infinity means no outliers.
+ *   fit      A value is left out of its group's range if that lowers the group's squared error / U^2 by more than limit
+ *            (SIMPLIFIED: none is).
+ *   SEARCH   Of a row's scale and zero codes, up to 2 from the nearest, those with the least sum of squared errors / U^2 over the
+ *            group, where a value counts up to limit: 16 % less error in 3 bits, 37 % in 4 on a test layer.
+ *   mark     A value whose squared error / U^2 is above limit when its column is reached becomes an outlier: what the code
+ *            lacks, in f16. Dead columns have none.
+ * ACT_ORDER takes groups in falling order of their largest diagonal, and columns so within a group, which needs no index plane.
+ * ERROR_VALUE names the first NaN or infinity of src or hessian. ERROR_SHAPE: there were more outliers than weight.outliers;
+ * outcome says how many, the planes are undefined. Less room than outliers found needs no copy: shrink weight.outliers, and
+ * bytes in use stay where they were in each plane. cuda and vulkan: ERROR_UNSUPPORTED; quantize on cpu and write the planes. */
+typedef struct qlora_quantize_spqr_args {
+    uint32_t struct_size, flags; /* SEARCH, ACT_ORDER, SIMPLIFIED, WIDE */
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor src;
+    qlora_span hessian, outcome;
+    float damping;
+    float threshold;
+} qlora_quantize_spqr_args;
+QLORA_API int32_t qlora_weight_quantize_spqr(qlora_context *context, const qlora_quantize_spqr_args *args);
+
 /* The tensors of a linear layer in a GPTQ checkpoint, in host memory, and a weight of a GPTQ format whose planes are in
  * host memory too, whatever the context: write them to the device afterwards. With K = cols, N = rows, b = bits:
  *   qweight  int32[K b / 32][N]: codes of an output as a little-endian stream along K, word by word
@@ -488,6 +561,30 @@ typedef struct qlora_gptq_tensors {
 QLORA_API int32_t qlora_gptq_import(qlora_context *context, qlora_gptq_tensors *tensors);
 /* Planes -> checkpoint. */
 QLORA_API int32_t qlora_gptq_export(qlora_context *context, qlora_gptq_tensors *tensors);
+
+/* The tensors of a linear layer in SpQR's inference files, in host memory, and a weight of format SPQR3 with block and
+ * nested_block 16, and QLORA_WEIGHT_INDEXED if there is an in_perm, whose planes are in host memory too, whatever the context.
+ *   dense        u64[ceil(rows / 16)][ceil(cols / 16)][16]: for each row of a tile 3 bits of scale code, 3 of zero code, 16 codes;
+ *                rows 2k and 2k + 1 of a tile have byte k of its grid at bit 54
+ *   row_offsets  int32[rows + 1] or, with PTCSR, int32[ceil(rows / 16) + 1]: where entries begin
+ *   col_vals     u32[entry_count]: f16 value << 16 | column. PTCSR: entry k of row i of a strip of 16 rows is number 16 k + i of
+ *                the strip's, filled up with entries of value 0
+ *   in_perm      u16[cols]: the column of each place, or absent
+ * An outlier takes the place of what its code says, as the files' writers meant; with ADDED it is added to that, as the files'
+ * kernels do. outliers receives how many there are: entries that are not 0. ERROR_VALUE names the first column out of range or
+ * twice in a row, offset that falls or leaves col_vals, NaN or infinity, and place that in_perm says twice. */
+#define QLORA_SPQR_ADDED 1u
+#define QLORA_SPQR_PTCSR 2u
+typedef struct qlora_spqr_tensors {
+    uint32_t struct_size, flags; /* QLORA_SPQR_* */
+    const qlora_weight *weight;
+    qlora_span dense, row_offsets, col_vals, in_perm;
+    uint64_t entry_count;
+    uint64_t outliers;
+} qlora_spqr_tensors;
+/* Files -> planes. */
+QLORA_API int32_t qlora_spqr_import(qlora_context *context, qlora_spqr_tensors *tensors);
+
 /* ---- products in int8 --------------------------------------------------------------------------------- */
 /* y[tokens][rows] = x[tokens][cols] W^T (ACCUMULATE: y += ...) with a weight of format INT8, in integers (LLM.int8(),
  * 2208.07339). A column of x in which any |x| reaches threshold is an outlier column; threshold 0: there are none. Each
@@ -708,16 +805,60 @@ typedef struct qlora_cross_entropy_args {
 } qlora_cross_entropy_args;
 QLORA_API int32_t qlora_cross_entropy_loss(qlora_context *context, const qlora_cross_entropy_args *args);
 
-/* ---- optimizer ---------------------------------------------------------------------------------------- */
-/* One trained tensor of count elements. state1 and state2 are the first and second moment, zero before the
- * first step. Types: F32. */
+/* ---- optimizers --------------------------------------------------------------------------------------- */
+#define QLORA_OPTIMIZER_ADAMW         1 /* 1711.05101; state 1, 2 */
+#define QLORA_OPTIMIZER_ADAM          2 /* decay as L2 in the gradient; state 1, 2 */
+#define QLORA_OPTIMIZER_STABLE_ADAMW  3 /* AdamW with update clipping, 2304.13013; state 1, 2 */
+#define QLORA_OPTIMIZER_LION          4 /* 2302.06675; state 1 */
+#define QLORA_OPTIMIZER_MOMENTUM      5 /* SGD with momentum; state 1 */
+#define QLORA_OPTIMIZER_RMSPROP       6 /* state 1 */
+#define QLORA_OPTIMIZER_ADAGRAD       7 /* state 1 */
+#define QLORA_OPTIMIZER_LAMB          8 /* 1904.00962; state 1, 2 */
+#define QLORA_OPTIMIZER_LARS          9 /* 1708.03888; state 1 */
+#define QLORA_OPTIMIZER_ADEMAMIX     10 /* 2409.03137; state 1, 2, 3 */
+
+#define QLORA_PARAMETER_NO_DECAY 1u /* weight_decay counts as 0 here: norms and biases */
+#define QLORA_PARAMETER_PAGED    2u /* state and absmax lie in host memory; qlora_pager_place sets it */
+
+/* One trained tensor of count elements. value and gradient are F32, F16 or BF16. Which states an algorithm has is said
+ * above; they are zero (bytes) before the first step. state_type F32, or DYN8 for 8-bit state (2110.02861): codes with an
+ * f32 absmax per 256 elements, of table DYN8 in states 1 and 3 and UDYN8 in state 2, as bitsandbytes stores them.
+ * history, for percentile clipping only, is f32[100], zero before the first step. */
 typedef struct qlora_parameter {
-    uint32_t struct_size, flags;
+    uint32_t struct_size, flags; /* QLORA_PARAMETER_* */
     uint64_t count;
     qlora_span value, gradient, state1, state2;
     int32_t value_type, gradient_type, state_type; /* 0 = QLORA_FORMAT_F32 */
     float learning_rate_scale;                     /* 0 = 1; LoRA+ sets it on B */
+    qlora_span state3, absmax1, absmax2, absmax3, history;
 } qlora_parameter;
+
+#define QLORA_STATE_1       0
+#define QLORA_STATE_2       1
+#define QLORA_STATE_3       2
+#define QLORA_STATE_ABSMAX1 3
+#define QLORA_STATE_ABSMAX2 4
+#define QLORA_STATE_ABSMAX3 5
+#define QLORA_STATE_COUNT   6
+
+/* The pieces of a parameter's state. */
+typedef struct qlora_state_layout_info {
+    uint32_t struct_size, flags;
+    int32_t algorithm;      /* asked with: QLORA_OPTIMIZER_* */
+    uint32_t min_8bit_size; /* asked with: smaller tensors get F32 state; 0 = 4096, 1 = none does */
+    int32_t state_type;     /* answer: F32, or DYN8 where the parameter's state_type asks for it and count is not too small */
+    uint32_t reserved;
+    uint64_t total_bytes;   /* one allocation for all, a multiple of 256 */
+    uint64_t piece_bytes[QLORA_STATE_COUNT];  /* 0: there is no such piece */
+    uint64_t piece_offset[QLORA_STATE_COUNT]; /* place in that allocation, multiples of 256 */
+} qlora_state_layout_info;
+
+/* Sizes of the state of a parameter, of which count and state_type are looked at. ERROR_ARGUMENT for an unknown
+ * algorithm, ERROR_FORMAT for a state_type that is neither F32 nor DYN8, ERROR_SHAPE when sizes overflow. */
+QLORA_API int32_t qlora_state_layout(const qlora_parameter *parameter, qlora_state_layout_info *layout);
+/* Sets the parameter's state_type and its spans of state and absmax to their places in memory, which is at least
+ * total_bytes; ERROR_SCRATCH if not. */
+QLORA_API int32_t qlora_state_place(qlora_parameter *parameter, const qlora_state_layout_info *layout, qlora_span memory);
 
 /* norm f32[1] = gradient_scale * sqrt(sum of squares over all gradients), in a fixed order; norms, unless
  * absent, f32[parameter_count] receives each tensor's own. Only count and gradient of each parameter are used.
@@ -734,17 +875,55 @@ typedef struct qlora_gradient_norm_args {
 } qlora_gradient_norm_args;
 QLORA_API int32_t qlora_gradient_norm(qlora_context *context, const qlora_gradient_norm_args *args);
 
-#define QLORA_OPTIMIZER_ADAMW 1
-
-/* One step over a list of tensors. With g = gradient_scale * gradient * clip and
- * clip = min(1, max_norm / (norm + 1e-6)) when norm and max_norm are given (PyTorch's clip_grad_norm_; norm is
- * what qlora_gradient_norm wrote with the same gradient_scale), else 1:
- *   AdamW (1711.05101), in PyTorch's order:  p -= lr * weight_decay * p
- *     m = beta1 m + (1 - beta1) g            v = beta2 v + (1 - beta2) g^2
- *     p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)
- * step counts from 1. Defaults for zero: beta1 0.9, beta2 0.999, epsilon 1e-8, gradient_scale 1. */
+/* One step over a list of tensors, in a few launches whatever their number. Arithmetic is f32; a value is rounded once to
+ * its type, to nearest even, or with STOCHASTIC (16-bit types) by a random word of (seed, step, place in the list, element),
+ * the same everywhere.
+ *
+ * The gradient of a tensor is g = gradient_scale * clip * gradient, of which clip is the product of
+ *   min(1, max_norm / (norm + 1e-6))      if norm and max_norm are given (PyTorch's clip_grad_norm_)
+ *   min(1, threshold / own norm)          if percentile (1..99) is: threshold is the norm at that percentile among the last
+ *                                         100 of this tensor, which norms and history hold
+ * norm and norms are what qlora_gradient_norm wrote with the same gradient_scale. Accumulated gradients are averaged by
+ * gradient_scale; a loss scale is taken out by it.
+ *
+ * With lr = learning_rate * learning_rate_scale, decay = weight_decay, step t from 1, c1 = 1 - beta1^t, c2 = 1 - beta2^t:
+ *   ADAMW         p -= lr decay p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr (m / c1) / (sqrt(v / c2) + epsilon)
+ *   ADAM          g += decay p, then as ADAMW without decay
+ *   STABLE_ADAMW  b1, b2 are beta (1 - beta^(t-1)) / (1 - beta^t);  m, v as above;  r = sqrt(mean(g^2 / max(v, epsilon^2)));
+ *                 lr /= max(1, r);  p -= lr decay p;  p -= lr m / (sqrt(v) + epsilon)
+ *   LION          p -= lr decay p;  p -= lr sign(b1 m + (1-b1) g), sign(0) = 0;  m = b2 m + (1-b2) g
+ *   MOMENTUM      g += decay p;  m = b1 m + g;  p -= lr m
+ *   RMSPROP       g += decay p;  m = b1 m + (1-b1) g^2;  p -= lr g / (sqrt(m) + epsilon)
+ *   ADAGRAD       g += decay p;  m += g^2;  p -= lr g / (sqrt(m) + epsilon)
+ *   LAMB          m, v as ADAMW;  u = (m / c1) / (sqrt(v / c2) + epsilon) + decay p;  p -= lr |p| / |u| u
+ *   LARS          f = max_unorm |p| / (|g| + decay |p|);  m = b1 m + f (g + decay p);  p -= lr m
+ *   ADEMAMIX      p -= lr decay p;  m, v as ADAMW;  n = b3 n + (1-b3) g;  p -= lr (m / c1 + alpha n) / (sqrt(v / c2) + epsilon)
+ * State 1 is m, 2 is v, 3 is n. A factor |p| / |u| or f counts as 1 where |p| or its divisor is 0.
+ * Defaults for zero: beta1 0.9, RMSPROP 0.99; beta2 0.999, STABLE_ADAMW and LION 0.99; beta3 0.9999; alpha 5; epsilon 1e-8,
+ * STABLE_ADAMW and LAMB 1e-6, ADAGRAD 1e-10; max_unorm of LARS 0.001; gradient_scale 1.
+ * max_unorm of ADAMW, ADAM, MOMENTUM, RMSPROP and ADAGRAD, unless 0: lr is multiplied by min(1, max_unorm |p| / |u|), where
+ * p -= lr u but for decay (RMSPROP, ADAGRAD and MOMENTUM: + epsilon beside max_unorm |p|).
+ *
+ * 8-bit state is read with its old absmax, p moves by the new state before that is rounded, and each new value over its
+ * block's new absmax becomes the nearest of its table; a tie takes the even code. In states 1 and 3 a value whose code would
+ * have the other sign takes the next code of its own: a negative value never becomes zero. A block of zeros has absmax 0
+ * and any codes. An element of NaN or infinite gradient loses its 8-bit state and keeps its value; with F32 state NaN spreads
+ * as in PyTorch.
+ *
+ * BITSANDBYTES (0.50, CUDA) differs thus: with F32 state g is rounded to the gradient's type after scaling, and after adding
+ * decay p; ADAMW and ADAM are one: p is rounded after its step and then multiplied by 1 - lr decay, ADEMAMIX likewise; LION
+ * rounds p after its decay and, with 8-bit state, lr to the gradient's type; LAMB is ADAMW with max_unorm (0 = 1), LARS is
+ * MOMENTUM with max_unorm (0 = 0.02); max_unorm looks at the state without decay; MOMENTUM's first step sets m = g; RMSPROP and
+ * ADAGRAD with 8-bit state divide the raw gradient. Not with STOCHASTIC nor STABLE_ADAMW.
+ *
+ * SKIP_STEP needs norm, SKIP_TENSORS needs norms. skipped, unless absent, uint32[parameter_count], receives 1 for a tensor
+ * that was not stepped, else 0; a caller who reads it and passes the same step again has PyTorch's count. factors, unless absent,
+ * f32[parameter_count], receives what multiplied each tensor's lr: 1 / max(1, r), |p| / |u|, f, that of max_unorm, or 1.
+ *
+ * PAGED tensors stream through window in pages of page_bytes (0 = a third of the window): while one is stepped the next
+ * arrives and the last is written back. Results are those of resident state, to the bit. See qlora_pager. */
 typedef struct qlora_optimizer_args {
-    uint32_t struct_size, flags;
+    uint32_t struct_size, flags; /* BITSANDBYTES, SKIP_*, ZERO_GRADIENTS, STOCHASTIC */
     uint64_t stream;
     qlora_span scratch;
     const qlora_parameter *parameters;
@@ -755,8 +934,55 @@ typedef struct qlora_optimizer_args {
     float max_norm, gradient_scale;
     float learning_rate, beta1, beta2, epsilon, weight_decay;
     uint32_t reserved;
+    float beta3, alpha, max_unorm;
+    uint32_t percentile; /* 0 = none */
+    uint64_t seed;
+    qlora_span norms, skipped, factors;
+    qlora_span window; /* device memory, at least two pages */
+    uint64_t page_bytes;
 } qlora_optimizer_args;
 QLORA_API int32_t qlora_optimizer_step(qlora_context *context, const qlora_optimizer_args *args);
+
+/* Learning rates as pure functions of the step, which counts from 1 as the optimizer's does. Steps 1..warmup rise evenly
+ * to learning_rate; then by the share done = (step - 1 - warmup) / (steps - warmup) of the rest, at most 1:
+ *   CONSTANT  learning_rate
+ *   LINEAR    from learning_rate down to min_ratio of it
+ *   COSINE    the same along half a cosine; cycles > 1 begins again that often (SGDR, 1608.03983) */
+#define QLORA_SCHEDULE_CONSTANT 0
+#define QLORA_SCHEDULE_LINEAR   1
+#define QLORA_SCHEDULE_COSINE   2
+typedef struct qlora_schedule {
+    uint32_t struct_size, flags;
+    int32_t kind;    /* QLORA_SCHEDULE_* */
+    uint32_t cycles; /* 0 = 1; COSINE only */
+    uint64_t warmup, steps;
+    double learning_rate, min_ratio;
+} qlora_schedule;
+/* rate receives the learning rate of a step. ERROR_ARGUMENT when step is 0, kind or cycles are none of the above,
+ * steps are 0 where the kind needs them, or a number is negative or not finite. */
+QLORA_API int32_t qlora_schedule_rate(const qlora_schedule *schedule, uint64_t step, double *rate);
+
+/* ---- paged state -------------------------------------------------------------------------------------- */
+/* Splits the state of a list of parameters between device memory and host memory under a budget of device bytes. State
+ * that fits is resident: the first resident_count parameters. The others' lies in an arena in host memory and streams
+ * through a window in every step. If all fits there is neither arena nor window. Nothing here pages by faults. */
+typedef struct qlora_pager {
+    uint32_t struct_size, flags;
+    qlora_parameter *parameters;
+    uint32_t parameter_count;
+    int32_t algorithm;
+    uint32_t min_8bit_size; /* as in qlora_state_layout_info */
+    uint32_t resident_count;
+    uint64_t budget_bytes;  /* asked with: device memory for state and window; 0 = no bound */
+    uint64_t page_bytes;    /* 0 = chosen, and filled in */
+    uint64_t state_bytes;   /* of all parameters */
+    uint64_t resident_bytes, window_bytes, arena_bytes; /* to allocate; each may be 0 */
+    qlora_span resident, window, arena; /* given to place; arena is host memory, see BUFFER_HOST */
+} qlora_pager;
+/* Fills in sizes and resident_count. ERROR_SCRATCH says the least budget when this one holds no three pages. */
+QLORA_API int32_t qlora_pager_plan(qlora_context *context, qlora_pager *pager);
+/* Sets each parameter's state spans, state_type and PAGED flag by the plan. The memory is the caller's to zero. */
+QLORA_API int32_t qlora_pager_place(qlora_context *context, qlora_pager *pager);
 
 #ifdef __cplusplus
 }

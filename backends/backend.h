@@ -123,8 +123,11 @@ template <class T> inline T *address(const qlora_span &span) { return reinterpre
 // Geometry of a weight's planes that every backend needs.
 inline uint64_t element_count(const qlora_weight &weight) { return weight.rows * weight.cols; }
 inline uint64_t block_count(const qlora_weight &weight) { return (element_count(weight) + weight.block - 1) / weight.block; }
-// Groups per row where the scale kind is GROUP.
+// Groups per row where the scale kind is GROUP or TILE.
 inline uint64_t group_count(const qlora_weight &weight) { return (weight.cols + weight.block - 1) / weight.block; }
+// Where the scale kind is TILE: grids of scales and zeros, four halves each (qlora_weight); the one of a row and group.
+inline uint64_t tile_count(const qlora_weight &weight) { return (weight.rows + weight.nested_block - 1) / weight.nested_block * group_count(weight); }
+inline uint64_t tile_grid(const qlora_weight &weight, uint64_t r, uint64_t group) { return r / weight.nested_block * group_count(weight) + group; }
 // Bytes of a stream of codes.
 constexpr uint64_t stream_bytes(uint64_t count, uint32_t bits) { return (count * bits + 7) / 8; }
 // Where the scale kind is ROW: the scale of row r. block is then cols (at least 1), or the format's block_max.

@@ -2,7 +2,9 @@
 // shapes, types and spans. Included by qlora.cpp alone.
 #pragma once
 #include "backends/backend.h"
+#include "backends/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
@@ -12,6 +14,7 @@ namespace {
 
 constexpr uint64_t dimension_limit = uint64_t(1) << 31;
 constexpr uint64_t hessian_limit = uint64_t(1) << 28; // of cols, so that bytes can be counted
+constexpr uint32_t tile_rows = 16; // default nested_block where the scale kind is TILE
 constexpr uint64_t int8_depth_limit = uint64_t(1) << 17; // 127 * 127 * 2^17 < 2^31: an int32 holds every sum
 
 // Copies a caller's growing struct into a zeroed one of ours. Null when its size cannot be understood.
@@ -39,15 +42,15 @@ int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, 
     *why = "format is none of QLORA_FORMAT_*";
     if (!row) return QLORA_ERROR_FORMAT;
     const uint32_t block = weight.block ? weight.block : row->block;
-    const bool grouped = row->scale == Scale::GROUP, by_row = row->scale == Scale::ROW;
-    *why = "flags: only GPTQ formats take one, QLORA_WEIGHT_INDEXED";
+    const bool grouped = has_groups(*row), tiled = row->scale == Scale::TILE, by_row = row->scale == Scale::ROW;
+    *why = "flags: only GPTQ and SpQR formats take one, QLORA_WEIGHT_INDEXED";
     if (weight.flags & ~(grouped ? QLORA_WEIGHT_INDEXED : 0u)) return QLORA_ERROR_ARGUMENT;
     *why = "tensor_scale: only nvfp4 has one, from 2^-100 to 2^100; 0 for none";
     if (weight.tensor_scale != 0 && !(weight.format == QLORA_FORMAT_NVFP4 && weight.tensor_scale >= 0x1p-100f && weight.tensor_scale <= 0x1p100f)) return QLORA_ERROR_ARGUMENT;
-    *why = "block must be a power of two (in GPTQ formats any number) inside the format's range (see qlora_format_query); of int8 0 or 2^30";
+    *why = "block must be a power of two (in GPTQ and SpQR formats any number) inside the format's range (see qlora_format_query); of int8 0 or 2^30";
     if (by_row ? block != 0 && block != row->block_max : block < row->block_min || block > row->block_max || (!grouped && (block & (block - 1)))) return QLORA_ERROR_ARGUMENT;
-    *why = "nested_block must be 0 or 256";
-    if (weight.nested_block != 0 && weight.nested_block != 256) return QLORA_ERROR_ARGUMENT;
+    *why = "nested_block must be 0 or 256, or a number of rows below 2^31 in SpQR formats";
+    if (weight.nested_block != 0 && (tiled ? weight.nested_block >= dimension_limit : weight.nested_block != 256)) return QLORA_ERROR_ARGUMENT;
     *why = "rows and cols must be below 2^31";
     if (weight.rows >= dimension_limit || weight.cols >= dimension_limit) return QLORA_ERROR_SHAPE;
     *why = "cols must be a multiple of the block in ggml and MX formats";
@@ -67,9 +70,19 @@ int32_t layout_of(const qlora_weight &weight, qlora_weight_layout_info *layout, 
     if (row->scale == Scale::E8M0) bytes[QLORA_PLANE_SCALE] = blocks;
     if (grouped) {
         const uint64_t groups = (weight.cols + block - 1) / block;
-        bytes[QLORA_PLANE_SCALE] = weight.rows * groups * 2;
-        bytes[QLORA_PLANE_ZERO] = stream_bytes(weight.rows * groups, row->bits);
+        bytes[QLORA_PLANE_SCALE] = tiled ? stream_bytes(weight.rows * groups, statistic_bits) : weight.rows * groups * 2;
+        bytes[QLORA_PLANE_ZERO] = stream_bytes(weight.rows * groups, tiled ? statistic_bits : row->bits);
         if (weight.flags & QLORA_WEIGHT_INDEXED) bytes[QLORA_PLANE_INDEX] = weight.cols * 4;
+        const uint64_t nested_block = weight.nested_block ? weight.nested_block : tile_rows;
+        if (tiled) bytes[QLORA_PLANE_NESTED] = (weight.rows + nested_block - 1) / nested_block * groups * 8;
+    }
+    *why = "outliers: only SpQR formats have them, at most rows * cols and below 2^32";
+    if (weight.outliers && (!tiled || weight.outliers > count)) return QLORA_ERROR_ARGUMENT;
+    if (weight.outliers >> 32) return QLORA_ERROR_SHAPE;
+    if (weight.outliers) {
+        bytes[QLORA_PLANE_OFFSET] = (weight.rows + 1) * 4;
+        bytes[QLORA_PLANE_COLUMN] = weight.outliers * 4;
+        bytes[QLORA_PLANE_OUTLIER] = weight.outliers * 2;
     }
     if (row->scale == Scale::NESTED) {
         bytes[QLORA_PLANE_SCALE] = blocks;
@@ -150,14 +163,15 @@ struct Call {
         const FormatRow *row = format_row(weight_copy.format);
         if (weight_copy.block == 0) weight_copy.block = row->block;
         if (weight_copy.block == 0) weight_copy.block = weight_copy.cols ? uint32_t(weight_copy.cols) : 1;
-        if (weight_copy.nested_block == 0) weight_copy.nested_block = 256;
+        if (weight_copy.nested_block == 0) weight_copy.nested_block = row->scale == Scale::TILE ? tile_rows : 256;
         static const char *const plane_names[QLORA_PLANE_COUNT] = {"weight code plane", "weight scale plane", "weight nested plane",
-                                                                   "weight offset plane", "weight zero plane", "weight index plane", "plane 6", "plane 7"};
+                                                                   "weight offset plane", "weight zero plane", "weight index plane", "weight column plane", "weight outlier plane"};
         for (int i = 0; i < QLORA_PLANE_COUNT; i++) {
             uint64_t alignment = 4;
             if (i == QLORA_PLANE_CODE) alignment = row->scale == Scale::INLINE ? 2 : row->scale == Scale::NONE ? row->block_bytes : 1;
             if (i == QLORA_PLANE_SCALE && row->scale != Scale::F32 && row->scale != Scale::ROW) alignment = row->scale == Scale::GROUP ? 2 : 1;
             if (i == QLORA_PLANE_ZERO) alignment = 1;
+            if (i == QLORA_PLANE_OUTLIER || (i == QLORA_PLANE_NESTED && row->scale == Scale::TILE)) alignment = 2;
             if (layout.plane_bytes[i]) QLORA_TRY(span(weight_copy.planes[i], plane_names[i], layout.plane_bytes[i], alignment));
         }
         weight = &weight_copy;
@@ -174,7 +188,33 @@ struct Call {
             return error(QLORA_ERROR_FORMAT, "compute_type", "must be F32, the activations' type, or F16 / BF16 with F32 activations");
         return QLORA_OK;
     }
-    int32_t parameters(const qlora_parameter *&list, uint32_t count, bool moments) {
+    // One parameter's own fields; algorithm 0 looks at its gradient alone.
+    int32_t parameter(qlora_parameter &parameter, uint32_t i, int32_t algorithm, bool history) {
+        for (int32_t *type : {&parameter.value_type, &parameter.gradient_type, &parameter.state_type})
+            if (*type == 0) *type = QLORA_FORMAT_F32;
+        for (int32_t type : {parameter.value_type, parameter.gradient_type})
+            if (type != QLORA_FORMAT_F32 && type != QLORA_FORMAT_F16 && type != QLORA_FORMAT_BF16)
+                return context.fail(QLORA_ERROR_FORMAT, "%s: parameters[%u]: value_type and gradient_type must be F32, F16 or BF16", entry, i);
+        if (parameter.state_type != QLORA_FORMAT_F32 && parameter.state_type != QLORA_FORMAT_DYN8)
+            return context.fail(QLORA_ERROR_FORMAT, "%s: parameters[%u]: state_type must be F32 or DYN8", entry, i);
+        if (parameter.flags & ~(QLORA_PARAMETER_NO_DECAY | QLORA_PARAMETER_PAGED))
+            return context.fail(QLORA_ERROR_ARGUMENT, "%s: parameters[%u]: flags 0x%x: only QLORA_PARAMETER_NO_DECAY and PAGED are known", entry, i, parameter.flags);
+        if (parameter.learning_rate_scale == 0) parameter.learning_rate_scale = 1;
+        if (!(parameter.learning_rate_scale - parameter.learning_rate_scale == 0))
+            return context.fail(QLORA_ERROR_VALUE, "%s: parameters[%u]: learning_rate_scale must be finite", entry, i);
+        if (parameter.count >= UINT64_MAX / 16) return context.fail(QLORA_ERROR_SHAPE, "%s: parameters[%u]: count overflows", entry, i);
+        QLORA_TRY(span(parameter.gradient, "parameter gradient", parameter.count * type_bytes(parameter.gradient_type), type_bytes(parameter.gradient_type)));
+        if (algorithm == 0) return QLORA_OK;
+        QLORA_TRY(span(parameter.value, "parameter value", parameter.count * type_bytes(parameter.value_type), type_bytes(parameter.value_type)));
+        static const char *const names[QLORA_STATE_COUNT] = {"parameter state1", "parameter state2", "parameter state3", "parameter absmax1", "parameter absmax2", "parameter absmax3"};
+        for (int piece = 0; piece < QLORA_STATE_COUNT; piece++) {
+            const uint32_t alignment = piece < QLORA_STATE_ABSMAX1 && parameter.state_type == QLORA_FORMAT_DYN8 ? 1 : 4;
+            QLORA_TRY(span(state_span(parameter, piece), names[piece], state_piece_bytes(algorithm, parameter.state_type, parameter.count, piece), alignment));
+        }
+        return span(parameter.history, "parameter history", history ? percentile_slots * 4 : 0, 4);
+    }
+    // Adopts a list of parameters into the context's copies.
+    int32_t parameters(const qlora_parameter *&list, uint32_t count, int32_t algorithm, bool history) {
         if (count == 0) { nothing_to_do = true; return QLORA_OK; }
         if (!list || list->struct_size < 8) return error(QLORA_ERROR_ARGUMENT, "parameters", "null, or struct_size is not understood");
         if (count > context.parameter_capacity) {
@@ -187,23 +227,10 @@ struct Call {
         const char *place = reinterpret_cast<const char *>(list);
         const size_t step = list->struct_size;
         for (uint32_t i = 0; i < count; i++, place += step) {
-            qlora_parameter &parameter = context.parameters[i];
             const qlora_parameter *caller = reinterpret_cast<const qlora_parameter *>(place);
-            if (caller->struct_size != step || !adopt(caller, &parameter))
+            if (caller->struct_size != step || !adopt(caller, &context.parameters[i]))
                 return context.fail(QLORA_ERROR_ARGUMENT, "%s: parameters[%u]: struct_size differs from the first's or is not understood", entry, i);
-            for (int32_t *type : {&parameter.value_type, &parameter.gradient_type, &parameter.state_type}) {
-                if (*type == 0) *type = QLORA_FORMAT_F32;
-                if (*type != QLORA_FORMAT_F32)
-                    return context.fail(QLORA_ERROR_FORMAT, "%s: parameters[%u]: types must be F32", entry, i);
-            }
-            if (parameter.learning_rate_scale == 0) parameter.learning_rate_scale = 1;
-            if (parameter.count >= UINT64_MAX / 8) return context.fail(QLORA_ERROR_SHAPE, "%s: parameters[%u]: count overflows", entry, i);
-            const uint64_t bytes = parameter.count * 4;
-            QLORA_TRY(span(parameter.gradient, "parameter gradient", bytes, 4));
-            if (!moments) continue;
-            QLORA_TRY(span(parameter.value, "parameter value", bytes, 4));
-            QLORA_TRY(span(parameter.state1, "parameter state1", bytes, 4));
-            QLORA_TRY(span(parameter.state2, "parameter state2", bytes, 4));
+            QLORA_TRY(parameter(context.parameters[i], i, algorithm, history));
         }
         list = context.parameters;
         return QLORA_OK;
@@ -217,6 +244,7 @@ int32_t check(Call &call, qlora_quantize_args &args) {
     QLORA_TRY(call.flags(args.flags, row.codec == Codec::AFFINE ? QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH : row.stochastic ? QLORA_FLAG_STOCHASTIC : 0));
     QLORA_TRY(call.tensor(args.src, "src", args.weight->rows, args.weight->cols, 0));
     QLORA_TRY(call.span(args.importance, "importance", args.weight->cols * 4, 4, true));
+    QLORA_TRY(call.span(args.not_finite, "not_finite", 8, 8, true));
     if (args.power < QLORA_POWER_FLOOR || args.power > QLORA_POWER_RCEIL) return call.error(QLORA_ERROR_ARGUMENT, "power", "must be one of QLORA_POWER_*");
     call.nothing_to_do = element_count(*args.weight) == 0;
     return QLORA_OK;
@@ -258,6 +286,39 @@ int32_t check(Call &call, qlora_quantize_gptq_args &args) {
     if (args.lag == 0) args.lag = 128;
     call.nothing_to_do = element_count(weight) == 0;
     return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_quantize_spqr_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_SEARCH | QLORA_FLAG_ACT_ORDER | QLORA_FLAG_SIMPLIFIED | QLORA_FLAG_WIDE));
+    QLORA_TRY(call.weight(args.weight));
+    const qlora_weight &weight = *args.weight;
+    if (format_row(weight.format)->codec != Codec::BILEVEL) return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_SPQR3 or 4");
+    if (weight.cols >= hessian_limit) return call.error(QLORA_ERROR_SHAPE, "weight", "cols must be below 2^28");
+    QLORA_TRY(call.tensor(args.src, "src", weight.rows, weight.cols, 0));
+    QLORA_TRY(call.hessian(args.hessian, weight.cols, args.flags));
+    QLORA_TRY(call.span(args.outcome, "outcome", sizeof(qlora_spqr_outcome), 8, true));
+    if (args.damping == 0) args.damping = 0.01f;
+    if (!(args.damping > 0 && args.damping - args.damping == 0)) return call.error(QLORA_ERROR_VALUE, "damping", "must be positive and finite, or 0 for 0.01");
+    if (args.threshold == 0) args.threshold = 0.2f;
+    if (!(args.threshold > 0)) return call.error(QLORA_ERROR_VALUE, "threshold", "must be positive, or 0 for 0.2; infinity means no outliers");
+    call.nothing_to_do = element_count(weight) == 0;
+    return QLORA_OK;
+}
+
+int32_t check(Call &call, qlora_spqr_tensors &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_SPQR_ADDED | QLORA_SPQR_PTCSR));
+    QLORA_TRY(call.weight(args.weight));
+    const qlora_weight &weight = *args.weight;
+    if (weight.format != QLORA_FORMAT_SPQR3 || weight.block != 16 || weight.nested_block != 16)
+        return call.error(QLORA_ERROR_FORMAT, "weight", "its format must be QLORA_FORMAT_SPQR3, with block and nested_block 16");
+    if (args.in_perm.handle && !(weight.flags & QLORA_WEIGHT_INDEXED)) return call.error(QLORA_ERROR_ARGUMENT, "weight", "in_perm needs one with QLORA_WEIGHT_INDEXED");
+    if (weight.cols > 65536) return call.error(QLORA_ERROR_SHAPE, "weight", "the files count columns in 16 bits");
+    const uint64_t strips = (weight.rows + 15) / 16;
+    QLORA_TRY(call.span(args.dense, "dense", tile_count(weight) * 128, 8));
+    if (args.entry_count >= dimension_limit) return call.error(QLORA_ERROR_SHAPE, "entry_count", "must be below 2^31");
+    if (args.entry_count) QLORA_TRY(call.span(args.row_offsets, "row_offsets", ((args.flags & QLORA_SPQR_PTCSR ? strips : weight.rows) + 1) * 4, 4));
+    QLORA_TRY(call.span(args.col_vals, "col_vals", args.entry_count * 4, 4));
+    return call.span(args.in_perm, "in_perm", weight.cols * 2, 2, true);
 }
 
 int32_t check(Call &call, qlora_gptq_tensors &args, bool importing) {
@@ -483,7 +544,7 @@ int32_t check(Call &call, qlora_cross_entropy_args &args) {
 
 int32_t check(Call &call, qlora_gradient_norm_args &args) {
     QLORA_TRY(call.flags(args.flags, 0));
-    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, false));
+    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, 0, false));
     QLORA_TRY(call.span(args.norm, "norm", 4, 4));
     QLORA_TRY(call.span(args.norms, "norms", uint64_t(args.parameter_count) * 4, 4, true));
     if (args.gradient_scale == 0) args.gradient_scale = 1;
@@ -491,20 +552,60 @@ int32_t check(Call &call, qlora_gradient_norm_args &args) {
     return QLORA_OK;
 }
 
+// Zero defaults of an optimizer, and what BITSANDBYTES makes of three of them.
+void fill_defaults(qlora_optimizer_args &args) {
+    const bool theirs = args.flags & QLORA_FLAG_BITSANDBYTES;
+    const int32_t asked = args.algorithm;
+    auto fill = [](float &value, float standard) { if (value == 0) value = standard; };
+    if (theirs && asked == QLORA_OPTIMIZER_ADAM) args.algorithm = QLORA_OPTIMIZER_ADAMW;
+    if (theirs && asked == QLORA_OPTIMIZER_LAMB) { args.algorithm = QLORA_OPTIMIZER_ADAMW; fill(args.max_unorm, 1); }
+    if (theirs && asked == QLORA_OPTIMIZER_LARS) { args.algorithm = QLORA_OPTIMIZER_MOMENTUM; fill(args.max_unorm, 0.02f); }
+    if (!theirs && asked == QLORA_OPTIMIZER_LARS) fill(args.max_unorm, 0.001f);
+    const bool stable = asked == QLORA_OPTIMIZER_STABLE_ADAMW;
+    fill(args.gradient_scale, 1);
+    fill(args.beta1, asked == QLORA_OPTIMIZER_RMSPROP ? 0.99f : 0.9f);
+    fill(args.beta2, stable || asked == QLORA_OPTIMIZER_LION ? 0.99f : 0.999f);
+    fill(args.beta3, 0.9999f);
+    fill(args.alpha, 5);
+    fill(args.epsilon, stable || asked == QLORA_OPTIMIZER_LAMB ? 1e-6f : asked == QLORA_OPTIMIZER_ADAGRAD ? 1e-10f : 1e-8f);
+}
+
+// The window is needed where a parameter is paged: two pages at least, each holding a granule of any of them.
+int32_t check_pages(Call &call, qlora_optimizer_args &args) {
+    uint64_t least = 0;
+    for (uint32_t i = 0; i < args.parameter_count; i++)
+        if (args.parameters[i].flags & QLORA_PARAMETER_PAGED) least = std::max(least, least_page_bytes(args.algorithm, args.parameters[i].state_type, args.parameters[i].count));
+    if (least == 0) return QLORA_OK;
+    if (args.page_bytes == 0) args.page_bytes = args.window.handle ? args.window.size / 3 / scratch_alignment * scratch_alignment : least;
+    if (args.page_bytes % scratch_alignment || args.page_bytes < least)
+        return call.context.fail(QLORA_ERROR_ARGUMENT, "%s: page_bytes %llu: must be a multiple of 256 and at least %llu for these parameters; ask qlora_pager_plan", call.entry,
+                                 (unsigned long long)args.page_bytes, (unsigned long long)least);
+    return call.span(args.window, "window", 2 * args.page_bytes, 16);
+}
+
 int32_t check(Call &call, qlora_optimizer_args &args) {
-    QLORA_TRY(call.flags(args.flags, 0));
-    if (args.algorithm != QLORA_OPTIMIZER_ADAMW) return call.error(QLORA_ERROR_ARGUMENT, "algorithm", "must be QLORA_OPTIMIZER_ADAMW");
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_BITSANDBYTES | QLORA_FLAG_SKIP_STEP | QLORA_FLAG_SKIP_TENSORS | QLORA_FLAG_SKIP_ZEROS | QLORA_FLAG_ZERO_GRADIENTS | QLORA_FLAG_STOCHASTIC));
+    if (state_count(args.algorithm) == 0) return call.error(QLORA_ERROR_ARGUMENT, "algorithm", "must be one of QLORA_OPTIMIZER_*");
     if (args.step == 0) return call.error(QLORA_ERROR_ARGUMENT, "step", "counts from 1");
-    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, true));
-    QLORA_TRY(call.span(args.norm, "norm", 4, 4, true));
-    if (args.gradient_scale == 0) args.gradient_scale = 1;
-    if (args.beta1 == 0) args.beta1 = 0.9f;
-    if (args.beta2 == 0) args.beta2 = 0.999f;
-    if (args.epsilon == 0) args.epsilon = 1e-8f;
-    if (!(args.beta1 > 0 && args.beta1 < 1 && args.beta2 > 0 && args.beta2 < 1)) return call.error(QLORA_ERROR_ARGUMENT, "beta1, beta2", "must lie between 0 and 1");
-    for (float value : {args.learning_rate, args.epsilon, args.weight_decay, args.gradient_scale, args.max_norm})
+    if (args.flags & QLORA_FLAG_BITSANDBYTES && (args.flags & QLORA_FLAG_STOCHASTIC || args.algorithm == QLORA_OPTIMIZER_STABLE_ADAMW))
+        return call.error(QLORA_ERROR_ARGUMENT, "flags", "BITSANDBYTES goes neither with STOCHASTIC nor with STABLE_ADAMW, which it does not have");
+    if (args.percentile > 99) return call.error(QLORA_ERROR_ARGUMENT, "percentile", "must be 1..99, or 0 for none");
+    if (!(args.max_unorm >= 0)) return call.error(QLORA_ERROR_ARGUMENT, "max_unorm", "must be positive, or 0");
+    fill_defaults(args);
+    if (args.max_unorm > 0 && args.algorithm != QLORA_OPTIMIZER_ADAMW && args.algorithm != QLORA_OPTIMIZER_ADAM && args.algorithm != QLORA_OPTIMIZER_MOMENTUM &&
+        args.algorithm != QLORA_OPTIMIZER_RMSPROP && args.algorithm != QLORA_OPTIMIZER_LARS)
+        return call.error(QLORA_ERROR_ARGUMENT, "max_unorm", "is for ADAMW, ADAM, MOMENTUM, RMSPROP and LARS (with BITSANDBYTES also LAMB); use 0");
+    for (float beta : {args.beta1, args.beta2, args.beta3})
+        if (!(beta > 0 && beta < 1)) return call.error(QLORA_ERROR_ARGUMENT, "beta1, beta2, beta3", "must lie between 0 and 1");
+    for (float value : {args.learning_rate, args.epsilon, args.weight_decay, args.gradient_scale, args.max_norm, args.alpha, args.max_unorm})
         if (!(value - value == 0)) return call.error(QLORA_ERROR_VALUE, "hyper-parameters", "must be finite");
-    return QLORA_OK;
+    QLORA_TRY(call.parameters(args.parameters, args.parameter_count, args.algorithm, args.percentile != 0));
+    const uint64_t list_bytes = uint64_t(args.parameter_count) * 4;
+    QLORA_TRY(call.span(args.norm, "norm (SKIP_STEP needs it)", 4, 4, !(args.flags & QLORA_FLAG_SKIP_STEP)));
+    QLORA_TRY(call.span(args.norms, "norms (SKIP_TENSORS and percentile need it)", list_bytes, 4, !(args.flags & QLORA_FLAG_SKIP_TENSORS) && args.percentile == 0));
+    QLORA_TRY(call.span(args.skipped, "skipped", list_bytes, 4, true));
+    QLORA_TRY(call.span(args.factors, "factors", list_bytes, 4, true));
+    return check_pages(call, args);
 }
 
 } // namespace

@@ -5,8 +5,8 @@
 
 namespace qlora {
 
-enum class Codec { FLOAT, CODEBOOK4, CODEBOOK8, OFFSET4, SIGNED8, BLOCK, NARROW, AFFINE, ABSMAX8 };
-enum class Scale { NONE, F32, NESTED, INLINE, E8M0, GROUP, ROW };
+enum class Codec { FLOAT, CODEBOOK4, CODEBOOK8, OFFSET4, SIGNED8, BLOCK, NARROW, AFFINE, ABSMAX8, BILEVEL };
+enum class Scale { NONE, F32, NESTED, INLINE, E8M0, GROUP, ROW, TILE };
 
 struct FormatRow {
     int32_t format;
@@ -18,8 +18,12 @@ struct FormatRow {
     bool stochastic;
 };
 
+// True when scales belong to groups of a row, of any number of columns.
+constexpr bool has_groups(const FormatRow &row) { return row.scale == Scale::GROUP || row.scale == Scale::TILE; }
 // True when blocks may not straddle rows.
 constexpr bool whole_blocks(const FormatRow &row) { return row.scale == Scale::INLINE || row.scale == Scale::E8M0; }
+
+constexpr uint32_t statistic_bits = 3; // of a scale or zero where the scale kind is TILE
 
 // One row as compile-time facts: Format<QLORA_FORMAT_NF4>::codec and so on.
 template <int F> struct Format;
@@ -80,7 +84,7 @@ template <class Function, class Result> Result with_format(int32_t format, Resul
 
 // Whether an operation, by its `weight` column in ops.def, takes this row (null: no weight).
 constexpr bool operation_takes(int weight, const FormatRow *row) {
-    return weight == 0 ? row == nullptr : row != nullptr && (weight == 1 || row->codec == (weight == 2 ? Codec::AFFINE : Codec::ABSMAX8));
+    return weight == 0 ? row == nullptr : row != nullptr && (weight == 1 || row->codec == (weight == 2 ? Codec::AFFINE : weight == 3 ? Codec::ABSMAX8 : Codec::BILEVEL));
 }
 
 // Element size of an activation type.

@@ -90,9 +90,10 @@ TEST_CASE("calibrate: every layer of the bundled model loses less than by roundi
     const std::vector<Batch> windows = calibration_windows(bundled_rows(), 1024, file);
     REQUIRE(windows.size() == 2);
     Device device("cpu", 0);
-    for (int32_t format : {QLORA_FORMAT_GPTQ4, QLORA_FORMAT_GPTQ3}) {
+    for (int32_t format : {QLORA_FORMAT_GPTQ4, QLORA_FORMAT_GPTQ3, QLORA_FORMAT_SPQR4}) {
         size_t count = 0;
-        const HostWeights ready = calibrate(device, file, windows, {format, 64}, [&](const CalibrationReport &report) {
+        const uint32_t block = is_spqr(format) ? 16 : 64;
+        const HostWeights ready = calibrate(device, file, windows, {format, block}, [&](const CalibrationReport &report) {
             CAPTURE(calibration_line(report));
             CHECK(report.outcome.method == QLORA_GPTQ_DONE);
             CHECK(report.loss > 0);
@@ -104,6 +105,53 @@ TEST_CASE("calibrate: every layer of the bundled model loses less than by roundi
         const Model model(device, file, 0, 0, &ready);
         CHECK(model.linear_format() == format_name(format));
     }
+}
+
+TEST_CASE("spqr files: calibrated weights are there again, outliers and all") {
+    const Gguf base(bundled_model());
+    const std::vector<Batch> windows = calibration_windows(bundled_rows(), 256, base);
+    Device device("cpu", 0);
+    CalibrationPlan plan = {QLORA_FORMAT_SPQR3, 16};
+    const HostWeights ready = calibrate(device, base, windows, plan, nullptr);
+    const Scratch made("", ".safetensors"), back("", ".safetensors");
+    std::string error;
+    REQUIRE_MESSAGE(quantize_with({"--model", bundled_model(), "--type", "spqr3", "--calibrate", bundled_rows(),
+                                   "--calibrate-tokens", "256", "--device", "cpu", "--out", made.path},
+                                  &error) == 0,
+                    error);
+    uint64_t outliers = 0, found = 0;
+    const SafeTensors file(made.path);
+    for (const PackedTensor &tensor : read_packed(file)) {
+        const auto host = ready.find(tensor.name);
+        if (host == ready.end()) continue;
+        ++found;
+        CHECK(tensor.weight.format == QLORA_FORMAT_SPQR3);
+        CHECK(tensor.weight.outliers == host->second.outliers);
+        outliers += tensor.weight.outliers;
+        const HostWeight again = download_weight(upload_weight(device.context(), tensor.weight));
+        for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane) CHECK(again.planes[plane] == host->second.planes[plane]);
+    }
+    CHECK(found == ready.size());
+    CHECK(outliers > 0);
+    CHECK(quantize_with({"--model", made.path, "--type", "f16", "--out", back.path}, &error) == 0);
+
+    // The same file with one outlier's column moved out of the matrix.
+    const Scratch damaged("", ".safetensors");
+    SafeTensorsWriter writer;
+    std::vector<uint8_t> column;
+    for (const SafeTensor &tensor : file.tensors()) {
+        const uint8_t *data = tensor.data;
+        const std::string name(tensor.name), ending = ".outlier_column";
+        if (column.empty() && name.size() > ending.size() &&
+            name.compare(name.size() - ending.size(), ending.size(), ending) == 0) {
+            column.assign(data, data + tensor.bytes);
+            column[3] = 0x7f;
+            data = column.data();
+        }
+        writer.add(name, tensor.dtype, tensor.shape, data);
+    }
+    writer.save(damaged.path);
+    CHECK(contains(error_of([&] { read_packed(SafeTensors(damaged.path)); }), "outlier_column element 0"));
 }
 
 TEST_CASE("calibrate: what cannot be calibrated says so") {

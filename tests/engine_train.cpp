@@ -11,6 +11,7 @@
 #include <cmath>
 #include <algorithm>
 #include <functional>
+#include <unistd.h>
 
 using namespace finetune;
 
@@ -261,4 +262,174 @@ TEST_CASE("training: the order of rows and the size of batches") {
     turns.add(tokens, 4, 1, {{1, 2}}); // tokens 1 and 3 are learned, 2 is given
     CHECK(turns.targets == std::vector<int32_t>{8, 10});
     CHECK(turns.loss_rows == std::vector<int32_t>{0, 2});
+}
+
+namespace {
+
+// A training run on the bundled model: steps with one optimizer, from a state file if there is one.
+struct Run {
+    Device device;
+    Model model;
+    Trainable adapter;
+    Network network;
+    Trainer trainer;
+
+    Run(const std::string &device_name, const Bundled &bundled, const TrainOptions &options)
+        : device(device_name, 1), model(device, bundled.file, QLORA_FORMAT_NF4_DQ, 0), adapter(device, bundled.adapter_shape, bundled.initial),
+          network(device, model, adapter, {{}, true, true}, {64, 64, 4, 16}), trainer(device, network, adapter, options) {
+        trainer.run(bundled.rows, [](const StepReport &) {});
+    }
+    std::vector<float> values() {
+        std::vector<float> all;
+        for (const AdapterPair &pair : adapter.download(device).pairs)
+            for (const std::vector<float> *half : {&pair.a, &pair.b}) all.insert(all.end(), half->begin(), half->end());
+        return all;
+    }
+};
+
+TrainOptions few_steps(const char *optimizer, uint64_t steps) {
+    TrainOptions options;
+    options.batch = 2;
+    options.steps = steps;
+    options.schedule = Schedule::constant;
+    options.learning_rate = 1e-2f;
+    options.optimizer = optimizer_by_name(optimizer);
+    return options;
+}
+
+// The option that names a device; "" for ref, which is slow.
+std::string device_argument(const Device &device) {
+    static const char *const names[] = {"", "", "cpu", "cuda", "vulkan"};
+    return names[device.context().query().backend];
+}
+
+std::string state_path() { return std::string(getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir) + "/qlora_state_" + std::to_string(getpid()) + ".safetensors"; }
+
+} // namespace
+
+TEST_CASE("training: a run that stops and goes on ends where one without a pause does, to the bit") {
+    Bundled bundled;
+    const std::string path = state_path();
+    on_every_device([&](Device &device) {
+        const std::string name = device_argument(device);
+        if (name.empty()) return;
+        for (const char *optimizer : {"adamw8bit", "adamw", "ademamix8bit"}) {
+            Run whole(name, bundled, few_steps(optimizer, 4));
+            {
+                Run first(name, bundled, few_steps(optimizer, 2));
+                first.trainer.save_state(path);
+            }
+            TrainOptions rest = few_steps(optimizer, 4);
+            rest.resume = path;
+            Run second(name, bundled, rest);
+            CHECK(second.values() == whole.values());
+            second.trainer.save_state(path + ".again");
+            whole.trainer.save_state(path);
+            CHECK(MappedFile(path).text() == MappedFile(path + ".again").text());
+        }
+    });
+    remove(path.c_str());
+    remove((path + ".again").c_str());
+}
+
+TEST_CASE("training: state under a budget of a tenth of it gives the same adapter, to the bit") {
+    Bundled bundled;
+    on_every_device([&](Device &device) {
+        const std::string name = device_argument(device);
+        if (name.empty()) return;
+        for (const char *optimizer : {"adamw", "adamw8bit", "lamb"}) {
+            Run whole(name, bundled, few_steps(optimizer, 3));
+            TrainOptions tight = few_steps(optimizer, 3);
+            const uint64_t all = whole.trainer.optimizer().device_bytes();
+            tight.optimizer_bytes = std::max<uint64_t>(all / 10, 65536);
+            Run paged(name, bundled, tight);
+            CHECK(paged.trainer.optimizer().host_bytes() > 0);
+            CHECK(paged.trainer.optimizer().device_bytes() <= tight.optimizer_bytes);
+            CHECK(paged.values() == whole.values());
+        }
+    });
+}
+
+TEST_CASE("training: state files that are damaged or of something else are refused") {
+    Bundled bundled;
+    const std::string path = state_path();
+    Run run("cpu", bundled, few_steps("adamw8bit", 1));
+    run.trainer.save_state(path);
+    const auto refuse = [&](const char *optimizer, const char *word) {
+        TrainOptions options = few_steps(optimizer, 2);
+        options.resume = path;
+        try {
+            Run again("cpu", bundled, options);
+            FAIL_CHECK("taken, though " << word);
+        } catch (const Error &error) { CHECK_MESSAGE(std::string(error.what()).find(word) != std::string::npos, error.what()); }
+    };
+    refuse("adamw", "--optimizer adamw8bit");
+    std::string bytes(MappedFile(path).text());
+    bytes[bytes.size() - 5] ^= 1;
+    {
+        NewFile file(path);
+        file.write(bytes.data(), bytes.size());
+        file.commit();
+    }
+    refuse("adamw8bit", "checksum");
+    bytes.resize(bytes.size() / 2);
+    {
+        NewFile file(path);
+        file.write(bytes.data(), bytes.size());
+        file.commit();
+    }
+    refuse("adamw8bit", "");
+    remove(path.c_str());
+    CHECK_THROWS_AS(optimizer_by_name("adam9bit"), Error);
+}
+
+TEST_CASE("training: moments of a bitsandbytes optimizer are taken over") {
+    Bundled bundled;
+    const std::string path = state_path();
+    Run run("cpu", bundled, few_steps("adamw8bit", 2));
+    Optimizer &ours = run.trainer.optimizer();
+    // A state dict as bitsandbytes writes one, by index: codes of our own state where there are 8 bits, in its order of rows.
+    std::vector<std::vector<uint8_t>> data;
+    std::vector<float> table(256), step = {2};
+    SafeTensorsWriter writer;
+    const auto read = [&](const qlora_span &span) {
+        data.emplace_back(span.size);
+        run.device.read(span, data.back().data(), span.size);
+        return data.back().data();
+    };
+    data.reserve(ours.parameters().size() * 8);
+    size_t small = 0;
+    for (size_t i = 0; i < ours.parameters().size(); ++i) {
+        const qlora_parameter &parameter = ours.parameters()[i];
+        const std::string prefix = "state." + std::to_string(i);
+        const char *dtype = parameter.state_type == QLORA_FORMAT_F32 ? "F32" : "U8";
+        writer.add(prefix + ".state1", dtype, {parameter.count}, read(parameter.state1));
+        writer.add(prefix + ".state2", dtype, {parameter.count}, read(parameter.state2));
+        writer.add_f32(prefix + ".step", {1}, step.data());
+        if (parameter.state_type == QLORA_FORMAT_F32) continue;
+        ++small;
+        writer.add(prefix + ".absmax1", "F32", {parameter.absmax1.size / 4}, read(parameter.absmax1));
+        writer.add(prefix + ".absmax2", "F32", {parameter.absmax2.size / 4}, read(parameter.absmax2));
+        writer.add_f32(prefix + ".qmap1", {256}, ours.table(false).data());
+        writer.add_f32(prefix + ".qmap2", {256}, ours.table(true).data());
+    }
+    writer.save(path);
+    Optimizer taken(run.device, run.adapter, optimizer_by_name("adamw8bit"), 0);
+    CHECK(taken.import_bitsandbytes(path) == 2);
+    uint64_t same = 0;
+    for (size_t i = 0; i < ours.parameters().size(); ++i) {
+        const bool turned = i % 2 == 1 && (i / 2 % linear_count == linear_q || i / 2 % linear_count == linear_k);
+        if (turned) continue; // rows of B come in another order
+        for (const qlora_span qlora_parameter::*piece : {&qlora_parameter::state1, &qlora_parameter::state2, &qlora_parameter::absmax1}) {
+            const qlora_span &a = ours.parameters()[i].*piece, &b = taken.parameters()[i].*piece;
+            if (a.size == 0) continue;
+            std::vector<uint8_t> x(a.size), y(b.size);
+            run.device.read(a, x.data(), x.size());
+            run.device.read(b, y.data(), y.size());
+            CHECK(x == y);
+            ++same;
+        }
+    }
+    CHECK(same > 20);
+    remove(path.c_str());
 }

@@ -116,6 +116,10 @@ TEST_CASE("buffer helpers fail cleanly wherever they fail") {
             check("read", [&](qlora_buffer_args &args) { return qlora_buffer_read(context.get(), &args); });
             check("copy", [&](qlora_buffer_args &args) { return qlora_buffer_copy(context.get(), &args); });
             check("fill", [&](qlora_buffer_args &args) { return qlora_buffer_fill(context.get(), &args); });
+            check("query", [&](qlora_buffer_args &) {
+                auto info = qlora::make<qlora_context_info>();
+                return qlora_context_query(context.get(), &info);
+            });
             check("synchronize", [&](qlora_buffer_args &) { return qlora_context_synchronize(context.get()); });
             context.synchronize();
         }

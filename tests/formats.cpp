@@ -91,9 +91,9 @@ TEST_CASE("planes hold every element and block, lie apart, and begin at multiple
             REQUIRE(qlora_weight_layout(&weight, &layout) == QLORA_OK);
             const bool inner = row.scale == qlora::Scale::INLINE;
             CHECK(layout.plane_bytes[QLORA_PLANE_CODE] == (inner ? blocks * row.block_bytes : (count * row.bits + 7) / 8));
-            if (row.scale != qlora::Scale::GROUP) // those: tests/gptq.cpp
+            if (!qlora::has_groups(row)) // those: tests/gptq.cpp and spqr.cpp
                 CHECK(layout.plane_bytes[QLORA_PLANE_SCALE] == (row.scale == qlora::Scale::F32 || by_row ? blocks * 4 : row.scale == qlora::Scale::NESTED || row.scale == qlora::Scale::E8M0 ? blocks : 0));
-            CHECK(layout.plane_bytes[QLORA_PLANE_NESTED] == (row.scale == qlora::Scale::NESTED ? (blocks + 255) / 256 * 4 : 0));
+            if (row.scale != qlora::Scale::TILE) CHECK(layout.plane_bytes[QLORA_PLANE_NESTED] == (row.scale == qlora::Scale::NESTED ? (blocks + 255) / 256 * 4 : 0));
             uint64_t end = 0;
             for (int plane = 0; plane < QLORA_PLANE_COUNT; plane++) {
                 if (layout.plane_bytes[plane] == 0) continue;
@@ -208,7 +208,7 @@ TEST_CASE("decoding, encoding and decoding again changes nothing") {
         for (const qlora::FormatRow &row : qlora::format_rows) {
             // The mean of nested scales moves, interleaved and group scales are rounded, the unsigned table loses signs, and 127 127ths
             // of an absmax may be its neighbour.
-            if (row.scale == qlora::Scale::NESTED || row.scale == qlora::Scale::INLINE || row.scale == qlora::Scale::GROUP || row.scale == qlora::Scale::ROW || row.format == QLORA_FORMAT_UDYN8) continue;
+            if (row.scale == qlora::Scale::NESTED || row.scale == qlora::Scale::INLINE || qlora::has_groups(row) || row.scale == qlora::Scale::ROW || row.format == QLORA_FORMAT_UDYN8) continue;
             const qlora::Context &context = shared_context(target);
             std::vector<float> values = random_values(6 * 192, 4);
             for (size_t i = 0; i < values.size(); i += 32) values[i] = 9; // the dynamic table has no -1
@@ -262,23 +262,113 @@ TEST_CASE("f32 rounds to nearest even in plain 16-bit formats, subnormals and ov
         }
 }
 
-TEST_CASE("NaN and infinity in what is quantized are named on ref and cpu") {
+TEST_CASE("NaN and infinity in what is quantized are named: by an error on ref and cpu, by not_finite everywhere") {
+    const uint64_t none = UINT64_MAX;
     for (const Target &target : targets()) {
-        if (target.backend != QLORA_BACKEND_REF && target.backend != QLORA_BACKEND_CPU) continue;
-        for (const qlora::FormatRow &row : qlora::format_rows)
-            for (uint32_t bits : {0x7fc00000u, 0x7f800000u, 0xff800000u, 0x7f800001u}) {
-                std::vector<float> values = random_values(3 * 256, 6);
-                values[357] = from_bits(bits);
-                values[401] = from_bits(bits);
-                try {
-                    quantized(shared_context(target), row.format, 0, 3, 256, values);
-                    FAIL_CHECK(text(target.name, " ", row.name, " takes ", bits));
-                } catch (const qlora::Error &error) {
-                    CHECK(error.status() == QLORA_ERROR_VALUE);
-                    CHECK_MESSAGE(std::string(error.what()).find("357") != std::string::npos, text(target.name, ": ", error.what()));
+        const qlora::Context &context = shared_context(target);
+        const bool host = target.backend == QLORA_BACKEND_REF || target.backend == QLORA_BACKEND_CPU;
+        for (const qlora::FormatRow &row : qlora::format_rows) {
+            if (qlora_operation_supports(context.get(), QLORA_OP_QUANTIZE, row.format, QLORA_FORMAT_F32) != QLORA_OK) continue;
+            for (int32_t type : types)
+                for (uint32_t bits : {0u, 0x7fc00000u, 0x7f800000u, 0xff800000u, 0x7f810000u}) {
+                    INFO(target.name, " ", std::string(row.name), " ", format_name(type), " ", bits);
+                    std::vector<float> values = random_values(3 * 256, 6);
+                    if (bits != 0) values[357] = values[401] = from_bits(bits);
+                    const std::vector<uint8_t> packed = pack(type, values);
+                    const qlora::Buffer src(context, packed), found(context, std::vector<uint64_t>{7});
+                    qlora::Weight weight(context, row.format, 3, 256);
+                    auto args = qlora::make<qlora_quantize_args>();
+                    args.weight = weight.get();
+                    args.src = qlora::tensor(type, 3, 256, src.span());
+                    for (bool asked : {true, false}) {
+                        args.not_finite = asked ? found.span() : qlora_span{};
+                        const qlora::Buffer scratch(context, context.operation_scratch(QLORA_OP_QUANTIZE, args));
+                        args.scratch = scratch.span();
+                        const int32_t status = qlora_weight_quantize(context.get(), &args);
+                        context.synchronize();
+                        CHECK(status == (bits != 0 && host ? QLORA_ERROR_VALUE : QLORA_OK));
+                        if (status != QLORA_OK) CHECK(std::string(qlora_context_message(context.get())).find("357") != std::string::npos);
+                        if (asked) CHECK(found.read<uint64_t>().at(0) == (bits != 0 ? 357 : none));
+                    }
                 }
-            }
+        }
+        // Rows with gaps: the index counts elements, whatever lies between the rows.
+        std::vector<float> values(4 * 320, NAN);
+        for (uint64_t r = 0; r < 4; r++) std::fill_n(values.begin() + long(r * 320), 256, 1.0f);
+        qlora::Buffer src(context, values);
+        const qlora::Buffer found(context, std::vector<uint64_t>{7});
+        qlora::Weight weight(context, QLORA_FORMAT_NF4, 4, 256);
+        auto args = qlora::make<qlora_quantize_args>();
+        args.weight = weight.get();
+        args.src = qlora::tensor(QLORA_FORMAT_F32, 4, 256, src.span());
+        args.src.stride = 320;
+        args.not_finite = found.span();
+        const qlora::Buffer scratch(context, context.operation_scratch(QLORA_OP_QUANTIZE, args));
+        args.scratch = scratch.span();
+        context.weight_quantize(args);
+        CHECK(found.read<uint64_t>().at(0) == none);
+        const float infinity = HUGE_VALF;
+        src.write(&infinity, 4, (3 * 320 + 255) * 4);
+        CHECK(qlora_weight_quantize(context.get(), &args) == (host ? QLORA_ERROR_VALUE : QLORA_OK));
+        CHECK(found.read<uint64_t>().at(0) == 1023);
     }
+}
+
+TEST_CASE("what is finite has one policy everywhere: zeros, tiny, subnormal and over-range values") {
+    const float largest = from_bits(0x7f7fffffu);
+    for (const qlora::FormatRow &row : qlora::format_rows) {
+        if (qlora_operation_supports(shared_context(reference()).get(), QLORA_OP_QUANTIZE, row.format, QLORA_FORMAT_F32) != QLORA_OK) continue;
+        const bool plain = row.codec == qlora::Codec::FLOAT, signless = row.format == QLORA_FORMAT_UDYN8;
+        // Where the f16 scale of a block may be infinite, as ggml has it; and f16 itself.
+        const bool unbounded = (row.scale == qlora::Scale::INLINE && row.format != QLORA_FORMAT_MXFP4 && row.format != QLORA_FORMAT_NVFP4) || plain;
+        const bool nested = row.scale == qlora::Scale::NESTED; // its mean is infinite where the sum of absmax overflows
+        for (float size : {0.0f, from_bits(1), from_bits(0x007fffffu), from_bits(0x00800000u), 1e-30f, 1.0f, 1e30f, largest}) {
+            std::vector<float> values(2 * 256);
+            for (size_t i = 0; i < values.size(); i++) values[i] = size * (float(int(i % 7) - 3) / 3);
+            const qlora::Weight expected = quantized(shared_context(reference()), row.format, 0, 2, 256, values);
+            for (float value : unpack(QLORA_FORMAT_F32, dequantized(shared_context(reference()), expected, QLORA_FORMAT_F32))) {
+                INFO("ref ", std::string(row.name), " ", size);
+                if (nested && size == largest) CHECK(!std::isfinite(value));
+                else if (!unbounded) CHECK(std::isfinite(value));
+                if (!plain && size < from_bits(0x00800000u)) CHECK(std::fabs(value) <= 1e-37f);
+                if (size == 0) CHECK(value == 0);
+                // Half a step of a grid over -1 .. 1, and what the scale's own rounding adds.
+                if (size == 1 && !signless) CHECK(std::fabs(value) <= 1.04f + 1 / (std::ldexp(1.0f, std::min(16, int(row.bits))) - 1));
+            }
+            for (const Target &target : targets()) {
+                const qlora::Context &context = shared_context(target);
+                if (qlora_operation_supports(context.get(), QLORA_OP_QUANTIZE, row.format, QLORA_FORMAT_F32) != QLORA_OK) continue;
+                INFO(target.name, " ", std::string(row.name), " ", size);
+                const qlora::Weight weight = quantized(context, row.format, 0, 2, 256, values);
+                for (int plane = 0; plane < QLORA_PLANE_COUNT; plane++) CHECK(weight.read_plane(plane) == expected.read_plane(plane));
+                const std::vector<uint8_t> ours = dequantized(context, weight, QLORA_FORMAT_F32), theirs = dequantized(shared_context(reference()), expected, QLORA_FORMAT_F32);
+                uint64_t different = 0;
+                const std::vector<float> a = unpack(QLORA_FORMAT_F32, ours), b = unpack(QLORA_FORMAT_F32, theirs);
+                for (size_t i = 0; i < a.size(); i++) different += bits_of(a[i]) != bits_of(b[i]) && !(std::isnan(a[i]) && std::isnan(b[i]));
+                CHECK(different == 0);
+            }
+        }
+    }
+}
+
+TEST_CASE("matrices without rows are nothing to do, in quantize, dequantize and gather") {
+    for (const Target &target : targets())
+        for (const qlora::FormatRow &row : qlora::format_rows) {
+            const qlora::Context &context = shared_context(target);
+            if (qlora_operation_supports(context.get(), QLORA_OP_QUANTIZE, row.format, QLORA_FORMAT_F32) != QLORA_OK) continue;
+            INFO(target.name, " ", std::string(row.name));
+            auto weight = shape_of(row.format, 0, 256);
+            const qlora::Buffer planes(context, 4096); // double-quantized scales have a mean even of none
+            REQUIRE(qlora_weight_place(&weight, planes.span()) == QLORA_OK);
+            auto args = qlora::make<qlora_quantize_args>();
+            args.weight = &weight;
+            args.src = qlora::tensor(QLORA_FORMAT_F32, 0, 256, qlora_span{});
+            CHECK(qlora_weight_quantize(context.get(), &args) == QLORA_OK);
+            auto back = qlora::make<qlora_dequantize_args>();
+            back.weight = &weight;
+            back.dst = args.src;
+            CHECK(qlora_weight_dequantize(context.get(), &back) == QLORA_OK);
+        }
 }
 
 TEST_SUITE_END();

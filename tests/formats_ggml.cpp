@@ -328,7 +328,9 @@ TEST_CASE("subnormal and over-range blocks give defined bytes everywhere") {
             const std::vector<float> values = random_values(512, 12, size);
             const std::vector<uint8_t> expected = quantize_with(shared_context(reference()), format, 2, 256, values).read_plane(QLORA_PLANE_CODE);
             if (size < 1e-20) for (float value : values_of_bytes(shared_context(reference()), format, 2, 256, expected)) CHECK(std::fabs(value) <= 6 * size);
-            for_targets(format, [&](const qlora::Context &context) { CHECK(quantize_with(context, format, 2, 256, values).read_plane(QLORA_PLANE_CODE) == expected); });
+            for_targets(format, [&](const qlora::Context &context) {
+                CHECK_MESSAGE(quantize_with(context, format, 2, 256, values).read_plane(QLORA_PLANE_CODE) == expected, format_name(format), " of size ", size);
+            });
         }
 }
 

@@ -1,15 +1,17 @@
 // golden_check FILE --backend B [--device N] [--isa I]
 //
-// Compares a backend with golden outputs of other libraries. Four namings of tensors are understood:
+// Compares a backend with golden outputs of other libraries. Five namings of tensors are understood:
 //   <format>.bs<block>.<type>.<n>.{q, absmax | absmax_q, offset, state2_absmax, deq}  made from x.<type>.<n>, code.<table>
 //   <TYPE>.{bytes, deq}                                                               made from x[rows][cols]
 //   <name>.<M>x<K>x<N>.{A, B, qb, sb, t0.qa, t0.sa, t6.qa, t6.sa, t6.outcols, c32, out, linear8bitlt_t6}   LLM.int8()
 //   <name>.<M>x<K>x<N>.nf4dq.<type>.{W, dy, y, dx, y_f64}                             with <name>.<M>x<K>x<N>.A
 // One line per group with counts, a summary, exit code 0 when everything agrees, 1 when not, 2 for a wrong command.
+//   opt8|opt32.<name>.<type>.{p0, g<t>, p<t>, s1_<t>, ...}                            optimizer steps: golden_check_optim.cpp
 //
 // A code may differ by one step where the value stands on the border of two codes, and is then counted as a tie: the
 // exact quotient x / absmax lies within two units in the last place of the border, which is what the rounding of the
 // reciprocal and of the product can move. For double-quantized scales the allowed shift of the offset is added.
+#include "tests/golden_check.h"
 #include "tests/support/codes.h"
 #include "tests/support/comparison.h"
 #include "tests/support/safetensors.h"
@@ -372,7 +374,7 @@ int32_t format_by_golden_name(const std::string &name) {
     return 0;
 }
 
-int check_file(const std::string &path, const Tensors &tensors, const qlora::Context &context) {
+int check_file(const std::string &path, const Tensors &tensors, const std::map<std::string, std::string> &metadata, const qlora::Context &context) {
     Checker checker = {context, tensors};
     std::set<std::string> skipped;
     for (const auto &entry : tensors) {
@@ -394,6 +396,11 @@ int check_file(const std::string &path, const Tensors &tensors, const qlora::Con
             checker.guarded([&] { checker.products(group, parts[parts.size() - 2]); });
         }
     }
+    const OptimizerTally steps = check_optimizers(context, tensors, metadata, checker.seen);
+    checker.groups += steps.groups;
+    checker.failures += steps.failures;
+    checker.codes += steps.codes;
+    checker.ties += steps.neighbours;
     std::map<std::string, uint64_t> unknown;
     for (const auto &entry : tensors)
         if (!checker.seen.count(entry.first)) unknown[split(entry.first)[0] + "...." + split(entry.first).back()]++;
@@ -422,10 +429,11 @@ int main(int count, char **arguments) {
         return 2;
     }
     try {
-        const Tensors tensors = read_safetensors(path);
+        std::map<std::string, std::string> metadata;
+        const Tensors tensors = read_safetensors(path, &metadata);
         try {
             const qlora::Context context = open(target);
-            return check_file(path, tensors, context);
+            return check_file(path, tensors, metadata, context);
         } catch (const qlora::Error &error) {
             std::printf("SKIPPED: %s\n", error.what());
             return error.status() == QLORA_ERROR_UNAVAILABLE ? skip_code : 1;

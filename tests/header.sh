@@ -12,7 +12,19 @@ for compiler in gcc clang; do
     for standard in c++11 c++17 c++20; do
         echo '#include "qlora.h"' | $compiler -std=$standard -pedantic -Wall -Wextra -Werror -Wold-style-cast -I. -fsyntax-only -x c++ -
     done
-    echo '#include "cpp/qlora.hpp"' | $compiler -std=c++17 -pedantic -Wall -Wextra -Werror -I. -fsyntax-only -x c++ -
+    for standard in c++17 c++20; do
+        echo '#include "cpp/qlora.hpp"' | $compiler -std=$standard -pedantic -Wall -Wextra -Werror -I. -fsyntax-only -x c++ -
+        echo '#include "cpp/qlora.hpp"' | $compiler -std=$standard -DQLORA_EXPECTED -fno-exceptions -pedantic -Wall -Wextra -Werror -I. -fsyntax-only -x c++ -
+    done
+    $compiler -std=c++20 -pedantic -Wall -Wextra -Werror -I. -fsyntax-only -x c++ - <<'END'
+#include "cpp/qlora.hpp"
+#include <array>
+void spans(const qlora::Context &context, std::array<float, 4> &values) {
+    qlora::Buffer buffer = qlora::Buffer::create(context, std::span(values));
+    buffer.write(std::span<const float>(values));
+    buffer.read(std::span(values));
+}
+END
     tried=$((tried + 1))
     echo "strict   $($compiler --version | head -1)"
 done

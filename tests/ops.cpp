@@ -54,6 +54,12 @@ double judge(const std::vector<Output> &outputs, const std::vector<Output> &expe
     REQUIRE(outputs.size() == expected.size());
     for (size_t i = 0; i < outputs.size(); i++) {
         const Output &out = outputs[i], &ref = expected[i];
+        if (out.type == QLORA_FORMAT_DYN8) { // a value between two codes may fall to either
+            const CodeDifference codes = code_difference(out.bytes, ref.bytes);
+            if (codes.wrong || codes.neighbours * 1000 > ref.bytes.size() + 1000)
+                complaint += " " + out.name + ": of " + std::to_string(ref.bytes.size()) + " codes " + std::to_string(codes.neighbours) + " are one off, " + std::to_string(codes.wrong) + " wrong;";
+            continue;
+        }
         if (out.type == 0 || allowed == 0) {
             const uint64_t different = different_elements(out.bytes, ref.bytes, out.type ? element_bytes(out.type) : 1);
             if (different) complaint += " " + out.name + ": " + std::to_string(different) + " of " + std::to_string(ref.bytes.size() / (out.type ? element_bytes(out.type) : 1)) + " differ;";

@@ -15,12 +15,17 @@ std::vector<float> with_outliers(uint64_t rows, uint64_t cols, uint64_t seed, fl
 uint32_t block_of(uint32_t variant) { return variant % 3 == 1 ? 1u << 30 : 0; }
 uint64_t stride_of(uint64_t cols, uint32_t variant, uint32_t extra) { return variant % 4 == 2 ? cols + extra : 0; }
 
+// Large enough, and of sizes round enough, for a product to be another library's where there is one.
+constexpr Shape large = {260, 288, 272};
+
 // f(type, shape, variant) over types and shapes.
 template <class Function> void for_types_and_shapes(Function &&f) {
     uint32_t variant = 0;
-    for (int32_t type : types)
+    for (int32_t type : types) {
         for (int round = 0; round < 2; round++)
             for (const Shape &shape : shapes) f(type, shape, variant++);
+        f(type, large, variant++);
+    }
 }
 
 std::string label(int32_t type, const Shape &shape, uint32_t variant) { return format_name(type) + " " + name_of(shape) + " #" + std::to_string(variant); }
@@ -73,8 +78,10 @@ template <> std::vector<Case> cases<QLORA_OP_INT8_MATMUL_GRAD>() {
 template <> std::vector<Case> cases<QLORA_OP_WEIGHT_GRADIENT>() {
     std::vector<Case> list;
     uint32_t variant = 0;
+    std::vector<Shape> all(std::begin(shapes), std::end(shapes));
+    all.push_back(large);
     for (const Arithmetic &arithmetic : arithmetics)
-        for (const Shape &shape : shapes) {
+        for (const Shape &shape : all) {
             variant++;
             // dw in a type of its own; what it rounds away counts for the tolerance as a compute type would.
             const int32_t type = variant % 3 == 0 ? QLORA_FORMAT_BF16 : variant % 3 == 1 ? QLORA_FORMAT_F32 : arithmetic.type;

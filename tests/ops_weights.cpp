@@ -35,7 +35,7 @@ template <> std::vector<Case> cases<QLORA_OP_QUANTIZE>() {
                     list.push_back({std::string(row.name) + " " + format_name(type) + " block " + std::to_string(block) + " " + std::to_string(rows) + "x" + std::to_string(cols),
                                     row.format, type, 0, [=](Stage &stage) {
                                         qlora_quantize_args args = {};
-                                        args.weight = stage.output_weight(row.format, rows, cols, block);
+                                        args.weight = stage.output_weight(row.format, rows, cols, block, 0, row.codec == qlora::Codec::BILEVEL ? count / 3 : 0);
                                         args.src = stage.tensor(type, rows, cols, special_values(rows * cols, block > 1 && block <= 4096 ? block : 32, type, count), count % 2 ? cols + 3 : 0);
                                         stage.run<QLORA_OP_QUANTIZE>(args);
                                     }});

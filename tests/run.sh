@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-packages="g++ gcc cmake make binutils doctest-dev nlohmann-json3-dev libcli11-dev libpcre2-dev glslang-tools libvulkan-dev mesa-vulkan-drivers vulkan-validationlayers"
+packages="g++ gcc cmake ninja-build make binutils python3 python3-pip abigail-tools rustc cargo golang-go mono-mcs mono-runtime doctest-dev nlohmann-json3-dev libcli11-dev libpcre2-dev glslang-tools libvulkan-dev mesa-vulkan-drivers vulkan-validationlayers"
 missing=$(for package in $packages; do dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok' || echo "$package"; done)
 if [ -n "$missing" ] && [ $install = yes ]; then
     if ! command -v apt-get >/dev/null; then
@@ -48,12 +48,16 @@ else
     architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d . || true)
     options+=(-DBUILD_SHARED_LIBS=ON "-DQLORA_CUDA_ARCHITECTURES=${architecture:-90}" "-DQLORA_TEST_BACKENDS=${backend:-ref;cpu;cuda;vulkan}")
 fi
+# Ninja compiles tests while the library waits for its last file; a folder that was made with something else keeps that.
+[ -e "$build/CMakeCache.txt" ] || ! command -v ninja >/dev/null || options+=(-G Ninja)
 jobs=$(nproc)
 cmake -S "$root" -B "$build" "${options[@]}"
 cmake --build "$build" --parallel "$jobs"
 
 # One thread per software-rendered Vulkan device: tests run side by side, and results do not hang on it.
 export LP_NUM_THREADS=1
+# What Mesa compiles for that device, which is most of the time of these tests, serves all test programs and the next run.
+export MESA_SHADER_CACHE_DIR=$build/shaders
 export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1} UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 cd "$build"
 status=0

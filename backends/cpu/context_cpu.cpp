@@ -129,6 +129,7 @@ int32_t buffer_create(Context &context, qlora_buffer_args &args) {
     const uint64_t given = bytes + scratch_alignment;
     std::memcpy(place - 8, &given, sizeof given);
     args.dst = qlora_span{uint64_t(reinterpret_cast<uintptr_t>(place)), 0, args.bytes};
+    if (args.flags & QLORA_BUFFER_HOST) args.host = place;
     return QLORA_OK;
 }
 

@@ -27,13 +27,20 @@ Planes planes_of(const qlora_weight &weight) {
     planes.row = one_scale(weight) ? UINT64_MAX : weight.block;
     planes.block_bits = log2_of(weight.block);
     planes.nested_bits = log2_of(weight.nested_block);
-    if (format_row(weight.format)->scale == Scale::GROUP && planes.code) {
+    if (has_groups(*format_row(weight.format)) && planes.code) {
         planes.code_end = planes.code + stream_bytes(element_count(weight), format_row(weight.format)->bits);
         planes.zero = address<const uint8_t>(weight.planes[QLORA_PLANE_ZERO]);
         if (weight.flags & QLORA_WEIGHT_INDEXED) planes.index = address<const int32_t>(weight.planes[QLORA_PLANE_INDEX]);
         planes.cols = weight.cols;
         planes.groups = group_count(weight);
         planes.block = weight.block;
+    }
+    planes.nested_block = weight.nested_block;
+    if (weight.outliers && planes.code) {
+        planes.outliers = weight.outliers;
+        planes.outlier_offsets = address<const uint32_t>(weight.planes[QLORA_PLANE_OFFSET]);
+        planes.outlier_columns = address<const uint32_t>(weight.planes[QLORA_PLANE_COLUMN]);
+        planes.outlier_values = address<const uint8_t>(weight.planes[QLORA_PLANE_OUTLIER]);
     }
     return planes;
 }

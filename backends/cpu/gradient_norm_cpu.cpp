@@ -41,14 +41,18 @@ int32_t gradient_norm(Context &context, const qlora_gradient_norm_args &args) {
     uint64_t *first = address<uint64_t>(args.scratch);
     double *sums = reinterpret_cast<double *>(address<char>(args.scratch) + table_bytes(args));
     chunk_parameters(args.parameters, args.parameter_count, chunk, first);
-    const auto sum_squares = kernels_of(context).sum_squares;
+    const Kernels &kernels = kernels_of(context);
     constexpr uint64_t unit_chunks = 8;
     const uint64_t chunks = first[args.parameter_count];
     parallel(context, divide_up(chunks, unit_chunks), [&](uint64_t unit, uint32_t) {
         for (uint64_t i = unit * unit_chunks; i < least((unit + 1) * unit_chunks, chunks); i++) {
             const uint32_t p = parameter_of_chunk(first, args.parameter_count, i);
-            const uint64_t begin = (i - first[p]) * chunk;
-            sums[i] = sum_squares(address<const float>(args.parameters[p].gradient) + begin, least(chunk, args.parameters[p].count - begin));
+            const qlora_parameter &parameter = args.parameters[p];
+            const uint64_t begin = (i - first[p]) * chunk, count = least(chunk, parameter.count - begin);
+            const char *gradient = address<const char>(parameter.gradient) + begin * type_bytes(parameter.gradient_type);
+            float values[chunk];
+            if (parameter.gradient_type != QLORA_FORMAT_F32) kernels.load[type_index(parameter.gradient_type)](gradient, count, values);
+            sums[i] = kernels.sum_squares(parameter.gradient_type == QLORA_FORMAT_F32 ? reinterpret_cast<const float *>(gradient) : values, count);
         }
     });
     double total = 0;

@@ -31,11 +31,15 @@ struct Planes {
     const float *nested;
     float offset;
     uint32_t block_bits, nested_bits; // log2 of the block sizes
-    // Scale::GROUP: codes end at code_end; index is null when a column's group is column / block.
+    // Scale::GROUP and TILE: codes end at code_end; index is null when a column's group is column / block.
     const uint8_t *code_end, *zero;
     const int32_t *index;
     uint64_t cols, groups, block;
     float factor;                     // of the scales of NVFP4
+    // Scale::TILE: outlier_offsets is null when there are none.
+    uint64_t nested_block, outliers;
+    const uint32_t *outlier_offsets, *outlier_columns;
+    const uint8_t *outlier_values;
     uint64_t row;                     // Scale::ROW: elements that share a scale
 };
 
@@ -77,8 +81,29 @@ struct DoubleProduct {
     bool falling;
 };
 
-struct AdamW {
-    float gradient_factor, decay, beta1, beta2, rate, correction2, epsilon;
+// A step's numbers; what an algorithm does not have is 0 (gain and kept: 1).
+struct OptimizerStep {
+    float scale, into, gain;            // g = (gradient * scale + into * p) * gain
+    float kept;                         // p = p * kept - rate * u
+    float beta1, rest1, beta2, rest2, beta3, rest3;
+    float rate, inverse, epsilon;       // ADAM: u = m / (sqrt(v) * inverse + epsilon) + beside * p, rate with 1 / correction1
+    float alpha, beside;                // ADEMAMIX: alpha * correction1
+};
+struct OptimizerRows {
+    const float *gradient, *top; // top: what RMSPROP and ADAGRAD divide, if not g
+    float *value, *state[3], *update;
+};
+struct OptimizerKernels {
+    // of a block of 8-bit state; [signed]
+    void (*decode[2])(const uint8_t *code, float absmax, uint64_t count, float *state);
+    float (*encode[2])(const float *state, uint64_t count, uint8_t *code); // its absmax
+    // by Body of simd_optim.inc; [0]: states move on and update receives u, [1]: states and value move on
+    void (*step[6][2])(const OptimizerStep &step, uint64_t count, const OptimizerRows &rows);
+    void (*stable_update)(const OptimizerStep &step, uint64_t count, const OptimizerRows &rows);
+    // row = row * scale + others * into
+    void (*blend)(float *row, float scale, const float *others, float into, uint64_t count);
+    // [0] bf16, [1] f16
+    void (*store_random[2])(const float *x, uint64_t count, uint32_t seed_low, uint32_t seed_high, uint64_t first, uint16_t *dst);
 };
 
 struct Kernels {
@@ -88,7 +113,7 @@ struct Kernels {
     // dst[count] = elements first.. of a flattened weight
     void (*decode[format_count])(const Planes &planes, uint64_t first, uint64_t count, float *dst);
     // Elements first.. (first a multiple of the block) into the code plane; absmax of each block into scales, by block.
-    // Null for Codec::BLOCK, NARROW and AFFINE, which search_cpu.cpp, narrow_cpu.cpp and affine_cpu.cpp encode.
+    // Null for Codec::BLOCK, NARROW, AFFINE, BILEVEL and ABSMAX8, which have files of their own.
     void (*encode[format_count])(const float *x, uint64_t first, uint64_t count, uint32_t block, uint8_t *code, float *scales);
     // Index of the first NaN or infinity, or count.
     uint64_t (*find_not_finite)(const float *x, uint64_t count);
@@ -130,7 +155,7 @@ struct Kernels {
     // logits = scale * exp(logit - lse)
     void (*softmax_grad)(float *logits, uint64_t count, float lse, float scale);
     double (*sum_squares)(const float *x, uint64_t count);
-    void (*adamw)(const AdamW &step, uint64_t count, const float *gradient, float *value, float *state1, float *state2);
+    const OptimizerKernels *optimizer;
 
     // Largest |x| that is below limit; 0 when there is none.
     float (*absmax_below)(const float *x, uint64_t count, float limit);

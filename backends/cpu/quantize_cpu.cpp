@@ -51,11 +51,25 @@ void nest_scales(Context &context, const qlora_weight &weight, const float *scal
     });
 }
 
+void tell_not_finite(Context &context, const qlora_quantize_args &args) {
+    const uint64_t count = element_count(*args.weight);
+    FirstBad bad(count);
+    parallel(context, divide_up(count, unit_elements), [&](uint64_t unit, uint32_t) {
+        float x[unit_elements];
+        const uint64_t first = unit * unit_elements, here = least(unit_elements, count - first);
+        load_elements(context, args, first, here, x);
+        bad.found(kernels_of(context).find_not_finite(x, here), here, first);
+    });
+    const uint64_t found = bad.index.load(), first = found == count ? UINT64_MAX : found;
+    std::memcpy(address<void>(args.not_finite), &first, sizeof first);
+}
+
 } // namespace
 
 uint64_t quantize_scratch(Context &context, const qlora_quantize_args &args) {
     if (format_row(args.weight->format)->codec == Codec::NARROW) return narrow_scratch(*args.weight);
     if (format_row(args.weight->format)->codec == Codec::AFFINE) return affine_scratch(context, *args.weight);
+    if (format_row(args.weight->format)->codec == Codec::BILEVEL) return bilevel_scratch(context, *args.weight);
     if (format_row(args.weight->format)->codec == Codec::ABSMAX8) return int8_scratch(*args.weight);
     if (!is_nested(*args.weight)) return 0;
     const uint64_t blocks = block_count(*args.weight);
@@ -64,6 +78,7 @@ uint64_t quantize_scratch(Context &context, const qlora_quantize_args &args) {
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
     const qlora_weight &weight = *args.weight;
+    if (args.not_finite.handle) tell_not_finite(context, args);
     const uint32_t *importance = optional<const uint32_t>(args.importance); // the bits
     for (uint64_t c = 0; importance && c < weight.cols; c++)
         if (importance[c] >= 0x7f800000u) // the sign bit as well
@@ -71,6 +86,7 @@ int32_t quantize(Context &context, const qlora_quantize_args &args) {
     if (is_searched(args)) return quantize_searched(context, args);
     if (format_row(weight.format)->codec == Codec::NARROW) return quantize_narrow(context, args);
     if (format_row(weight.format)->codec == Codec::AFFINE) return quantize_affine(context, args);
+    if (format_row(weight.format)->codec == Codec::BILEVEL) return quantize_bilevel(context, args);
     if (format_row(weight.format)->codec == Codec::ABSMAX8) return quantize_int8(context, args);
     const uint64_t count = element_count(weight), blocks = block_count(weight);
     const bool nested = is_nested(weight);

@@ -1,7 +1,7 @@
 // What the encoders of quantize share: pieces of src in f32, and the first value that is not finite.
 #pragma once
 #include "backends/cpu/cpu.h"
-#include "backends/search/affine.h"
+#include "backends/search/bilevel.h"
 
 #include <atomic>
 #include <cstring>
@@ -82,6 +82,12 @@ void encode_affine_row(const AffinePlanes &planes, uint64_t r, const float *w, b
 void straight_index(const qlora_weight &weight);
 uint64_t affine_scratch(Context &context, const qlora_weight &weight);
 int32_t quantize_affine(Context &context, const qlora_quantize_args &args);
+// bilevel_cpu.cpp: SpQR formats, rounded to nearest. scratch: a row and the grids of a tile per worker.
+uint64_t bilevel_scratch(Context &context, const qlora_weight &weight);
+int32_t quantize_bilevel(Context &context, const qlora_quantize_args &args);
+// Rows of a tile, and of a task: whole tiles that share no byte of a stream with others.
+inline uint64_t rows_of_tile(const qlora_weight &weight) { return least(weight.nested_block, weight.rows); }
+uint64_t rows_of_task(const qlora_weight &weight);
 // Rows per task where streams of codes are written: tasks then share no byte.
 constexpr uint64_t stream_rows = 8;
 

@@ -34,6 +34,11 @@ typedef uint32_t uint;
 #include "backends/numeric.inc"
 #include "backends/narrow.inc"
 #include "backends/affine.inc"
+#define QLORA_PRECISE const
+#define QLORA_PRODUCT(a, b) ((a) * (b))
+#include "backends/bilevel.inc"
+#undef QLORA_PRECISE
+#undef QLORA_PRODUCT
 #undef QLORA_FUNCTION
 
 QLORA_UNUSED QLORA_INLINE float float_of(uint bits) { float value; __builtin_memcpy(&value, &bits, 4); return value; }

@@ -1,4 +1,5 @@
-// Decoders of interleaved blocks, of small floats and of GPTQ's groups, over the shared sources blocks.inc, narrow.inc and affine.inc. They have what
+// Decoders of interleaved blocks, of small floats, and of GPTQ's and SpQR's groups, over the shared sources blocks.inc, narrow.inc,
+// affine.inc and bilevel.inc. They have what
 // every decoder has (decode.cuh) but fetch and decode: tensor core products read such weights from a dequantized panel.
 #pragma once
 #include "backends/cuda/weight.cuh"
@@ -11,6 +12,15 @@ typedef uint32_t uint;
 #include "backends/numeric.inc"
 #include "backends/narrow.inc"
 #include "backends/affine.inc"
+#define QLORA_PRECISE const
+#ifdef __CUDA_ARCH__
+#define QLORA_PRODUCT(a, b) __fmul_rn(a, b)
+#else
+#define QLORA_PRODUCT(a, b) ((a) * (b))
+#endif
+#include "backends/bilevel.inc"
+#undef QLORA_PRECISE
+#undef QLORA_PRODUCT
 #undef QLORA_FUNCTION
 #define QLORA_FUNCTION __device__ __forceinline__
 #define QLORA_PLACE const uint8_t *
@@ -71,15 +81,31 @@ template <class F> struct NarrowDecoder {
     }
 };
 
+// Code i of a stream.
+__device__ __forceinline__ uint stream_code_at(const uint8_t *stream, int64_t i, uint bits) {
+    const int64_t bit = i * bits;
+    const uint shift = uint(bit) & 7u;
+    return qlora_stream_code(stream[bit >> 3], shift + bits > 8u ? stream[(bit >> 3) + 1] : 0u, shift, bits);
+}
+// Eight codes of 2, 3, 4 or 8 bits from a multiple of eight, low ones first: code e is what code_of finds.
+template <uint BITS> __device__ __forceinline__ uint2 stream_codes_at(const uint8_t *stream, int64_t i) {
+    const uint8_t *bytes = stream + (i >> 3) * BITS;
+    uint2 codes = make_uint2(0, 0);
+    if (BITS == 2) codes.x = *reinterpret_cast<const uint16_t *>(bytes);
+    if (BITS == 3) codes.x = bytes[0] | uint(bytes[1]) << 8 | uint(bytes[2]) << 16;
+    if (BITS == 4) codes.x = *reinterpret_cast<const uint *>(bytes);
+    if (BITS == 8) codes = *reinterpret_cast<const uint2 *>(bytes);
+    return codes;
+}
+template <uint BITS> __device__ __forceinline__ uint code_of(uint2 codes, int e) {
+    return ((BITS == 8 && e >= 4 ? codes.y : codes.x) >> (BITS == 8 ? e % 4 * 8 : e * BITS)) & ((1u << BITS) - 1u);
+}
+
 // scale * (code - zero) is exact. Eight elements share a row, a group and whole bytes where cols and block are multiples of eight.
 template <class F> struct GroupDecoder {
     static constexpr int shared_values = 1;
     __device__ void prepare(const WeightView &, float *) {}
-    __device__ static uint code(const uint8_t *stream, int64_t i) {
-        const int64_t bit = i * F::bits;
-        const uint shift = uint(bit) & 7u;
-        return qlora_stream_code(stream[bit >> 3], shift + F::bits > 8u ? stream[(bit >> 3) + 1] : 0u, shift, F::bits);
-    }
+    __device__ static uint code(const uint8_t *stream, int64_t i) { return stream_code_at(stream, i, F::bits); }
     __device__ static float scale_at(const WeightView &w, int64_t at) { return f32_from_f16(static_cast<const uint16_t *>(w.scale)[at]); }
     __device__ float at(const WeightView &w, int64_t index) const {
         int64_t c;
@@ -101,16 +127,72 @@ template <class F> struct GroupDecoder {
         const int64_t r = row_of(w, index, &c), place = r * w.groups + uint32_t(c) / uint32_t(w.block);
         const float scale = scale_at(w, place);
         const int zero = int(code(w.zero, place));
-        const uint8_t *bytes = w.code + (index >> 3) * F::bits;
-        uint2 codes = make_uint2(0, 0);
-        if (F::bits == 2) codes.x = *reinterpret_cast<const uint16_t *>(bytes);
-        if (F::bits == 3) codes.x = bytes[0] | uint(bytes[1]) << 8 | uint(bytes[2]) << 16;
-        if (F::bits == 4) codes.x = *reinterpret_cast<const uint *>(bytes);
-        if (F::bits == 8) codes = *reinterpret_cast<const uint2 *>(bytes);
+        const uint2 codes = stream_codes_at<F::bits>(w.code, index);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const uint from = F::bits == 8 && i >= 4 ? codes.y : codes.x, shift = F::bits == 8 ? i % 4 * 8 : i * F::bits;
-            values[i] = __fmul_rn(scale, float(int((from >> shift) & ((1u << F::bits) - 1u)) - zero));
+        for (int i = 0; i < 8; i++) values[i] = __fmul_rn(scale, float(int(code_of<F::bits>(codes, i)) - zero));
+    }
+};
+
+// Two levels of grids, and outliers, which are looked for in their row: few, and mostly in the cache. Eight elements share a row, a
+// group and whole bytes where cols and block are multiples of eight.
+template <class F> struct TileDecoder {
+    static constexpr int shared_values = 1;
+    __device__ void prepare(const WeightView &, float *) {}
+    __device__ static float half_at(const WeightView &w, int64_t i) { return f32_from_f16(reinterpret_cast<const uint16_t *>(w.nested)[i]); }
+    __device__ static void grid(const WeightView &w, int64_t r, int64_t group, float &scale, float &zero) {
+        const int64_t at = r * w.groups + group, halves = (r / w.nested_block * w.groups + group) * 4;
+        scale = qlora_bilevel_value(half_at(w, halves), half_at(w, halves + 2), stream_code_at(static_cast<const uint8_t *>(w.scale), at, statistic_bits));
+        zero = qlora_bilevel_value(half_at(w, halves + 1), half_at(w, halves + 3), stream_code_at(w.zero, at, statistic_bits));
+    }
+    // The first outlier of row r at or behind column c, and the end of the row's.
+    __device__ static int64_t outlier(const WeightView &w, int64_t r, int64_t c, int64_t &end) {
+        int64_t first = w.outlier_offsets[r];
+        end = min(int64_t(w.outlier_offsets[r + 1]), w.outliers);
+        for (int64_t high = end; first < high;) {
+            const int64_t middle = first + (high - first) / 2;
+            if (w.outlier_columns[middle] < c) first = middle + 1;
+            else high = middle;
+        }
+        return first;
+    }
+    __device__ float at(const WeightView &w, int64_t index) const {
+        int64_t c;
+        const int64_t r = row_of(w, index, &c), place = w.index ? int64_t(uint(w.index[c])) : c;
+        float value = 0;
+        if (place < w.cols) {
+            float scale, zero;
+            grid(w, r, uint32_t(place) / uint32_t(w.block), scale, zero);
+            value = qlora_bilevel_value(scale, zero, stream_code_at(w.code, r * w.cols + place, F::bits));
+        }
+        if (!w.outlier_offsets) return value;
+        int64_t end;
+        const int64_t i = outlier(w, r, c, end);
+        return i < end && w.outlier_columns[i] == c ? __fadd_rn(value, f32_from_f16(w.outlier_values[i])) : value;
+    }
+    __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const {
+        if (w.index || w.cols % 8 || w.block % 8) {
+            float slow[8]; // as in decode8
+#pragma unroll 1
+            for (int i = 0; i < 8; i++) slow[i] = at(w, index + i);
+#pragma unroll
+            for (int i = 0; i < 8; i++) values[i] = slow[i];
+            return;
+        }
+        int64_t c;
+        const int64_t r = row_of(w, index, &c);
+        float scale, zero;
+        grid(w, r, uint32_t(c) / uint32_t(w.block), scale, zero);
+        const uint2 codes = stream_codes_at<F::bits>(w.code, index);
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[i] = qlora_bilevel_value(scale, zero, code_of<F::bits>(codes, i));
+        if (!w.outlier_offsets) return;
+        int64_t end;
+        for (int64_t k = outlier(w, r, c, end); k < end && w.outlier_columns[k] < c + 8; k++) {
+            const float value = f32_from_f16(w.outlier_values[k]);
+            const int place = int(w.outlier_columns[k] - c);
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                if (i == place) values[i] = __fadd_rn(values[i], value);
         }
     }
 };
@@ -150,6 +232,7 @@ template <class F, Codec C = F::codec> struct DecoderOf { using type = Decoder<C
 template <class F> struct DecoderOf<F, Codec::BLOCK> { using type = BlockDecoder<F>; };
 template <class F> struct DecoderOf<F, Codec::NARROW> { using type = NarrowDecoder<F>; };
 template <class F> struct DecoderOf<F, Codec::AFFINE> { using type = GroupDecoder<F>; };
+template <class F> struct DecoderOf<F, Codec::BILEVEL> { using type = TileDecoder<F>; };
 template <class F> struct DecoderOf<F, Codec::ABSMAX8> { using type = ByteDecoder; };
 
 } // namespace cuda

@@ -1,4 +1,5 @@
-// Buffers for callers with no device API of their own.
+// Buffers for callers with no device API of their own. Host buffers are pinned; addresses are the same on both sides, so copies
+// take either and find out the direction themselves.
 #include "backends/cuda/cuda.cuh"
 
 namespace qlora {
@@ -7,13 +8,23 @@ namespace cuda {
 int32_t buffer_create(Context &context, qlora_buffer_args &args) {
     DeviceScope scope(context);
     void *memory = nullptr;
-    QLORA_CUDA(context, "cudaMalloc", cudaMalloc(&memory, args.bytes));
+    if (args.flags & QLORA_BUFFER_HOST) {
+        QLORA_CUDA(context, "cudaHostAlloc", cudaHostAlloc(&memory, args.bytes, cudaHostAllocPortable));
+        args.host = memory;
+    } else {
+        QLORA_CUDA(context, "cudaMalloc", cudaMalloc(&memory, args.bytes));
+    }
     args.dst = qlora_span{reinterpret_cast<uint64_t>(memory), 0, args.bytes};
     return QLORA_OK;
 }
 
 int32_t buffer_destroy(Context &context, const qlora_buffer_args &args) {
     DeviceScope scope(context);
+    if (args.flags & QLORA_BUFFER_HOST) {
+        QLORA_CUDA(context, "cudaDeviceSynchronize", cudaDeviceSynchronize()); // freeing host memory need not wait
+        QLORA_CUDA(context, "cudaFreeHost", cudaFreeHost(reinterpret_cast<void *>(args.dst.handle)));
+        return QLORA_OK;
+    }
     QLORA_CUDA(context, "cudaFree", cudaFree(reinterpret_cast<void *>(args.dst.handle))); // waits for the device
     return QLORA_OK;
 }
@@ -21,7 +32,7 @@ int32_t buffer_destroy(Context &context, const qlora_buffer_args &args) {
 int32_t buffer_write(Context &context, const qlora_buffer_args &args) {
     DeviceScope scope(context);
     const cudaStream_t stream = stream_of(context, args);
-    QLORA_CUDA(context, "cudaMemcpyAsync", cudaMemcpyAsync(address<void>(args.dst), args.host, args.bytes, cudaMemcpyHostToDevice, stream));
+    QLORA_CUDA(context, "cudaMemcpyAsync", cudaMemcpyAsync(address<void>(args.dst), args.host, args.bytes, cudaMemcpyDefault, stream));
     QLORA_CUDA(context, "cudaStreamSynchronize", cudaStreamSynchronize(stream)); // host memory may be pinned, hence read late
     return QLORA_OK;
 }
@@ -29,7 +40,7 @@ int32_t buffer_write(Context &context, const qlora_buffer_args &args) {
 int32_t buffer_read(Context &context, const qlora_buffer_args &args) {
     DeviceScope scope(context);
     const cudaStream_t stream = stream_of(context, args);
-    QLORA_CUDA(context, "cudaMemcpyAsync", cudaMemcpyAsync(args.host, address<void>(args.src), args.bytes, cudaMemcpyDeviceToHost, stream));
+    QLORA_CUDA(context, "cudaMemcpyAsync", cudaMemcpyAsync(args.host, address<void>(args.src), args.bytes, cudaMemcpyDefault, stream));
     QLORA_CUDA(context, "cudaStreamSynchronize", cudaStreamSynchronize(stream));
     return QLORA_OK;
 }
@@ -37,7 +48,7 @@ int32_t buffer_read(Context &context, const qlora_buffer_args &args) {
 int32_t buffer_copy(Context &context, const qlora_buffer_args &args) {
     DeviceScope scope(context);
     QLORA_CUDA(context, "cudaMemcpyAsync",
-               cudaMemcpyAsync(address<void>(args.dst), address<void>(args.src), args.bytes, cudaMemcpyDeviceToDevice, stream_of(context, args)));
+               cudaMemcpyAsync(address<void>(args.dst), address<void>(args.src), args.bytes, cudaMemcpyDefault, stream_of(context, args)));
     return QLORA_OK;
 }
 

@@ -22,6 +22,24 @@ int32_t device_count(uint32_t *count) {
 
 static __global__ void probe_kernel() {}
 
+static void close_paging(Paging &paging) {
+    for (cudaStream_t stream : {paging.in, paging.out})
+        if (stream) cudaStreamDestroy(stream);
+    if (paging.begin) cudaEventDestroy(paging.begin);
+    for (cudaEvent_t *events : {paging.arrived, paging.stepped, paging.free})
+        for (uint32_t slot = 0; slot < most_slots; slot++)
+            if (events[slot]) cudaEventDestroy(events[slot]);
+}
+
+// What was made stays in paging also after a failure.
+static int32_t open_paging(Context &context, Paging &paging) {
+    for (cudaStream_t *stream : {&paging.in, &paging.out}) QLORA_CUDA(context, "cudaStreamCreate", cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
+    QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(&paging.begin, cudaEventDisableTiming));
+    for (cudaEvent_t *events : {paging.arrived, paging.stepped, paging.free})
+        for (uint32_t slot = 0; slot < most_slots; slot++) QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(&events[slot], cudaEventDisableTiming));
+    return QLORA_OK;
+}
+
 static int32_t open(Context &context, State &state, const qlora_context_args &args) {
     int devices = 0;
     const cudaError_t found = context.injected("cudaGetDeviceCount") ? cudaErrorUnknown : cudaGetDeviceCount(&devices);
@@ -58,8 +76,11 @@ static int32_t open(Context &context, State &state, const qlora_context_args &ar
     state.stream = reinterpret_cast<cudaStream_t>(args.stream);
     state.own_stream = args.stream == 0;
     if (state.own_stream) QLORA_CUDA(context, "cudaStreamCreate", cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking));
-    const int32_t status = open_lt(context, &state.lt);
-    if (status != QLORA_OK && state.own_stream) cudaStreamDestroy(state.stream);
+    int32_t status = open_paging(context, state.paging);
+    if (status == QLORA_OK) status = open_lt(context, &state.lt);
+    if (status == QLORA_OK) return QLORA_OK;
+    close_paging(state.paging);
+    if (state.own_stream) cudaStreamDestroy(state.stream);
     return status;
 }
 
@@ -79,6 +100,7 @@ void destroy(Context &context) {
         DeviceScope scope(context);
         cudaStreamSynchronize(state.stream);
         if (state.lt) close_lt(context, state.lt);
+        close_paging(state.paging);
         if (state.own_stream) cudaStreamDestroy(state.stream);
     }
     context.release(&state, sizeof(State));
@@ -102,10 +124,10 @@ int32_t synchronize(Context &context) {
     return QLORA_OK;
 }
 
-// Every row of formats.def has a decoder here, and an encoder but for GPTQ's, which is calibrated on the host.
+// Every row of formats.def has a decoder here, and an encoder but for GPTQ's and SpQR's, which are calibrated on the host.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
-    if (operation == QLORA_OP_QUANTIZE_GPTQ) return false;
-    return operation != QLORA_OP_QUANTIZE || format_row(format)->codec != Codec::AFFINE;
+    if (operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_QUANTIZE_SPQR) return false;
+    return operation != QLORA_OP_QUANTIZE || !has_groups(*format_row(format));
 }
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_CUDA

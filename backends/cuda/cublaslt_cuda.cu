@@ -53,12 +53,12 @@ struct Description {
             if (layout) calls.MatrixLayoutDestroy(layout);
     }
     bool make(const LtProduct &p) {
-        const int first = p.b_turned ? operation_n : operation_t, second = operation_n;
+        const int first = p.b_turned ? operation_n : operation_t, second = p.a_turned ? operation_t : operation_n;
         const bool bytes = p.type == QLORA_FORMAT_INT8;
         return calls.MatmulDescCreate(&desc, bytes ? compute_32i : compute_32f, bytes ? cuda_r_32i : cuda_r_32f) == 0 && calls.MatmulDescSetAttribute(desc, desc_transa, &first, sizeof first) == 0 &&
                calls.MatmulDescSetAttribute(desc, desc_transb, &second, sizeof second) == 0 &&
                calls.MatrixLayoutCreate(&b, type_code(p.type), uint64_t(p.b_turned ? p.n : p.k), uint64_t(p.b_turned ? p.k : p.n), p.b_stride) == 0 &&
-               calls.MatrixLayoutCreate(&a, type_code(p.type), uint64_t(p.k), uint64_t(p.m), p.a_stride) == 0 &&
+               calls.MatrixLayoutCreate(&a, type_code(p.type), uint64_t(p.a_turned ? p.m : p.k), uint64_t(p.a_turned ? p.k : p.m), p.a_stride) == 0 &&
                calls.MatrixLayoutCreate(&y, bytes ? cuda_r_32i : type_code(p.y_type), uint64_t(p.n), uint64_t(p.m), p.y_stride) == 0;
     }
 };

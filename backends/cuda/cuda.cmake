@@ -20,6 +20,10 @@ if(NOT QLORA_CUDA STREQUAL "OFF")
     target_compile_options(qlora PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-ffp-contract=off,-fno-exceptions,-fno-rtti>)
     set_target_properties(qlora PROPERTIES CUDA_STANDARD 17 CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden
       CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
+    if(NOT BUILD_SHARED_LIBS) # programs that link a static libqlora need not know CUDA as a language
+      find_package(CUDAToolkit REQUIRED)
+      target_link_libraries(qlora PRIVATE CUDA::cudart_static)
+    endif()
     message(STATUS "qlora: CUDA backend for ${CMAKE_CUDA_ARCHITECTURES}")
   elseif(QLORA_CUDA STREQUAL "ON")
     message(FATAL_ERROR "qlora: QLORA_CUDA is ON but no CUDA compiler was found; install the CUDA toolkit or set CMAKE_CUDA_COMPILER")

@@ -2,6 +2,7 @@
 // launching, and errors. The driver is found at run time by the static cudart; nothing here is global.
 #pragma once
 #include "backends/backend.h"
+#include "backends/pages.h"
 
 #include <cuda_runtime_api.h>
 
@@ -9,6 +10,13 @@ namespace qlora {
 namespace cuda {
 
 struct Lt; // cuBLASLt, when it could be loaded (cublaslt_cuda.cu)
+
+// Streams and events of paged optimizer state, made with the context: copies in, copies out, and per page of the window
+// when its state has arrived, has been stepped, and may be overwritten.
+struct Paging {
+    cudaStream_t in, out;
+    cudaEvent_t begin, arrived[most_slots], stepped[most_slots], free[most_slots];
+};
 
 struct State {
     int device;
@@ -18,6 +26,7 @@ struct State {
     cudaStream_t stream; // the default one; the caller's or our own
     bool own_stream;
     Lt *lt;              // null when there is no cuBLASLt
+    Paging paging;
     char name[128];
 };
 
@@ -62,6 +71,26 @@ int32_t launch(Context &context, cudaStream_t stream, const Grid &grid, void (*k
                    cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)));
     QLORA_CUDA(context, "cudaLaunchKernel",
                cudaLaunchKernel(reinterpret_cast<const void *>(kernel), grid.blocks, dim3(grid.threads), pointers, grid.shared_bytes, stream));
+    return QLORA_OK;
+}
+
+// The same for a kernel that begins with wait_for_previous(): its blocks may start, up to there, while the kernel before it ends.
+template <class... P>
+int32_t launch_early(Context &context, cudaStream_t stream, const Grid &grid, void (*kernel)(P...), typename Same<P>::type... parameters) {
+    if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return QLORA_OK;
+    if (state_of(context).compiled < 90) return launch(context, stream, grid, kernel, parameters...);
+    void *pointers[] = {const_cast<void *>(static_cast<const void *>(&parameters))...};
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid.blocks;
+    config.blockDim = dim3(grid.threads);
+    config.dynamicSmemBytes = grid.shared_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    QLORA_CUDA(context, "cudaLaunchKernel", cudaLaunchKernelExC(&config, reinterpret_cast<const void *>(kernel), pointers));
     return QLORA_OK;
 }
 

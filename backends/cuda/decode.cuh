@@ -12,8 +12,21 @@ struct Raw {
     float scale;
 };
 
+// What load() of codebook decoders reads: a scale that is nested has its code in codes.w, and settle() finds it.
+template <Scale S> __device__ __forceinline__ Raw raw_of(const WeightView &w, uint32_t low, uint32_t high, int64_t block) {
+    if (S == Scale::NESTED) {
+        const NestedScale scale = nested_at(w, block);
+        return Raw{make_uint4(low, high, 0, scale.code), scale.nested};
+    }
+    return Raw{make_uint4(low, high, 0, 0), static_cast<const float *>(w.scale)[block]};
+}
+template <Scale S> __device__ __forceinline__ void settle_raw(Raw &raw, const WeightView &w, const float *nested_table) {
+    if (S == Scale::NESTED) raw.scale = value_of(NestedScale{raw.codes.w, raw.scale}, w, nested_table);
+}
+
 // Each decoder has: shared_values, the floats of shared memory it wants; prepare() to fill them (then the block must
-// synchronise); at() for one element; fetch() and decode() for eight from a multiple of eight, when w.grouped.
+// synchronise); at() for one element; fetch() and decode() for eight from a multiple of eight, when w.grouped. fetch() is
+// load(), which needs no shared memory, and settle().
 template <Codec C, Scale S> struct Decoder;
 
 template <Scale S> struct Decoder<Codec::FLOAT, S> {
@@ -38,8 +51,12 @@ template <Scale S> struct Decoder<Codec::CODEBOOK4, S> {
         const uint32_t byte = w.code[index >> 1];
         return __fmul_rn(table[index & 1 ? byte & 15u : byte >> 4], scale_of<S>(w, index >> w.block_shift, table + 16));
     }
+    __device__ static Raw load(const WeightView &w, int64_t index) { return raw_of<S>(w, *reinterpret_cast<const uint32_t *>(w.code + (index >> 1)), 0, index >> w.block_shift); }
+    __device__ void settle(Raw &raw, const WeightView &w) const { settle_raw<S>(raw, w, table + 16); }
     __device__ Raw fetch(const WeightView &w, int64_t index) const {
-        return Raw{make_uint4(*reinterpret_cast<const uint32_t *>(w.code + (index >> 1)), 0, 0, 0), scale_of<S>(w, index >> w.block_shift, table + 16)};
+        Raw raw = load(w, index);
+        settle(raw, w);
+        return raw;
     }
     __device__ void decode(const Raw &raw, float (&values)[8]) const {
 #pragma unroll
@@ -63,9 +80,15 @@ template <Scale S> struct Decoder<Codec::CODEBOOK8, S> {
     __device__ float at(const WeightView &w, int64_t index) const {
         return __fmul_rn(table[w.code[index]], scale_of<S>(w, index >> w.block_shift, table + 256));
     }
-    __device__ Raw fetch(const WeightView &w, int64_t index) const {
+    __device__ static Raw load(const WeightView &w, int64_t index) {
         const uint2 codes = *reinterpret_cast<const uint2 *>(w.code + index);
-        return Raw{make_uint4(codes.x, codes.y, 0, 0), scale_of<S>(w, index >> w.block_shift, table + 256)};
+        return raw_of<S>(w, codes.x, codes.y, index >> w.block_shift);
+    }
+    __device__ void settle(Raw &raw, const WeightView &w) const { settle_raw<S>(raw, w, table + 256); }
+    __device__ Raw fetch(const WeightView &w, int64_t index) const {
+        Raw raw = load(w, index);
+        settle(raw, w);
+        return raw;
     }
     __device__ void decode(const Raw &raw, float (&values)[8]) const {
 #pragma unroll
@@ -83,7 +106,9 @@ template <Scale S> struct Decoder<Codec::OFFSET4, S> {
         const uint32_t byte = block[2 + (j & 15)];
         return __fmul_rn(float(int(j < 16 ? byte & 15u : byte >> 4) - 8), f32_from_f16(*reinterpret_cast<const uint16_t *>(block)));
     }
-    __device__ Raw fetch(const WeightView &w, int64_t index) const {
+    __device__ void settle(Raw &, const WeightView &) const {}
+    __device__ Raw fetch(const WeightView &w, int64_t index) const { return load(w, index); }
+    __device__ static Raw load(const WeightView &w, int64_t index) {
         const uint8_t *block = w.code + (index >> 5) * sizeof(BlockQ4_0);
         const int j = int(index & 31), shift = j < 16 ? 0 : 4;
         const uint16_t *words = reinterpret_cast<const uint16_t *>(block + 2 + (j & 15));
@@ -104,7 +129,9 @@ template <Scale S> struct Decoder<Codec::SIGNED8, S> {
         const uint8_t *block = w.code + (index >> 5) * sizeof(BlockQ8_0);
         return __fmul_rn(float(int8_t(block[2 + (index & 31)])), f32_from_f16(*reinterpret_cast<const uint16_t *>(block)));
     }
-    __device__ Raw fetch(const WeightView &w, int64_t index) const {
+    __device__ void settle(Raw &, const WeightView &) const {}
+    __device__ Raw fetch(const WeightView &w, int64_t index) const { return load(w, index); }
+    __device__ static Raw load(const WeightView &w, int64_t index) {
         const uint8_t *block = w.code + (index >> 5) * sizeof(BlockQ8_0);
         const uint16_t *words = reinterpret_cast<const uint16_t *>(block + 2 + (index & 31));
         return Raw{make_uint4(words[0] | uint32_t(words[1]) << 16, words[2] | uint32_t(words[3]) << 16, 0, 0),

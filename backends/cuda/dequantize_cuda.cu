@@ -1,8 +1,6 @@
 // dst[r][c] = decode(W[r][c]): bound by memory, so each thread has several groups of eight elements in flight.
 #include "backends/cuda/dequantize.cuh"
 
-#include <cstdlib>
-
 namespace qlora {
 namespace cuda {
 
@@ -38,41 +36,37 @@ static __global__ void __launch_bounds__(threads) dequantize_kernel(WeightView w
     }
 }
 
-static uint64_t tuned_blocks(Context &context, uint64_t tiles) { // TUNE: to be removed
-    static const int per = std::getenv("QLORA_TUNE_DEQUANTIZE") ? std::atoi(std::getenv("QLORA_TUNE_DEQUANTIZE")) : 0;
-    const uint64_t most = uint64_t(state_of(context).multiprocessors) * per;
-    return per && most < tiles ? most : tiles;
-}
-
-// The same where nothing is in the way: whole tiles of one long aligned row, from element `first` of the weight on. Codes of all groups
-// of a thread are on the way before the first is decoded.
-template <class D, class = void> constexpr bool has_fetch = false;
-template <class D> constexpr bool has_fetch<D, decltype(void(&D::fetch))> = true;
+// The same where nothing is in the way: whole tiles of one long aligned row, from element `first` of the weight on. What a thread reads
+// is all on the way before the tables are filled and the first group is decoded.
+template <class D, class = void> constexpr bool has_load = false;
+template <class D> constexpr bool has_load<D, decltype(void(&D::load))> = true;
 template <class D>
-static __global__ void __launch_bounds__(threads) dequantize_stream_kernel(const __grid_constant__ WeightView w, int64_t first, void *dst, int type, int64_t tiles) {
+static __global__ void __launch_bounds__(threads) dequantize_stream_kernel(const __grid_constant__ WeightView w, int64_t first, void *dst, int type) {
     constexpr int in_flight = groups_in_flight<D>, step = threads * 8;
     __shared__ float tables[D::shared_values];
     D decoder;
-    decoder.prepare(w, tables);
-    __syncthreads();
-    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const int64_t place = tile * (step * in_flight) + threadIdx.x * 8;
-        float values[8];
-        if constexpr (has_fetch<D>) {
-            Raw raw[in_flight];
+    const int64_t place = int64_t(blockIdx.x) * (step * in_flight) + threadIdx.x * 8;
+    float values[8];
+    wait_for_previous();
+    if constexpr (has_load<D>) {
+        Raw raw[in_flight];
 #pragma unroll
-            for (int i = 0; i < in_flight; i++) raw[i] = decoder.fetch(w, first + place + i * step);
+        for (int i = 0; i < in_flight; i++) raw[i] = decoder.load(w, first + place + i * step);
+        decoder.prepare(w, tables);
+        __syncthreads();
 #pragma unroll
-            for (int i = 0; i < in_flight; i++) {
-                decoder.decode(raw[i], values);
-                store8(dst, type, place + i * step, 8, true, values);
-            }
-        } else {
+        for (int i = 0; i < in_flight; i++) {
+            decoder.settle(raw[i], w);
+            decoder.decode(raw[i], values);
+            store8(dst, type, place + i * step, 8, true, values);
+        }
+    } else {
+        decoder.prepare(w, tables);
+        __syncthreads();
 #pragma unroll
-            for (int i = 0; i < in_flight; i++) {
-                decoder.group(w, first + place + i * step, values);
-                store8(dst, type, place + i * step, 8, true, values);
-            }
+        for (int i = 0; i < in_flight; i++) {
+            decoder.group(w, first + place + i * step, values);
+            store8(dst, type, place + i * step, 8, true, values);
         }
     }
 }
@@ -95,8 +89,7 @@ int32_t dequantize_panel(Context &context, cudaStream_t stream, const qlora_weig
         constexpr int64_t tile = threads * groups_in_flight<D> * 8;
         const int64_t begin = row * w.cols + col, tiles = out.cols / tile;
         if (out.rows == 1 && out.vector && begin % 8 == 0 && tiles > 0 && tiles <= INT32_MAX && (w.grouped || whole_groups<D>)) {
-            const uint64_t grid = tuned_blocks(context, uint64_t(tiles));
-            QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(grid)), threads}, dequantize_stream_kernel<D>, w, begin, out.data, out.type, tiles));
+            QLORA_TRY(launch_early(context, stream, Grid{dim3(unsigned(tiles)), threads}, dequantize_stream_kernel<D>, w, begin, out.data, out.type));
             // What is left is one row, or the end of one, whose place in the weight is begin + done.
             const int64_t done = tiles * tile;
             if (done == out.cols) return QLORA_OK;

@@ -132,6 +132,15 @@ __device__ __forceinline__ void store8(const View &view, int64_t row, int64_t co
     store8(view.data, view.type, row * view.stride + col, view.cols - col, view.vector, values);
 }
 
+// What launch_early is for: the kernel after this one may start, and this one goes on when the kernel before it has ended and its
+// writes are seen. Before it a kernel touches nothing that another could have written, or could still read.
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Sum over a block, in a fixed order, for all threads. shared has room for 32 values; threads are whole warps.
 template <class T> __device__ __forceinline__ T block_sum(T value, T *shared) {
 #pragma unroll

@@ -49,7 +49,7 @@ struct Buckets {
 template <Table T> struct Encoder; // deleted primary: a new table has its search here
 
 // Each encoder has: shared_values, the floats of shared memory it wants; prepare() to fill them (then the block must
-// synchronise); code() of one value; codes() of eight neighbours x, times inverse, as they lie in memory.
+// synchronise); codes() of eight neighbours x, times inverse, as they lie in memory.
 template <> struct Encoder<Table::NF4> : Buckets {
     static constexpr int bits = 4;
     using Words = uint32_t;
@@ -120,8 +120,8 @@ template <bool is_signed> struct EncodeDyn8 {
                                            {0xa1b0a1b0u, 0x3b063b06u, 0x41504150u, 0x46364636u, 0x4aa94aa9u, 0x4ee34ee3u, 0x53005300u}};
         return halves[is_signed][i];
     }
-    // Estimates in the low bytes of a and b.
-    static __device__ __forceinline__ void estimate(float low, float high, uint32_t &a, uint32_t &b) {
+    // Estimates for two magnitudes, in the lowest byte of each half.
+    static __device__ __forceinline__ uint32_t estimate(float low, float high) {
 #if __CUDA_ARCH__ >= 800
         uint32_t x = pack2<QLORA_FORMAT_F16>(low, high), least = 0;
         asm("mul.rn.f16x2 %0, %0, %1;" : "+r"(x) : "r"(0x5c005c00u)); // 256: the first slopes are beyond f16
@@ -133,11 +133,9 @@ template <bool is_signed> struct EncodeDyn8 {
             else asm("min.f16x2 %0, %0, %1;" : "+r"(least) : "r"(line));
         }
         asm("add.rn.f16x2 %0, %0, %1;" : "+r"(least) : "r"(0x64006400u)); // 1024: rounded to an integer in the low bits
-        a = least & 255u;
-        b = (least >> 16) & 255u;
+        return least;
 #else
-        a = estimate1(low);
-        b = estimate1(high);
+        return estimate1(low) | estimate1(high) << 16;
 #endif
     }
     static __device__ __forceinline__ uint32_t estimate1(float magnitude) {
@@ -146,40 +144,41 @@ template <bool is_signed> struct EncodeDyn8 {
         for (int i = 0; i < 7; i++) least = fminf(least, __fmaf_rn(magnitude, f32_from_f16(slope(i) & 0xffffu) * 256.0f, f32_from_f16(height(i) & 0xffffu)));
         return __float_as_uint(__fadd_rn(least, 8388608.0f)) & 255u;
     }
-    static __device__ __forceinline__ float magnitude_of(float y) { return is_signed ? fabsf(y) : fmaxf(y, 0.0f); }
-    __device__ __forceinline__ uint32_t code(float y) const {
-        const float magnitude = magnitude_of(y);
-        uint32_t rank, other;
-        estimate(magnitude, magnitude, rank, other);
-        rank += is_above(magnitude, thresholds[rank]);
-        if (!is_signed) return rank;
-        return y < 0 ? 127 - min(rank, 127u) : 127 + rank;
+    // Bytes of ones where four values are negative.
+    static __device__ __forceinline__ uint32_t signs_of(float a, float b, float c, float d) {
+        uint32_t low, high; // 8 + i: the sign of byte i
+        asm("prmt.b32 %0, %1, %2, 0x00fb;" : "=r"(low) : "r"(__float_as_uint(a)), "r"(__float_as_uint(b)));
+        asm("prmt.b32 %0, %1, %2, 0x00fb;" : "=r"(high) : "r"(__float_as_uint(c)), "r"(__float_as_uint(d)));
+        return __byte_perm(low, high, 0x5410);
     }
-    // Bytes of ones where the values are negative.
-    static __device__ __forceinline__ uint32_t signs_of(float low, float high) {
+    static __device__ __forceinline__ uint32_t signs_of_halves(uint32_t low, uint32_t high) {
         uint32_t signs;
-        asm("prmt.b32 %0, %1, %2, 0x00fb;" : "=r"(signs) : "r"(__float_as_uint(low)), "r"(__float_as_uint(high))); // 8 + i: the sign of byte i
+        asm("prmt.b32 %0, %1, %2, 0xfdb9;" : "=r"(signs) : "r"(low), "r"(high));
         return signs;
     }
-    // The codes of four values in one word.
-    __device__ __forceinline__ uint32_t four(const float *x, float inverse) const {
-        uint32_t ranks[4], word;
-#pragma unroll
-        for (int i = 0; i < 4; i += 2) {
-            const float low = is_signed ? __fmul_rn(fabsf(x[i]), inverse) : magnitude_of(__fmul_rn(x[i], inverse));
-            const float high = is_signed ? __fmul_rn(fabsf(x[i + 1]), inverse) : magnitude_of(__fmul_rn(x[i + 1], inverse));
-            estimate(low, high, ranks[i], ranks[i + 1]);
-            ranks[i] += is_above(low, thresholds[ranks[i]]);
-            ranks[i + 1] += is_above(high, thresholds[ranks[i + 1]]);
-        }
-        word = __byte_perm(__byte_perm(ranks[0], ranks[1], 0x0040), __byte_perm(ranks[2], ranks[3], 0x0040), 0x5410);
+    // The codes of four values, in one word, from magnitudes that were divided and the signs.
+    __device__ __forceinline__ uint32_t four(const float (&x)[4], uint32_t signs) const {
+        const uint32_t low = estimate(x[0], x[1]), high = estimate(x[2], x[3]);
+        const uint32_t above = signs_of(__fsub_rn(thresholds[low & 255u], x[0]), __fsub_rn(thresholds[low >> 16 & 255u], x[1]), __fsub_rn(thresholds[high & 255u], x[2]),
+                                        __fsub_rn(thresholds[high >> 16 & 255u], x[3]));
+        uint32_t word = __byte_perm(low, high, 0x6420) + (above & 0x01010101u);
         if (!is_signed) return word;
         // 127 + rank, or 255 - (128 + rank) with ranks up to 127 where x is negative; zeros of either sign give 127.
-        const uint32_t signs = __byte_perm(signs_of(x[0], x[1]), signs_of(x[2], x[3]), 0x5410);
         word -= word >> 7 & signs & 0x01010101u;
         return (word + 0x7f7f7f7fu + (signs & 0x01010101u)) ^ signs;
     }
-    __device__ __forceinline__ uint2 codes(const float (&x)[8], float inverse) const { return make_uint2(four(x, inverse), four(x + 4, inverse)); }
+    __device__ __forceinline__ uint2 codes(const float (&x)[8], float inverse, uint32_t signs_low, uint32_t signs_high) const {
+        float low[4], high[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            low[i] = is_signed ? __fmul_rn(fabsf(x[i]), inverse) : fmaxf(__fmul_rn(x[i], inverse), 0.0f);
+            high[i] = is_signed ? __fmul_rn(fabsf(x[i + 4]), inverse) : fmaxf(__fmul_rn(x[i + 4], inverse), 0.0f);
+        }
+        return make_uint2(four(low, signs_low), four(high, signs_high));
+    }
+    __device__ __forceinline__ uint2 codes(const float (&x)[8], float inverse) const {
+        return codes(x, inverse, signs_of(x[0], x[1], x[2], x[3]), signs_of(x[4], x[5], x[6], x[7]));
+    }
 };
 
 template <> struct Encoder<Table::DYN8> : EncodeDyn8<true> {};

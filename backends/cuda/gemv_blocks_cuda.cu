@@ -68,7 +68,7 @@ int32_t multiply_gemv_blocks(Context &context, cudaStream_t stream, const Produc
     const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(p.n), columns))), threads};
     return with_format(p.weight->format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
         using F = decltype(row);
-        if constexpr (F::codec == Codec::BLOCK || F::codec == Codec::NARROW || F::codec == Codec::AFFINE || F::codec == Codec::ABSMAX8)
+        if constexpr (F::codec == Codec::BLOCK || F::codec == Codec::NARROW || F::codec == Codec::AFFINE || F::codec == Codec::BILEVEL || F::codec == Codec::ABSMAX8)
             return launch(context, stream, grid, gemv_blocks_kernel<typename DecoderOf<F>::type>, p.a, view_of(*p.weight), p.low_a, p.low_b, p.low_k, p.compute_type,
                           epilogue_of(p, nullptr));
         else return QLORA_ERROR_FORMAT;

@@ -65,7 +65,7 @@ int32_t multiply_gemv(Context &context, cudaStream_t stream, const Product &p) {
     const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(p.n), columns))), threads};
     return with_format(p.weight->format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
         using F = decltype(row);
-        if constexpr (F::codec == Codec::BLOCK || F::codec == Codec::NARROW || F::codec == Codec::AFFINE || F::codec == Codec::ABSMAX8) {
+        if constexpr (F::codec == Codec::BLOCK || F::codec == Codec::NARROW || F::codec == Codec::AFFINE || F::codec == Codec::BILEVEL || F::codec == Codec::ABSMAX8) {
             return multiply_gemv_blocks(context, stream, p);
         } else {
             using D = Decoder<F::codec, F::scale>;

@@ -1,37 +1,48 @@
 // norm = gradient_scale * sqrt(sum of squares), and each tensor's own: squares in double, so that neither size nor
-// count can spoil the sum. Blocks of elements, then tensors, then the total, each in a fixed order.
+// count can spoil the sum. Granules, then tensors, then the total, each in a fixed order.
 #include "backends/cuda/tensor_list.cuh"
 
 namespace qlora {
 namespace cuda {
 
-constexpr int threads = 256;
+constexpr int threads = 256, square_threads = 128;
+using List = TensorList<1>;
 
-static __global__ void __launch_bounds__(threads) squares_kernel(const __grid_constant__ TensorList list, double *partial) {
+// A block per granule, eight elements in flight in each thread.
+static __global__ void __launch_bounds__(square_threads) squares_kernel(const __grid_constant__ List list, double *partial) {
     __shared__ double shared[32];
-    int64_t begin;
-    const ListEntry &entry = list.entries[list.find(blockIdx.x, begin)];
-    const int64_t end = begin + list_chunk < entry.count ? begin + list_chunk : entry.count;
+    const uint32_t granule = blockIdx.x;
+    const TensorEntry<1> &entry = list.entries[list.find(granule, 0)];
+    const int64_t begin = int64_t(granule - entry.granules_before) * state_granule, count = entry.count;
     double sum = 0;
-    for (int64_t i = begin + threadIdx.x; i < end; i += threads) {
-        const double g = entry.gradient[i];
-        sum += g * g;
+#pragma unroll
+    for (int part = 0; part < int(state_granule) / square_threads / 8; part++) {
+        float g[8];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int64_t index = begin + ((part * 2 + half) * square_threads + threadIdx.x) * 4;
+            if (entry.vector() && index + 4 <= count) load4(entry.gradient, entry.gradient_type(), index, g + half * 4);
+            else
+                for (int i = 0; i < 4; i++) g[half * 4 + i] = index + i < count ? load1(entry.gradient, entry.gradient_type(), index + i) : 0.0f;
+        }
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += double(g[j]) * g[j];
     }
     sum = block_sum(sum, shared);
-    if (threadIdx.x == 0) partial[list.first_block + blockIdx.x] = sum;
+    if (threadIdx.x == 0) partial[granule] = sum;
 }
 
-// One block per tensor of a batch.
-static __global__ void __launch_bounds__(threads) tensors_kernel(const __grid_constant__ TensorList list, const double *partial, double *sums, float *norms, float gradient_scale) {
+// One block per tensor of a list.
+static __global__ void __launch_bounds__(threads) tensors_kernel(const __grid_constant__ List list, const double *partial, double *sums, float *norms, float gradient_scale) {
     __shared__ double shared[32];
-    const ListEntry &entry = list.entries[blockIdx.x];
-    const int64_t blocks = (entry.count + list_chunk - 1) / list_chunk;
+    const TensorEntry<1> &entry = list.entries[blockIdx.x];
+    const int64_t granules = (entry.count + state_granule - 1) / state_granule;
     double sum = 0;
-    for (int64_t i = threadIdx.x; i < blocks; i += threads) sum += partial[list.first_block + entry.blocks_before + i];
+    for (int64_t i = threadIdx.x; i < granules; i += threads) sum += partial[entry.granules_before + i];
     sum = block_sum(sum, shared);
     if (threadIdx.x) return;
-    sums[blockIdx.x] = sum;
-    if (norms) norms[blockIdx.x] = float(gradient_scale * sqrt(sum));
+    sums[entry.index] = sum;
+    if (norms) norms[entry.index] = float(gradient_scale * sqrt(sum));
 }
 
 static __global__ void __launch_bounds__(threads) total_norm_kernel(const double *sums, int64_t count, float *norm, float gradient_scale) {
@@ -43,9 +54,9 @@ static __global__ void __launch_bounds__(threads) total_norm_kernel(const double
 }
 
 static Carver carve(const qlora_gradient_norm_args &args, Carver carver, double *&partial, double *&sums) {
-    uint64_t blocks = 0;
-    for (uint32_t i = 0; i < args.parameter_count; i++) blocks += list_blocks(args.parameters[i].count);
-    partial = carver.take<double>(blocks);
+    uint64_t granules = 0;
+    for (uint32_t i = 0; i < args.parameter_count; i++) granules += granules_of(args.parameters[i].count);
+    partial = carver.take<double>(granules);
     sums = carver.take<double>(args.parameter_count);
     return carver;
 }
@@ -61,10 +72,22 @@ int32_t gradient_norm(Context &context, const qlora_gradient_norm_args &args) {
     double *partial, *sums;
     carve(args, Carver(args.scratch), partial, sums);
     float *norms = args.norms.handle ? address<float>(args.norms) : nullptr;
-    QLORA_TRY(each_batch(args.parameters, args.parameter_count, [&](const TensorList &list, uint32_t first) -> int32_t {
-        QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(list.blocks)), threads}, squares_kernel, list, partial));
-        return launch(context, stream, Grid{dim3(unsigned(list.count)), threads}, tensors_kernel, list, partial, sums + first, norms ? norms + first : nullptr, args.gradient_scale);
-    }));
+    List list;
+    list.clear();
+    auto flush = [&]() -> int32_t {
+        QLORA_TRY(launch(context, stream, Grid{dim3(list.granules), square_threads}, squares_kernel, list, partial));
+        QLORA_TRY(launch(context, stream, Grid{dim3(list.count), threads}, tensors_kernel, list, partial, sums, norms, args.gradient_scale));
+        partial += list.granules;
+        list.clear();
+        return QLORA_OK;
+    };
+    for (uint32_t i = 0; i < args.parameter_count; i++) {
+        if (list.full(args.parameters[i].count)) QLORA_TRY(flush());
+        Piece piece = {args.parameters[i], 0, i, 0};
+        piece.parameter.value = piece.parameter.state1 = {}; // of no matter here
+        list.add(piece);
+    }
+    QLORA_TRY(flush());
     return launch(context, stream, Grid{dim3(1), threads}, total_norm_kernel, sums, int64_t(args.parameter_count), address<float>(args.norm), args.gradient_scale);
 }
 

@@ -75,17 +75,17 @@ static __global__ void __launch_bounds__(threads) gather_kernel(const __grid_con
     }
     const int wide = (count + 31) / 32 * 32; // the product takes 32 at a time
     if (wide == 0) return;
-    for (int64_t i = first; i < (g.x.rows + g.w.rows) * wide; i += step) {
-        const int64_t row = i / wide;
-        const int j = int(i - row * wide);
-        if (row < g.x.rows) {
-            store1(g.x_compact, g.x.type, row * compact_outliers + j, j < count ? load1(g.x.data, g.x.type, row * g.x.stride + list[j]) : 0.0f);
-            if (j < count) g.codes[row * g.stride + list[j]] = 0;
-        } else {
-            const int64_t r = row - g.x.rows;
-            store1(g.w_compact, g.x.type, r * compact_outliers + j, j < count ? ByteDecoder().at(g.w, r * g.cols + list[j]) : 0.0f);
+    const int64_t rows = g.x.rows + g.w.rows;
+    for (int64_t row = first / 32; row < rows; row += step / 32) // a warp each
+        for (int j = lane; j < wide; j += 32) {
+            if (row < g.x.rows) {
+                store1(g.x_compact, g.x.type, row * compact_outliers + j, j < count ? load1(g.x.data, g.x.type, row * g.x.stride + list[j]) : 0.0f);
+                if (j < count) g.codes[row * g.stride + list[j]] = 0;
+            } else {
+                const int64_t r = row - g.x.rows;
+                store1(g.w_compact, g.x.type, r * compact_outliers + j, j < count ? ByteDecoder().at(g.w, r * g.cols + list[j]) : 0.0f);
+            }
         }
-    }
 }
 
 namespace {

@@ -6,7 +6,6 @@
 #include "backends/cuda/mma.cuh"
 
 #include <algorithm>
-#include <cstdlib>
 
 namespace qlora {
 namespace cuda {
@@ -170,60 +169,21 @@ template <int TILE_M, int TILE_N> struct OutlierTile {
     }
 };
 
-template <int TILE_M, int TILE_N> constexpr int blocks_per_processor = TILE_M * TILE_N >= 128 * 256 ? 1 : 2;
+template <int TILE_M, int TILE_N, bool FINISH> constexpr int blocks_per_processor = FINISH ? 3 : TILE_M * TILE_N >= 128 * 256 ? 1 : 2;
 
-template <int TILE_M, int TILE_N>
-static __global__ void __launch_bounds__(threads, blocks_per_processor<TILE_M, TILE_N>) int8_kernel(const __grid_constant__ Int8Product p, unsigned tiles_m, int stages) {
+// FINISH: the sums are p.sums, and neighbours are tiles of the same rows. Else neighbours read the same rows of b. tiles: along the
+// first of these ways.
+template <int TILE_M, int TILE_N, bool FINISH>
+static __global__ void __launch_bounds__(threads, blocks_per_processor<TILE_M, TILE_N, FINISH>) int8_kernel(const __grid_constant__ Int8Product p, unsigned tiles, int stages) {
     using StageA = Stage<TILE_M>;
     using StageB = Stage<TILE_N>;
     constexpr int warp_m = TILE_M / 2, warp_n = TILE_N / 4, blocks_m = warp_m / 16, blocks_n = warp_n / 8, stage_bytes = StageA::bytes + StageB::bytes;
     extern __shared__ __align__(128) uint8_t shared[];
-    const int64_t m = int64_t(blockIdx.x % tiles_m) * TILE_M, n = int64_t(blockIdx.x / tiles_m) * TILE_N; // neighbours read the same rows of b
+    const unsigned fast = blockIdx.x % tiles, slow = blockIdx.x / tiles;
+    const int64_t m = int64_t(FINISH ? slow : fast) * TILE_M, n = int64_t(FINISH ? fast : slow) * TILE_N;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_m = warp % 2 * warp_m, first_n = warp / 2 * warp_n;
-    const int steps = p.sums ? 0 : int((p.k + step_bytes - 1) / step_bytes);
-    Reader<TILE_M> read_a(p.a, p.a_stride, true, m, p.m, p.a_stride);
-    Reader<TILE_N> read_b(p.b, p.b_stride, p.b_words, n, p.n, p.k);
-    uint8_t *const end = shared + stages * stage_bytes;
-    uint8_t *filled = shared;
-    const auto copy = [&] { // the next step's bytes into the next stage
-        read_a.copy(filled);
-        read_b.copy(filled + StageA::bytes);
-        filled += stage_bytes;
-        if (filled == end) filled = shared;
-    };
-    for (int step = 0; step < stages - 1; step++) {
-        if (step < steps) copy();
-        close_group();
-    }
-    // Rows of ldmatrix: of a lane % 16, of b lane % 8 and the next eight; permutations depend on the lane only.
-    const int row_a = first_m + lane % 16, row_b = first_n + lane % 8 + lane / 16 * 8;
     int sum[blocks_m][blocks_n][4] = {};
-    const uint8_t *stage = shared;
-    for (int step = 0; step < steps; step++) {
-        if (stages == 4) wait_groups<2>();
-        else wait_groups<0>();
-        __syncthreads();
-        if (step + stages - 1 < steps) copy();
-        close_group();
-        const uint8_t *a = stage, *b = a + StageA::bytes;
-        stage += stage_bytes;
-        if (stage == end) stage = shared;
-#pragma unroll
-        for (int k = 0; k < step_chunks; k += 2) {
-            uint32_t left[blocks_m][4], right[(blocks_n + 1) / 2][4];
-#pragma unroll
-            for (int i = 0; i < blocks_m; i++) load_matrices<false>(left[i], a + StageA::place(row_a + 16 * i, k + lane / 16));
-#pragma unroll
-            for (int j = 0; j < (blocks_n + 1) / 2; j++) load_matrices<false>(right[j], b + StageB::place(row_b + 16 * j, k + lane / 8 % 2));
-#pragma unroll
-            for (int i = 0; i < blocks_m; i++)
-#pragma unroll
-                for (int j = 0; j < blocks_n; j++) multiply_add(sum[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
-        }
-    }
-    wait_groups<0>();
-    __syncthreads(); // the stages' memory has other uses from here on
-    if (p.sums)
+    if constexpr (FINISH) {
 #pragma unroll
         for (int i = 0; i < blocks_m; i++)
 #pragma unroll
@@ -235,8 +195,53 @@ static __global__ void __launch_bounds__(threads, blocks_per_processor<TILE_M, T
                     sum[i][j][e] = pair.x;
                     sum[i][j][e + 1] = pair.y;
                 }
+    } else {
+        const int steps = int((p.k + step_bytes - 1) / step_bytes);
+        Reader<TILE_M> read_a(p.a, p.a_stride, true, m, p.m, p.a_stride);
+        Reader<TILE_N> read_b(p.b, p.b_stride, p.b_words, n, p.n, p.k);
+        uint8_t *const end = shared + stages * stage_bytes;
+        uint8_t *filled = shared;
+        const auto copy = [&] { // the next step's bytes into the next stage
+            read_a.copy(filled);
+            read_b.copy(filled + StageA::bytes);
+            filled += stage_bytes;
+            if (filled == end) filled = shared;
+        };
+        for (int step = 0; step < stages - 1; step++) {
+            if (step < steps) copy();
+            close_group();
+        }
+        // Rows of ldmatrix: of a lane % 16, of b lane % 8 and the next eight; permutations depend on the lane only.
+        const int row_a = first_m + lane % 16, row_b = first_n + lane % 8 + lane / 16 * 8;
+        const uint8_t *stage = shared;
+        for (int step = 0; step < steps; step++) {
+            if (stages == 4) wait_groups<2>();
+            else wait_groups<0>();
+            __syncthreads();
+            if (step + stages - 1 < steps) copy();
+            close_group();
+            const uint8_t *a = stage, *b = a + StageA::bytes;
+            stage += stage_bytes;
+            if (stage == end) stage = shared;
+#pragma unroll
+            for (int k = 0; k < step_chunks; k += 2) {
+                uint32_t left[blocks_m][4], right[(blocks_n + 1) / 2][4];
+#pragma unroll
+                for (int i = 0; i < blocks_m; i++) load_matrices<false>(left[i], a + StageA::place(row_a + 16 * i, k + lane / 16));
+#pragma unroll
+                for (int j = 0; j < (blocks_n + 1) / 2; j++) load_matrices<false>(right[j], b + StageB::place(row_b + 16 * j, k + lane / 8 % 2));
+#pragma unroll
+                for (int i = 0; i < blocks_m; i++)
+#pragma unroll
+                    for (int j = 0; j < blocks_n; j++) multiply_add(sum[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+            }
+        }
+        wait_groups<0>();
+        __syncthreads(); // the stages' memory has other uses from here on
+    }
 
-    float values[blocks_m][blocks_n][4];
+    float values[blocks_m][blocks_n][4] = {};
+    if (FINISH && p.outliers.count) OutlierTile<TILE_M, TILE_N>::add(p.outliers, shared, m, n, p, values); // while the sums arrive
 #pragma unroll
     for (int i = 0; i < blocks_m; i++) {
         float left[2];
@@ -252,13 +257,12 @@ static __global__ void __launch_bounds__(threads, blocks_per_processor<TILE_M, T
                 const int64_t c = n + first_n + 8 * j + lane % 4 * 2 + e % 2;
                 float scale = left[e / 2];
                 if (p.b_scale) scale = __fmul_rn(scale, c < p.n ? p.b_scale[p.one_b_scale ? 0 : c] : 0.0f);
-                values[i][j][e] = __fmul_rn(__int2float_rn(sum[i][j][e]), __fmul_rn(scale, p.factor));
+                const float part = __fmul_rn(__int2float_rn(sum[i][j][e]), __fmul_rn(scale, p.factor));
+                values[i][j][e] = FINISH ? __fadd_rn(values[i][j][e], part) : part;
             }
     }
-    if (p.outliers.count) {
-        OutlierTile<TILE_M, TILE_N>::add(p.outliers, shared, m, n, p, values);
-        __syncthreads();
-    }
+    if (!FINISH && p.outliers.count) OutlierTile<TILE_M, TILE_N>::add(p.outliers, shared, m, n, p, values);
+    __syncthreads();
     // Through shared memory to whole rows, 16 rows of every warp at a time.
     constexpr int pitch = TILE_N + 4;
     float *rows = reinterpret_cast<float *>(shared);
@@ -324,13 +328,13 @@ struct TileChoice {
 };
 constexpr TileChoice choices[] = {{128, 256, 1, 1.0}, {128, 128, 2, 0.9}, {64, 64, 2, 0.5}};
 
-template <int TILE_M, int TILE_N> int32_t run(Context &context, cudaStream_t stream, const Int8Product &p) {
+template <int TILE_M, int TILE_N, bool FINISH = false> int32_t run(Context &context, cudaStream_t stream, const Int8Product &p) {
     const int stages = state_of(context).compiled >= 80 ? 4 : 2;
-    const size_t bytes = std::max<size_t>(size_t(stages) * (TILE_M + TILE_N) * step_bytes, size_t(32) * (TILE_N + 4) * sizeof(float));
-    const uint64_t tiles_m = ceil_divide(uint64_t(p.m), TILE_M), tiles = tiles_m * ceil_divide(uint64_t(p.n), TILE_N);
+    const size_t staged = FINISH ? 0 : size_t(stages) * (TILE_M + TILE_N) * step_bytes, rows = size_t(32) * (TILE_N + 4) * sizeof(float), outliers = size_t(TILE_M + TILE_N) * 80;
+    const uint64_t tiles_m = ceil_divide(uint64_t(p.m), TILE_M), tiles_n = ceil_divide(uint64_t(p.n), TILE_N), tiles = tiles_m * tiles_n;
     if (tiles > INT32_MAX) return context.fail(QLORA_ERROR_UNSUPPORTED, "cuda: a product in int8 of %lld x %lld has too many tiles for one launch; divide the tokens", (long long)p.m, (long long)p.n);
-    const Grid grid = {dim3(unsigned(tiles)), threads, std::max<size_t>(bytes, size_t(TILE_M + TILE_N) * 80)};
-    return launch(context, stream, grid, int8_kernel<TILE_M, TILE_N>, p, unsigned(tiles_m), stages);
+    const Grid grid = {dim3(unsigned(tiles)), threads, std::max({staged, rows, outliers})};
+    return launch(context, stream, grid, int8_kernel<TILE_M, TILE_N, FINISH>, p, unsigned(FINISH ? tiles_n : tiles_m), stages);
 }
 
 } // namespace
@@ -346,16 +350,13 @@ static int32_t run_own(Context &context, cudaStream_t stream, const Int8Product 
         const double cost = waves * choice.fit * choice.m * choice.n / choice.efficiency;
         if (i == 0 || cost < least) best = i, least = cost;
     }
-    static const int forced = std::getenv("QLORA_TUNE_INT8_TILE") ? std::atoi(std::getenv("QLORA_TUNE_INT8_TILE")) : -1; // TUNE: to be removed
-    if (forced >= 0) best = forced;
     return best == 0 ? run<128, 256>(context, stream, p) : best == 1 ? run<128, 128>(context, stream, p) : run<64, 64>(context, stream, p);
 }
 
-// Columns of y whose sums cuBLASLt makes at a time: few enough for the second cache to keep them until they are read.
-constexpr int64_t lt_least_rows = 256, sums_bytes = int64_t(24) << 20, lt_workspace = int64_t(32) << 20;
+// cuBLASLt makes sums of as many columns of y at a time as fit in sums_bytes.
+constexpr int64_t lt_least_rows = 256, lt_workspace = int64_t(32) << 20, sums_bytes = int64_t(96) << 20;
 static bool takes_lt(Context &context, int64_t m, int64_t n, int64_t k) {
-    static const bool off = std::getenv("QLORA_TUNE_INT8_OWN") != nullptr; // TUNE: to be removed
-    return !off && state_of(context).lt && state_of(context).capability >= 80 && m >= lt_least_rows && n >= 256 && k >= 256 && k % 16 == 0;
+    return state_of(context).lt && state_of(context).capability >= 80 && m >= lt_least_rows && n >= 256 && k >= 256 && k % 16 == 0;
 }
 static int64_t most_columns(int64_t m) { return std::max<int64_t>(256, sums_bytes / (m * 4) / 256 * 256); }
 
@@ -386,7 +387,7 @@ int32_t multiply_int8(Context &context, cudaStream_t stream, const Int8Product &
             part.outliers.w_compact = static_cast<const char *>(p.outliers.w_compact) + c * compact_outliers * type_bytes(p.outliers.x.type);
             part.outliers.w_first = c;
         }
-        const LtProduct lt = {p.m, part.n, p.k, p.a_stride, p.b_stride, stride, QLORA_FORMAT_INT8, 0, 0, 0};
+        const LtProduct lt = {p.m, part.n, p.k, p.a_stride, p.b_stride, stride, QLORA_FORMAT_INT8, 0, 0, 0, 0, 0};
         const int32_t status = multiply_lt(context, stream, lt, p.a, part.b, sums, workspace, lt_workspace);
         if (status == QLORA_ERROR_UNSUPPORTED) {
             QLORA_TRY(run_own(context, stream, part));
@@ -395,7 +396,7 @@ int32_t multiply_int8(Context &context, cudaStream_t stream, const Int8Product &
         QLORA_TRY(status);
         part.sums = sums;
         part.sums_stride = stride;
-        QLORA_TRY((run<64, 64>(context, stream, part)));
+        QLORA_TRY((run<64, 64, true>(context, stream, part)));
     }
     return QLORA_OK;
 }

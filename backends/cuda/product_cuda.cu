@@ -16,7 +16,7 @@ constexpr uint64_t panel_bytes = uint64_t(96) << 20; // at most, for a panel of 
 
 static bool is_float(const qlora_weight &weight) { return format_row(weight.format)->codec == Codec::FLOAT; }
 // Whether tensor core kernels decode this weight themselves. A kernel for each row of formats.def would take minutes to compile.
-constexpr bool decodes_in_mma(Codec codec) { return codec != Codec::BLOCK && codec != Codec::NARROW && codec != Codec::AFFINE && codec != Codec::ABSMAX8; }
+constexpr bool decodes_in_mma(Codec codec) { return codec != Codec::BLOCK && codec != Codec::NARROW && codec != Codec::AFFINE && codec != Codec::BILEVEL && codec != Codec::ABSMAX8; }
 static int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Columns of y per dequantized panel: all, or equal parts within panel_bytes.
@@ -82,12 +82,15 @@ static int32_t finish(Context &context, cudaStream_t stream, const Product &p, i
 
 static bool takes_gemv(const Product &p) { return p.weight && !p.b.turned && p.m <= gemv_rows; }
 
-// By shapes and types; alignment is looked at when the addresses are known.
-static bool takes_lt(Context &context, const Product &p) {
-    return p.weight && !p.a.turned && state_of(context).lt && has_mma(context, p.compute_type) && p.m >= lt_rows && p.n >= 64 && p.k >= 64;
-}
 static bool stages_a(const Product &p) { return p.a.type != p.compute_type || p.a.stride % 8 != 0; }
-static bool stages_weight(const Product &p) { return p.weight->format != p.compute_type || p.weight->cols % 8 != 0; }
+
+// By shapes and types; alignment is looked at when the addresses are known. Without a weight: the gradient of one.
+static bool takes_lt(Context &context, const Product &p) {
+    if (!state_of(context).lt || !has_mma(context, p.compute_type) || p.m < lt_rows || p.n < 64 || p.k < 64) return false;
+    if (p.a.turned && stages_a(p)) return false;
+    return p.weight || (p.a.turned && p.b.turned && p.n >= lt_rows && p.low_k == 0 && p.b.type == p.compute_type && p.b.stride % 8 == 0);
+}
+static bool stages_weight(const Product &p) { return p.weight && (p.weight->format != p.compute_type || p.weight->cols % 8 != 0); }
 static uint64_t lt_workspace(Context &context) { return uint64_t(state_of(context).capability >= 90 ? 32 : 8) << 20; }
 
 // The n columns from c of a product, which is all of it but b.
@@ -172,7 +175,7 @@ static int32_t run_mma(Context &context, cudaStream_t stream, const Product &p, 
 // twice, which stays far inside the tolerances of ops.def and saves an f32 copy of y.
 static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
     void *workspace = scratch.take<char>(lt_workspace(context));
-    LtProduct lt = {p.m, 0, p.k, p.a.stride, 0, p.y_stride, p.compute_type, p.y_type, p.b.turned, p.accumulate};
+    LtProduct lt = {p.m, 0, p.k, p.a.stride, 0, p.y_stride, p.compute_type, p.y_type, p.a.turned, p.b.turned, p.accumulate, 0};
     const void *a = p.a.data;
     if (stages_a(p)) {
         const View staged = {scratch.take<uint16_t>(uint64_t(p.m) * round_up(p.k, 8)), p.m, p.k, round_up(p.k, 8), p.compute_type, true};
@@ -202,7 +205,7 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
     const int64_t columns = staged ? panel_columns(p, p.compute_type) : p.n;
     uint16_t *panel = staged ? scratch.take<uint16_t>(panel_elements(p, columns)) : nullptr;
     for (int64_t c = 0; c < p.n; c += columns) {
-        Operand b = operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned);
+        Operand b = p.weight ? operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned) : p.b;
         lt.n = std::min(columns, p.n - c);
         if (staged) QLORA_TRY(dequantize_part(context, stream, p, c, lt.n, p.compute_type, panel, &b));
         lt.b_stride = b.stride;
@@ -211,7 +214,7 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
             Product part = part_of(p, c, lt.n);
             part.weight = nullptr;
             part.b = b;
-            part.a = operand_of(a, p.compute_type, lt.a_stride);
+            part.a = operand_of(a, p.compute_type, lt.a_stride, p.a.turned);
             part.bias = nullptr;
             part.low_k = 0;
             part.accumulate = lt.beta != 0;
@@ -226,7 +229,7 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
 static bool lt_aligned(const Product &p) {
     const uint64_t y = reinterpret_cast<uint64_t>(p.y), a = reinterpret_cast<uint64_t>(p.a.data);
     return y % 16 == 0 && p.y_stride * type_bytes(p.y_type) % 16 == 0 && (stages_a(p) || a % 16 == 0) && p.alpha == 1 &&
-           (stages_weight(p) || (p.weight->planes[QLORA_PLANE_CODE].handle + p.weight->planes[QLORA_PLANE_CODE].offset) % 16 == 0);
+           (stages_weight(p) || (p.weight ? (p.weight->planes[QLORA_PLANE_CODE].handle + p.weight->planes[QLORA_PLANE_CODE].offset) % 16 == 0 : p.b.vector));
 }
 
 uint64_t multiply_scratch(Context &context, const Product &p) {

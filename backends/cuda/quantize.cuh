@@ -55,6 +55,9 @@ __device__ __forceinline__ uint2 bytes_of(const uint32_t (&codes)[8]) {
     return make_uint2(codes[0] | codes[1] << 8 | codes[2] << 16 | codes[3] << 24, codes[4] | codes[5] << 8 | codes[6] << 16 | codes[7] << 24);
 }
 
+// The index of the first NaN or infinity of src, or UINT64_MAX (not_finite_cuda.cu).
+int32_t find_not_finite(Context &context, cudaStream_t stream, const View &src, uint64_t *first);
+
 // Small floats: FP8, MXFP8, MXFP6 (quantize_narrow_cuda.cu).
 int32_t quantize_narrow(Context &context, cudaStream_t stream, const qlora_quantize_args &args, const View &src);
 uint64_t quantize_narrow_scratch(const qlora_quantize_args &args);

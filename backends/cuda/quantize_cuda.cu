@@ -110,7 +110,11 @@ static __global__ void __launch_bounds__(stream_threads) quantize_stream_kernel(
         if (writes) absmax[index >> block_shift] = most;
         float values[8];
         x[t].values(values);
-        const typename E::Words words = none_if(zero, encoder.codes(values, inverse));
+        typename E::Words words;
+        if constexpr (E::bits == 8 && TYPE != QLORA_FORMAT_F32)
+            words = encoder.codes(values, inverse, E::signs_of_halves(x[t].words.x, x[t].words.y), E::signs_of_halves(x[t].words.z, x[t].words.w));
+        else words = encoder.codes(values, inverse);
+        words = none_if(zero, words);
         *reinterpret_cast<typename E::Words *>(code + index * E::bits / 8) = words;
     }
 }
@@ -222,6 +226,7 @@ template <class F> struct Encode<F, Codec::OFFSET4> {
 template <class F> struct Encode<F, Codec::SIGNED8> { static int32_t run(const Encoding &e) { return encode_ggml<Codec::SIGNED8>(e); } };
 template <class F> struct Encode<F, Codec::BLOCK> { static int32_t run(const Encoding &e) { return quantize_search<F>(e.context, e.stream, e.args, e.src); } };
 template <class F> struct Encode<F, Codec::AFFINE> { static int32_t run(const Encoding &) { return QLORA_ERROR_UNSUPPORTED; } }; // supports() says so first
+template <class F> struct Encode<F, Codec::BILEVEL> { static int32_t run(const Encoding &) { return QLORA_ERROR_UNSUPPORTED; } }; // likewise
 template <class F> struct Encode<F, Codec::ABSMAX8> { static int32_t run(const Encoding &e) { return quantize_int8(e.context, e.stream, e.args, e.src); } };
 template <class F> struct Encode<F, Codec::NARROW> { static int32_t run(const Encoding &e) { return quantize_narrow(e.context, e.stream, e.args, e.src); } };
 
@@ -243,6 +248,7 @@ int32_t quantize(Context &context, const qlora_quantize_args &args) {
     if (encoding.src.rows == 1) encoding.src.stride = encoding.src.cols;
     if (encoding.src.stride == encoding.src.cols) encoding.src.vector = reinterpret_cast<uint64_t>(encoding.src.data) % 16 == 0; // rows follow each other
     else if (encoding.src.cols % 8) encoding.src.vector = false; // groups of eight begin anywhere in a row
+    if (args.not_finite.handle) QLORA_TRY(find_not_finite(context, encoding.stream, encoding.src, address<uint64_t>(args.not_finite)));
     return with_format(args.weight->format, int32_t(QLORA_ERROR_FORMAT), [&](auto row) -> int32_t {
         return Encode<decltype(row)>::run(encoding);
     });

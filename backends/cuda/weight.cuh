@@ -42,12 +42,16 @@ struct WeightView {
     int32_t format, block_shift;
     Table table;
     bool grouped; // eight elements at any multiple of eight can be read as words
-    // Scale::GROUP: index is null when a column's group is column / block.
+    // Scale::GROUP and TILE: index is null when a column's group is column / block.
     const uint8_t *zero;
     const int32_t *index;
     int64_t block, groups;
     float factor; // of the scales of NVFP4
     uint64_t cols_inverse; // floor((2^64 - 1) / cols)
+    // Scale::TILE: nested is of halves; outlier_offsets is null when there are none.
+    int64_t nested_block, outliers;
+    const uint32_t *outlier_offsets, *outlier_columns;
+    const uint16_t *outlier_values;
 };
 
 // index / cols and the rest of it, for an index below 2^63: the estimate is right or one too low.
@@ -74,15 +78,25 @@ inline WeightView view_of(const qlora_weight &weight) {
                       int64_t(weight.rows), int64_t(weight.cols), weight.format, shift, table, code % alignment == 0,
                       address<const uint8_t>(weight.planes[QLORA_PLANE_ZERO]), indexed ? address<const int32_t>(weight.planes[QLORA_PLANE_INDEX]) : nullptr,
                       int64_t(weight.block), int64_t(group_count(weight)), weight.tensor_scale != 0 ? weight.tensor_scale : 1.0f,
-                      weight.cols > 1 ? UINT64_MAX / weight.cols : UINT64_MAX};
+                      weight.cols > 1 ? UINT64_MAX / weight.cols : UINT64_MAX, int64_t(weight.nested_block), int64_t(weight.outliers),
+                      weight.outliers ? address<const uint32_t>(weight.planes[QLORA_PLANE_OFFSET]) : nullptr, address<const uint32_t>(weight.planes[QLORA_PLANE_COLUMN]),
+                      address<const uint16_t>(weight.planes[QLORA_PLANE_OUTLIER])};
 }
 
 template <Scale S> __device__ __forceinline__ float scale_of(const WeightView &w, int64_t block, const float *) {
     return static_cast<const float *>(w.scale)[block];
 }
+// A nested scale as it was read, and what it stands for.
+struct NestedScale {
+    uint32_t code;
+    float nested;
+};
+__device__ __forceinline__ NestedScale nested_at(const WeightView &w, int64_t block) { return NestedScale{static_cast<const uint8_t *>(w.scale)[block], w.nested[block >> 8]}; }
+__device__ __forceinline__ float value_of(const NestedScale &scale, const WeightView &w, const float *nested_table) {
+    return __fadd_rn(__fmul_rn(nested_table[scale.code], scale.nested), *w.offset);
+}
 template <> __device__ __forceinline__ float scale_of<Scale::NESTED>(const WeightView &w, int64_t block, const float *nested_table) {
-    const uint8_t code = static_cast<const uint8_t *>(w.scale)[block];
-    return __fadd_rn(__fmul_rn(nested_table[code], w.nested[block >> 8]), *w.offset);
+    return value_of(nested_at(w, block), w, nested_table);
 }
 template <> __device__ __forceinline__ float scale_of<Scale::E8M0>(const WeightView &w, int64_t block, const float *) {
     const uint32_t power = static_cast<const uint8_t *>(w.scale)[block]; // 2^(power - 127); 255 is NaN

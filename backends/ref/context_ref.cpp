@@ -35,6 +35,7 @@ int32_t buffer_create(Context &context, qlora_buffer_args &args) {
     if (!memory) return context.fail(QLORA_ERROR_MEMORY, "qlora_buffer_create: no host memory for %llu bytes", (unsigned long long)args.bytes);
     std::memcpy(memory, &args.bytes, 8);
     args.dst = qlora_span{uint64_t(reinterpret_cast<uintptr_t>(memory + front)), 0, args.bytes};
+    if (args.flags & QLORA_BUFFER_HOST) args.host = memory + front;
     return QLORA_OK;
 }
 

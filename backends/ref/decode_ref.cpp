@@ -82,12 +82,13 @@ template <> struct DecodeCodec<Codec::NARROW> {
     }
 };
 
+// Code i of a stream.
+int code_at(const qlora_span &stream, uint64_t i, uint32_t bits) {
+    const uint8_t *bytes = address<const uint8_t>(stream) + i * bits / 8;
+    const uint32_t shift = uint32_t(i * bits % 8);
+    return int(qlora_stream_code(bytes[0], shift + bits > 8 ? bytes[1] : 0u, shift, bits));
+}
 template <> struct DecodeCodec<Codec::AFFINE> {
-    static int code(const qlora_span &stream, uint64_t i, uint32_t bits) {
-        const uint8_t *bytes = address<const uint8_t>(stream) + i * bits / 8;
-        const uint32_t shift = uint32_t(i * bits % 8);
-        return int(qlora_stream_code(bytes[0], shift + bits > 8 ? bytes[1] : 0u, shift, bits));
-    }
     template <class F> static float at(const qlora_weight &weight, uint64_t index) {
         const uint64_t c = index % weight.cols, groups = group_count(weight);
         uint64_t group = c / weight.block;
@@ -95,7 +96,33 @@ template <> struct DecodeCodec<Codec::AFFINE> {
         if (group >= groups) return 0;
         const uint64_t at = index / weight.cols * groups + group;
         const float scale = load(address<const void>(weight.planes[QLORA_PLANE_SCALE]), QLORA_FORMAT_F16, at);
-        return scale * float(code(weight.planes[QLORA_PLANE_CODE], index, F::bits) - code(weight.planes[QLORA_PLANE_ZERO], at, F::bits));
+        return scale * float(code_at(weight.planes[QLORA_PLANE_CODE], index, F::bits) - code_at(weight.planes[QLORA_PLANE_ZERO], at, F::bits));
+    }
+};
+
+// A code of statistic_bits on its grid; which: 0 scale, 1 zero.
+float statistic(const qlora_weight &weight, uint64_t r, uint64_t group, int which) {
+    const uint64_t grid = tile_grid(weight, r, group) * 4 + uint64_t(which);
+    const void *halves = address<const void>(weight.planes[QLORA_PLANE_NESTED]);
+    const int code = code_at(weight.planes[which ? QLORA_PLANE_ZERO : QLORA_PLANE_SCALE], r * group_count(weight) + group, statistic_bits);
+    return qlora_bilevel_value(load(halves, QLORA_FORMAT_F16, grid), load(halves, QLORA_FORMAT_F16, grid + 2), uint(code));
+}
+template <> struct DecodeCodec<Codec::BILEVEL> {
+    template <class F> static float at(const qlora_weight &weight, uint64_t index) {
+        const uint64_t r = index / weight.cols, c = index % weight.cols;
+        uint64_t place = c;
+        if (weight.flags & QLORA_WEIGHT_INDEXED) place = uint64_t(address<const uint32_t>(weight.planes[QLORA_PLANE_INDEX])[c]);
+        float value = 0;
+        if (place < weight.cols) {
+            const uint64_t group = place / weight.block;
+            const int code = code_at(weight.planes[QLORA_PLANE_CODE], r * weight.cols + place, F::bits);
+            value = qlora_bilevel_value(statistic(weight, r, group, 0), statistic(weight, r, group, 1), uint(code));
+        }
+        if (weight.outliers == 0) return value;
+        const uint32_t *offsets = address<const uint32_t>(weight.planes[QLORA_PLANE_OFFSET]), *columns = address<const uint32_t>(weight.planes[QLORA_PLANE_COLUMN]);
+        for (uint64_t i = offsets[r]; i < offsets[r + 1] && i < weight.outliers; i++)
+            if (columns[i] == c) return value + load(address<const void>(weight.planes[QLORA_PLANE_OUTLIER]), QLORA_FORMAT_F16, i);
+        return value;
     }
 };
 

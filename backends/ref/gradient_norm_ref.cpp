@@ -13,7 +13,7 @@ int32_t gradient_norm(Context &, const qlora_gradient_norm_args &args) {
     for (uint32_t i = 0; i < args.parameter_count; i++) {
         double sum = 0;
         for (uint64_t j = 0; j < args.parameters[i].count; j++) {
-            const double g = address<const float>(args.parameters[i].gradient)[j];
+            const double g = load(address<const void>(args.parameters[i].gradient), args.parameters[i].gradient_type, j);
             sum += g * g;
         }
         if (args.norms.handle) address<float>(args.norms)[i] = float(args.gradient_scale * std::sqrt(sum));

@@ -1,10 +1,8 @@
-// GPTQ in double, column by column; every sum runs in an order that blocked code can keep, so that cpu gives the same bits. With H = R R^T (R upper triangular, H damped and in the order of processing) and U = R^-1,
-// so that U^T U = H^-1, each row w of W is on its own:
+// GPTQ in double, column by column, by the U of factor_ref.h; each row w of W is on its own:
 //
 //   for i: q = nearest grid value to w[i], e = (w[i] - q) / U[i][i], w[k] -= e U[i][k] for k > i, loss += e^2 / 2
-#include "backends/ref/ref.h"
+#include "backends/ref/factor_ref.h"
 #include "backends/search/affine.h"
-#include "backends/search/gptq.h"
 
 #include <cmath>
 #include <limits>
@@ -19,71 +17,16 @@ struct Run {
     const qlora_weight &weight;
     uint64_t cols, groups;
     uint32_t bits;
-    Grid h, u, order_room, row, lagging, dead;
+    Factor factor;
+    Grid row, lagging;
     uint32_t *order; // columns in the order of processing
     Run(Context &context, const qlora_quantize_gptq_args &args)
-        : context(context), args(args), weight(*args.weight), cols(weight.cols), groups(group_count(weight)), bits(format_row(weight.format)->bits), h(context, cols, cols),
-          u(context, cols, cols), order_room(context, 1, cols), row(context, 1, cols), lagging(context, 1, cols), dead(context, 1, cols), order(reinterpret_cast<uint32_t *>(order_room.data)) {}
+        : context(context), args(args), weight(*args.weight), cols(weight.cols), groups(group_count(weight)), bits(format_row(weight.format)->bits),
+          factor(context, "qlora_weight_quantize_gptq", cols), row(context, 1, cols), lagging(context, 1, cols), order(factor.order) {}
     bool flag(uint32_t bit) const { return (args.flags & bit) != 0; }
     // Groups are those of places in the order of processing, not of columns.
     bool scattered() const { return flag(QLORA_FLAG_ACT_ORDER) && !flag(QLORA_FLAG_STATIC_GROUPS); }
 };
-
-int32_t load_hessian(Run &run) {
-    for (uint64_t i = 0; i < run.cols * run.cols; i++) {
-        const double value = run.flag(QLORA_FLAG_WIDE) ? address<const double>(run.args.hessian)[i] : double(address<const float>(run.args.hessian)[i]);
-        if (!(value - value == 0))
-            return run.context.fail(QLORA_ERROR_VALUE, "qlora_weight_quantize_gptq: hessian element %llu (row %llu, column %llu) is NaN or infinite; the inputs held one, or it was never written",
-                                    (unsigned long long)i, (unsigned long long)(i / run.cols), (unsigned long long)(i % run.cols));
-        run.h.data[i] = value;
-    }
-    return QLORA_OK;
-}
-
-// Dead columns stand alone with 1 on the diagonal. Returns how many there are.
-uint32_t cut_dead_columns(Run &run) {
-    uint32_t count = 0;
-    for (uint64_t j = 0; j < run.cols; j++) {
-        if (run.h[j][j] != 0) continue;
-        for (uint64_t i = 0; i < run.cols; i++) run.h[i][j] = run.h[j][i] = 0;
-        run.dead[0][j] = 1;
-        count++;
-    }
-    for (uint64_t j = 0; j < run.cols; j++)
-        if (run.dead[0][j] != 0) run.h[j][j] = 1;
-    return count;
-}
-
-// u = the upper triangular inverse of R; false where a pivot is not positive.
-bool factor(Run &run, const search::DampingLadder &ladder) {
-    Grid &u = run.u;
-    const uint64_t n = run.cols;
-    for (uint64_t i = 0; i < n; i++)
-        for (uint64_t j = i; j < n; j++) {
-            const uint64_t a = run.order[i], b = run.order[j];
-            u[i][j] = a == b ? ladder.diagonal(run.h[a][a]) : a < b ? run.h[a][b] : run.h[b][a];
-        }
-    for (uint64_t j = n; j-- > 0;) { // R, from the last column
-        for (uint64_t i = 0; i <= j; i++) {
-            double sum = u[i][j];
-            for (uint64_t k = n; k-- > j + 1;) sum -= u[i][k] * u[j][k];
-            u[i][j] = sum;
-        }
-        if (!(u[j][j] > 0) || !(u[j][j] < std::numeric_limits<double>::infinity())) return false;
-        const double pivot = std::sqrt(u[j][j]);
-        u[j][j] = pivot;
-        for (uint64_t i = 0; i < j; i++) u[i][j] /= pivot;
-    }
-    for (uint64_t i = n; i-- > 0;) { // its inverse, from the last row
-        double *line = run.row[0];
-        for (uint64_t j = i + 1; j < n; j++) line[j] = 0;
-        for (uint64_t k = n; k-- > i + 1;)
-            for (uint64_t j = k; j < n; j++) line[j] -= u[i][k] * u[k][j];
-        u[i][i] = 1 / u[i][i];
-        for (uint64_t j = i + 1; j < n; j++) u[i][j] = line[j] * u[i][i];
-    }
-    return true;
-}
 
 // The grid of count values from values[0], rounded to f32 in room.
 search::AffineGrid fit(const Run &run, const double *values, uint64_t count, float *room) {
@@ -108,7 +51,7 @@ double quantize_row(Run &run, uint64_t r, bool corrects, float *room) {
     double *w = run.row[0], *lagging = run.lagging[0];
     const uint64_t block = run.weight.block;
     const bool is_static = run.flag(QLORA_FLAG_STATIC_GROUPS) || !corrects;
-    for (uint64_t c = 0; c < run.cols; c++) lagging[c] = run.dead[0][c] != 0 ? 0 : double(get(run.args.src, r, c));
+    for (uint64_t c = 0; c < run.cols; c++) lagging[c] = run.factor.dead[c] ? 0 : double(get(run.args.src, r, c));
     for (uint64_t begin = 0; is_static && begin < run.cols; begin += block)
         store_grid(run, r, begin / block, fit(run, lagging + begin, begin + block < run.cols ? block : run.cols - begin, room));
     for (uint64_t i = 0; i < run.cols; i++) w[i] = lagging[run.order[i]];
@@ -122,7 +65,7 @@ double quantize_row(Run &run, uint64_t r, bool corrects, float *room) {
         const int code = search::affine_code(float(w[i]), grid, run.bits);
         search::put_code(address<uint8_t>(run.weight.planes[QLORA_PLANE_CODE]), r * run.cols + column, run.bits, code);
         if (!corrects) continue;
-        const double *line = run.u[i], e = (w[i] - search::affine_value(code, grid)) / line[i];
+        const double *line = run.factor.u[i], e = (w[i] - search::affine_value(code, grid)) / line[i];
         loss += e * e / 2;
         for (uint64_t k = i + 1; k < run.cols; k++) w[k] -= e * line[k];
     }
@@ -148,22 +91,16 @@ uint64_t quantize_gptq_scratch(Context &, const qlora_quantize_gptq_args &) { re
 int32_t quantize_gptq(Context &context, const qlora_quantize_gptq_args &args) {
     Run run(context, args);
     Grid room(context, 1, run.cols);
-    for (Grid *grid : {&run.h, &run.u, &run.order_room, &run.row, &run.lagging, &run.dead, &room}) QLORA_TRY(grid->status());
+    QLORA_TRY(run.factor.status());
+    for (Grid *grid : {&run.row, &run.lagging, &room}) QLORA_TRY(grid->status());
     QLORA_TRY(refuse_not_finite(context, "qlora_weight_quantize_gptq", args.src));
-    QLORA_TRY(load_hessian(run));
+    QLORA_TRY(run.factor.load(args.hessian, run.flag(QLORA_FLAG_WIDE)));
     qlora_gptq_outcome outcome = {};
     outcome.struct_size = sizeof outcome;
-    outcome.dead_columns = cut_dead_columns(run);
-    double mean = 0, largest = 0;
-    for (uint64_t i = 0; i < run.cols; i++) {
-        mean += run.h[i][i] / double(run.cols);
-        largest = std::fmax(largest, std::fabs(run.h[i][i]));
-        run.order[i] = uint32_t(i);
-    }
-    if (run.flag(QLORA_FLAG_ACT_ORDER)) search::order_columns(run.h.data, run.cols + 1, run.cols, run.order);
-    search::DampingLadder ladder(args.damping, mean, largest);
-    bool factored = false;
-    while (!factored && ladder.next()) factored = factor(run, ladder);
+    outcome.dead_columns = run.factor.cut_dead_columns();
+    if (run.flag(QLORA_FLAG_ACT_ORDER)) search::order_columns(run.factor.h.data, run.cols + 1, run.cols, run.order);
+    search::DampingLadder ladder(args.damping, run.factor.diagonal_mean(), run.factor.diagonal_largest());
+    const bool factored = run.factor.find(ladder);
     float *values = reinterpret_cast<float *>(room.data);
     outcome.loss = std::numeric_limits<double>::quiet_NaN();
     if (factored) outcome.loss = quantize_rows(run, true, values);

@@ -1,7 +1,7 @@
 // encode<F>: bitsandbytes' CUDA results and ggml's reference quantizer, one f32 operation at a time.
 #include "backends/ref/blocks_ref.h"
 #include "backends/ref/codebooks_ref.h"
-#include "backends/search/affine.h"
+#include "backends/search/bilevel.h"
 #include "backends/search/encode_four.h"
 
 #include <cmath>
@@ -205,6 +205,24 @@ template <> struct EncodeCodec<Codec::AFFINE> {
         return QLORA_OK;
     }
 };
+template <> struct EncodeCodec<Codec::BILEVEL> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) {
+        const qlora_weight &weight = *args.weight;
+        const uint64_t tile = weight.nested_block < weight.rows ? weight.nested_block : weight.rows;
+        Grid ranges(context, 1, tile), grids(context, 1, tile), row(context, 1, weight.cols);
+        for (Grid *grid : {&ranges, &grids, &row}) QLORA_TRY(grid->status());
+        float *w = reinterpret_cast<float *>(row.data);
+        const search::BilevelPlanes planes(weight);
+        planes.begin();
+        for (uint64_t first = 0; first < weight.rows; first += tile)
+            search::round_tile(planes, first, first + tile < weight.rows ? tile : weight.rows - first, reinterpret_cast<search::BilevelRange *>(ranges.data),
+                               reinterpret_cast<search::BilevelGrid *>(grids.data), [&](uint64_t r, uint64_t c, uint64_t count) {
+                                   for (uint64_t i = 0; i < count; i++) w[i] = get(args.src, r, c + i);
+                                   return w;
+                               });
+        return QLORA_OK;
+    }
+};
 template <> struct EncodeCodec<Codec::ABSMAX8> {
     template <class F> static int32_t run(Context &, const qlora_quantize_args &args) {
         const qlora_weight &weight = *args.weight;
@@ -238,6 +256,12 @@ template <> struct EncodeCodec<Codec::SIGNED8> {
 uint64_t quantize_scratch(Context &, const qlora_quantize_args &) { return 0; }
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
+    if (args.not_finite.handle) {
+        uint64_t first = 0;
+        while (first < element_count(*args.weight) && (bits_of(source(args, first)) & 0x7f800000u) != 0x7f800000u) first++;
+        if (first == element_count(*args.weight)) first = UINT64_MAX;
+        std::memcpy(address<void>(args.not_finite), &first, sizeof first);
+    }
     QLORA_TRY(refuse_not_finite(context, "qlora_weight_quantize", args.src));
     for (uint64_t c = 0; args.importance.handle && c < args.src.cols; c++)
         if (bits_of(address<const float>(args.importance)[c]) >= 0x7f800000u) // the sign bit as well

@@ -12,9 +12,14 @@ namespace ref {
 
 typedef uint32_t uint;
 #define QLORA_FUNCTION inline
+#define QLORA_PRECISE const
+#define QLORA_PRODUCT(a, b) ((a) * (b))
 #include "backends/numeric.inc"
 #include "backends/affine.inc"
+#include "backends/bilevel.inc"
 #undef QLORA_FUNCTION
+#undef QLORA_PRECISE
+#undef QLORA_PRODUCT
 
 inline uint32_t bits_of(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }
 inline float float_of(uint32_t bits) { float value; std::memcpy(&value, &bits, 4); return value; }

@@ -26,7 +26,8 @@ typedef uint32_t uint;
 
 QLORA_SEARCH uint32_t bits_of(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }
 QLORA_SEARCH float float_of(uint32_t bits) { float value; std::memcpy(&value, &bits, 4); return value; }
-QLORA_SEARCH uint16_t half_of(float value) { return uint16_t(qlora_f16_from_f32(bits_of(value))); }
+// Scales of blocks near the end of the range can be infinity / infinity, which processors answer with different NaN: files have x86's.
+QLORA_SEARCH uint16_t half_of(float value) { return value == value ? uint16_t(qlora_f16_from_f32(bits_of(value))) : uint16_t(0xfe00); }
 QLORA_SEARCH float of_half(uint16_t half) { return float_of(qlora_f32_from_f16(half)); }
 
 // What an encoder of one block sees.

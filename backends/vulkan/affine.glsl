@@ -8,32 +8,8 @@ layout(constant_id = 4) const uint INDEXED = 0u;
 layout(binding = 2, std430) readonly buffer ZeroPlane { uint zero_words[]; };
 layout(binding = 3, std430) readonly buffer IndexPlane { uint index_words[]; };
 
-#include "backends/affine.inc"
-
-// The code that begins at a bit (0..31) of a word; following is the next word, of no meaning where the code ends in the first.
-uint affine_code(uint word, uint following, uint bit) {
-    uint byte = bit >> 3;
-    return qlora_stream_code((word >> (byte * 8u)) & 255u, byte == 3u ? following & 255u : (word >> (byte * 8u + 8u)) & 255u, bit & 7u, BITS);
-}
-
-// Defines name(i): code i of the stream at a binding; nothing is read behind it.
-#define QLORA_STREAM(name, words, binding)                                                                    \
-    uint name(uint i) {                                                                                       \
-        uint bit = (i & 31u) * BITS, place = QLORA_BASE(binding) + (i >> 5) * BITS + (bit >> 5);              \
-        bit &= 31u;                                                                                           \
-        return affine_code(words[place], bit + BITS > 32u ? words[place + 1u] : 0u, bit);                     \
-    }
-QLORA_STREAM(affine_code_at, code_words, 0u)
-QLORA_STREAM(affine_zero_at, zero_words, 2u)
-
-// Codes i to i + 7 of the code plane, i a multiple of 8: as many bytes as a code has bits.
-void affine_codes(uint i, out uint codes[8]) {
-    uint byte = (i >> 3) * BITS, place = QLORA_BASE(0u) + (byte >> 2), shift = (byte & 3u) * 8u;
-    uint low = code_words[place], high = shift + BITS * 8u > 32u ? code_words[place + 1u] : 0u, mask = (1u << BITS) - 1u;
-    if (BITS == 3u && shift != 0u) low = (low >> shift) | (high << (32u - shift));
-    if (BITS == 2u) low >>= shift;
-    [[unroll]] for (uint e = 0u; e < 8u; e++) codes[e] = ((BITS == 8u && e > 3u ? high : low) >> (e * BITS & 31u)) & mask;
-}
+#include "backends/vulkan/stream.glsl"
+QLORA_STREAM(affine_zero_at, zero_words, 2u, BITS)
 
 // Scale and zero of a column; 0 and 0 where its index is no group.
 void affine_group(uint r, uint c, out float scale, out int zero) {
@@ -56,7 +32,7 @@ uint decode(uint r, uint c) {
     float scale;
     int zero;
     affine_group(r, c, scale, zero);
-    return affine_value(affine_code_at(r * w_stride + c), scale, zero);
+    return affine_value(stream_code_at(r * w_stride + c), scale, zero);
 }
 
 // Octets begin at multiples of 8 in their row.
@@ -64,7 +40,7 @@ void decode8(uint r, uint c, out uint values[8]) {
     uint codes[8];
     float scale;
     int zero;
-    affine_codes(r * w_stride + c, codes);
+    stream_codes(r * w_stride + c, codes);
     [[unroll]] for (uint e = 0u; e < 8u; e++) {
         if (e == 0u || INDEXED != 0u || BLOCK % 8u != 0u) affine_group(r, c + e, scale, zero); // else all eight share one
         values[e] = affine_value(codes[e], scale, zero);

@@ -47,6 +47,12 @@ int32_t allocate_parts(Context &context, uint64_t bytes, bool host, Allocation *
     return QLORA_OK;
 }
 
+int32_t map_memory(Context &context, const Allocation &allocation, void **memory) {
+    State &state = state_of(context);
+    QLORA_VULKAN_TRY(context, state.vk, MapMemory, state.device, allocation.memory, 0, VK_WHOLE_SIZE, 0, memory);
+    return QLORA_OK;
+}
+
 } // namespace
 
 int32_t allocate_buffer(Context &context, uint64_t bytes, bool host, Allocation *allocation) {
@@ -69,7 +75,15 @@ int32_t buffer_create(Context &context, qlora_buffer_args &args) {
     if (args.bytes > UINT64_MAX / 2) return context.fail(QLORA_ERROR_MEMORY, "qlora_buffer_create: %llu bytes: more than any device has", (unsigned long long)args.bytes);
     Allocation allocation;
     // Whole words for shaders, which read 16-bit elements through them.
-    QLORA_TRY(allocate_buffer(context, align_scratch(args.bytes), false, &allocation));
+    const bool host = args.flags & QLORA_BUFFER_HOST;
+    QLORA_TRY(allocate_buffer(context, align_scratch(args.bytes), host, &allocation));
+    if (host) {
+        const int32_t status = map_memory(context, allocation, &args.host); // unmapped as it is freed
+        if (status != QLORA_OK) {
+            free_buffer(state, allocation);
+            return status;
+        }
+    }
     if (!state.buffers.push(context, allocation, "vulkan buffers")) {
         free_buffer(state, allocation);
         return context.fail(QLORA_ERROR_MEMORY, "qlora_buffer_create: no host memory to remember the buffer");
@@ -119,11 +133,6 @@ int32_t buffer_read(Context &context, const qlora_buffer_args &args) {
         barrier(state, commands);
         state.vk.CmdCopyBuffer(commands, buffer_of(args.src.handle), state.staging.buffer, 1, &copy);
         batch.staged += align_scratch(bytes);
-        VkMemoryBarrier visible = {};
-        visible.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
-        visible.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT;
-        visible.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
-        state.vk.CmdPipelineBarrier(commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &visible, 0, nullptr, 0, nullptr);
         QLORA_TRY(finish(context));
         std::memcpy(static_cast<char *>(args.host) + done, state.staging_memory + copy.dstOffset, size_t(bytes));
         done += bytes;

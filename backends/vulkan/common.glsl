@@ -9,9 +9,9 @@ const uint F32 = QLORA_FORMAT_F32, F16 = QLORA_FORMAT_F16, BF16 = QLORA_FORMAT_B
 #include "backends/numeric.inc"
 
 // Push constants: where spans begin inside their bindings (a byte of words each), then the shader's own members.
-#define QLORA_PUSH layout(push_constant, std430) uniform Push { uint base_0, base_1, base_2;
+#define QLORA_PUSH layout(push_constant, std430) uniform Push { uint base_0, base_1, base_2, base_3;
 uint unpack_base(uint word, uint binding) { return (word >> ((binding & 3u) * 8u)) & 255u; }
-#define QLORA_BASE(binding) unpack_base((binding) < 4u ? base_0 : (binding) < 8u ? base_1 : base_2, binding)
+#define QLORA_BASE(binding) unpack_base((binding) < 4u ? base_0 : (binding) < 8u ? base_1 : (binding) < 12u ? base_2 : base_3, binding)
 
 uint group_index() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
 

@@ -204,7 +204,7 @@ int32_t synchronize(Context &context) { return finish(context); }
 
 // Shaders reach 16-bit elements through 32-bit words, so no optional feature decides.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
-    if (operation == QLORA_OP_QUANTIZE_GPTQ) return false;
+    if (operation == QLORA_OP_QUANTIZE_GPTQ || operation == QLORA_OP_QUANTIZE_SPQR) return false;
     return operation != QLORA_OP_QUANTIZE || encodes(format);
 }
 

@@ -1,7 +1,7 @@
 // decode<F>: elements of a weight at rest, selected by codec and scale kind. The planes are bindings 0 to 3, the format is
 // specialisation constants 0 to 7, and both come from weight_vulkan.h. Define QLORA_EXACT where the result is stored
-// rather than multiplied: then subnormals are right on devices that flush them. A shader that includes it is compiled three times,
-// with QLORA_BLOCKS for interleaved blocks and with QLORA_AFFINE for that codec: drivers take long over what they drop. Push
+// rather than multiplied: then subnormals are right on devices that flush them. A shader that includes it is compiled four times,
+// with QLORA_BLOCKS for interleaved blocks, with QLORA_AFFINE and with QLORA_BILEVEL for these codecs: drivers take long over what they drop. Push
 // constants have w_stride, which is the weight's cols but for strided plain floats, and w_factor (NVFP4).
 const uint CODEC_FLOAT = 0u, CODEC_CODEBOOK4 = 1u, CODEC_CODEBOOK8 = 2u, CODEC_OFFSET4 = 3u, CODEC_SIGNED8 = 4u, CODEC_NARROW = 6u, CODEC_ABSMAX8 = 8u;
 const uint SCALE_NONE = 0u, SCALE_F32 = 1u, SCALE_NESTED = 2u, SCALE_INLINE = 3u, SCALE_E8M0 = 4u, SCALE_ROW = 6u;
@@ -15,6 +15,8 @@ layout(binding = 1, std430) readonly buffer ScalePlane { uint scale_words[]; };
 
 #ifdef QLORA_AFFINE
 #include "backends/vulkan/affine.glsl"
+#elif defined(QLORA_BILEVEL)
+#include "backends/vulkan/bilevel.glsl"
 #else
 
 layout(constant_id = 2) const uint TABLE = 0u;

@@ -16,8 +16,9 @@ int32_t enqueue_dequantize(Context &context, uint64_t stream, const char *entry,
     Constants constants = constants_of(weight);
     constants.add({uint32_t(dst.type), ids.handle != 0, octets, octets && vectors(dst)});
     const Push push = {{}, uint32_t(dst.rows), uint32_t(dst.cols), uint32_t(weight.rows), uint32_t(weight_stride), uint32_t(dst.stride), factor_bits(weight)};
-    return enqueue(context, stream, shader_for(weight, Shader::dequantize, Shader::dequantize_blocks, Shader::dequantize_affine), constants,
-                   {code_span(weight, weight_stride), planes.scale, planes.nested, planes.offset, exact(dst), ids}, push, groups_of(dst.rows * groups_of(dst.cols, octets ? 8 : 2), 256));
+    Spans spans = {code_span(weight, weight_stride), planes.scale, planes.nested, planes.offset, exact(dst), ids};
+    put_sparse(spans, weight);
+    return enqueue(context, stream, shader_for(weight, Shader::dequantize, Shader::dequantize_blocks, Shader::dequantize_affine, Shader::dequantize_bilevel), constants, spans, push, groups_of(dst.rows * groups_of(dst.cols, octets ? 8 : 2), 256));
 }
 
 uint64_t dequantize_scratch(Context &, const qlora_dequantize_args &) { return 0; }

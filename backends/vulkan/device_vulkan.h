@@ -29,7 +29,7 @@ struct Functions {
 #undef QLORA_VULKAN_FUNCTION
 };
 
-constexpr uint32_t binding_limit = 12;     // storage buffers of one dispatch; the last is the codebooks
+constexpr uint32_t binding_limit = 14;     // storage buffers of one dispatch; number 11 is the codebooks
 constexpr uint32_t constant_limit = 24;    // specialisation constants of one pipeline
 constexpr uint32_t push_limit = 128;       // bytes
 constexpr uint32_t batch_dispatches = 256; // a longer recording is submitted
@@ -152,7 +152,7 @@ void barrier(State &state, VkCommandBuffer commands);
 
 // A push constant block begins with where the spans begin inside their bindings, a byte of 32-bit words for each.
 struct PushHeader {
-    uint32_t base[3];
+    uint32_t base[4];
 };
 
 // The spans of bindings 0, 1, 2, ...
@@ -161,6 +161,11 @@ struct Spans {
     uint32_t count = 0;
     Spans(std::initializer_list<qlora_span> list) {
         for (const qlora_span &span : list) data[count++] = span;
+    }
+    // A span at its binding, those before it absent unless given.
+    void put(uint32_t binding, const qlora_span &span) {
+        while (count <= binding) data[count++] = qlora_span{};
+        data[binding] = span;
     }
 };
 

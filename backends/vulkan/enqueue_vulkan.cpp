@@ -10,18 +10,22 @@ namespace {
 #include "dequantize_vulkan.h"
 #include "dequantize_blocks_vulkan.h"
 #include "dequantize_affine_vulkan.h"
+#include "dequantize_bilevel_vulkan.h"
 #include "quantize_vulkan.h"
 #include "quantize_inline_vulkan.h"
 #include "quantize_mean_vulkan.h"
 #include "quantize_absmax_vulkan.h"
 #include "quantize_narrow_vulkan.h"
 #include "quantize_closed_vulkan.h"
+#include "not_finite_vulkan.h"
 #include "matmul_vulkan.h"
 #include "matmul_blocks_vulkan.h"
 #include "matmul_affine_vulkan.h"
+#include "matmul_bilevel_vulkan.h"
 #include "matmul_vector_vulkan.h"
 #include "matmul_vector_blocks_vulkan.h"
 #include "matmul_vector_affine_vulkan.h"
+#include "matmul_vector_bilevel_vulkan.h"
 #include "column_sum_vulkan.h"
 #include "rms_norm_vulkan.h"
 #include "rms_norm_grad_vulkan.h"
@@ -32,6 +36,8 @@ namespace {
 #include "cross_entropy_vulkan.h"
 #include "gradient_norm_vulkan.h"
 #include "optimizer_step_vulkan.h"
+#include "optimizer_squares_vulkan.h"
+#include "optimizer_tensors_vulkan.h"
 #include "row_absmax_vulkan.h"
 #include "row_codes_vulkan.h"
 #include "int8_outliers_vulkan.h"
@@ -190,7 +196,7 @@ int32_t bind_spans(Context &context, VkDescriptorSet set, const Spans &spans, Pu
     VkDescriptorBufferInfo infos[binding_limit];
     VkWriteDescriptorSet writes[binding_limit] = {};
     header = PushHeader{};
-    // Every binding is written, since a shader may name more of them than a variant of it uses; the last is the codebooks.
+    // Every binding is written, since a shader may name more of them than a variant of it uses; absent ones are the codebooks.
     for (uint32_t i = 0; i < binding_limit; i++) {
         const qlora_span span = i < spans.count ? spans.data[i] : qlora_span{};
         if (span.handle == 0 || span.size == 0) {
@@ -278,6 +284,11 @@ int32_t begin(Context &context, uint64_t stream, uint64_t bytes, VkCommandBuffer
 }
 
 static int32_t end_and_submit(Context &context, State &state, Batch &batch) {
+    VkMemoryBarrier visible = {}; // what reached host buffers is for the host to read
+    visible.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
+    visible.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_SHADER_WRITE_BIT;
+    visible.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
+    state.vk.CmdPipelineBarrier(batch.commands, VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &visible, 0, nullptr, 0, nullptr);
     QLORA_VULKAN_TRY(context, state.vk, EndCommandBuffer, batch.commands);
     VkSubmitInfo info = {};
     info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;

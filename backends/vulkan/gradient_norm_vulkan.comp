@@ -9,7 +9,9 @@ layout(constant_id = 0) const uint LEVEL = 0u;
 layout(constant_id = 1) const uint CHUNK = 16384u;
 layout(constant_id = 2) const uint KEEP = 0u; // level 1: write each tensor's norm
 
-layout(binding = 0, std430) readonly buffer Values { float values[]; }; // gradient; chunk sums; tensor sums
+layout(constant_id = 3) const uint TYPE = 0x100u; // of values; F32 but on level 0
+
+layout(binding = 0, std430) readonly buffer Values { uint value_words[]; }; // gradient; chunk sums; tensor sums
 layout(binding = 1, std430) buffer Sums { float sums[]; };               // chunk sums; tensor sums; norm
 layout(binding = 2, std430) readonly buffer Starts { uint starts[]; };   // level 1: first chunk of each tensor, and the end
 layout(binding = 3, std430) buffer Norms { float norms[]; };
@@ -18,6 +20,7 @@ QLORA_PUSH
     uint count, first_out;
     float scale;
 };
+QLORA_READ(read_value, value_words, 0u, TYPE)
 
 #include "backends/vulkan/row_sum.glsl"
 
@@ -34,7 +37,7 @@ void main() {
     }
     float sum = 0.0;
     for (uint i = begin + lane; i < end; i += 256u) {
-        float value = values[QLORA_BASE(0u) + i];
+        float value = read_value(i);
         sum += LEVEL == 0u ? value * value : value;
     }
     sum = row_sum(sum);

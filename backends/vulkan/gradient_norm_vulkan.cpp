@@ -49,14 +49,14 @@ int32_t gradient_norm(Context &context, const qlora_gradient_norm_args &args) {
         const qlora_parameter &parameter = args.parameters[i];
         if (parameter.count == 0) continue;
         QLORA_TRY(check_elements(context, "qlora_gradient_norm", parameter.count));
-        QLORA_TRY(enqueue(context, args.stream, Shader::gradient_norm, {0, uint32_t(chunk), 0}, {part(parameter.gradient, 0, parameter.count * 4), chunk_sums},
+        QLORA_TRY(enqueue(context, args.stream, Shader::gradient_norm, {0, uint32_t(chunk), 0, uint32_t(parameter.gradient_type)}, {part(parameter.gradient, 0, parameter.count * type_bytes(parameter.gradient_type)), chunk_sums},
                           Push{{}, uint32_t(parameter.count), uint32_t(first), 1}, groups_of(parameter.count, chunk), order));
         first += groups_of(parameter.count, chunk);
         order = Order::WITH_PREVIOUS;
     }
-    QLORA_TRY(enqueue(context, args.stream, Shader::gradient_norm, {1, uint32_t(chunk), args.norms.handle != 0},
+    QLORA_TRY(enqueue(context, args.stream, Shader::gradient_norm, {1, uint32_t(chunk), args.norms.handle != 0, uint32_t(QLORA_FORMAT_F32)},
                       {chunk_sums, tensor_sums, starts, part(args.norms, 0, tensors * 4)}, Push{{}, uint32_t(tensors), 0, args.gradient_scale}, tensors));
-    return enqueue(context, args.stream, Shader::gradient_norm, {2, uint32_t(chunk), 0}, {tensor_sums, norm}, Push{{}, uint32_t(tensors), 0, args.gradient_scale}, 1);
+    return enqueue(context, args.stream, Shader::gradient_norm, {2, uint32_t(chunk), 0, uint32_t(QLORA_FORMAT_F32)}, {tensor_sums, norm}, Push{{}, uint32_t(tensors), 0, args.gradient_scale}, 1);
 }
 
 } // namespace vulkan

@@ -5,6 +5,7 @@
 layout(local_size_x = 256) in;
 
 #include "backends/vulkan/common.glsl"
+#include "backends/vulkan/pairs.glsl"
 
 layout(constant_id = 0) const uint ACCUMULATE = 0u; // else hessian is not read
 
@@ -16,24 +17,6 @@ QLORA_PUSH
     float before_high, before_low, alpha_high, alpha_low;
 };
 
-vec2 exact_sum(float a, float b) {
-    precise float sum = a + b;
-    precise float part = sum - a;
-    precise float rest = (a - (sum - part)) + (b - part);
-    return vec2(sum, rest);
-}
-vec2 normal(float high, float low) {
-    precise float sum = high + low;
-    precise float rest = low - (sum - high);
-    return vec2(sum, rest);
-}
-vec2 exact_product(float a, float b) { // Dekker's, since fma() need not be fused
-    precise float product = a * b;
-    precise float a_scaled = a * 4097.0, a_high = a_scaled - (a_scaled - a), a_low = a - a_high;
-    precise float b_scaled = b * 4097.0, b_high = b_scaled - (b_scaled - b), b_low = b - b_high;
-    precise float rest = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
-    return vec2(product, rest);
-}
 vec2 add(vec2 a, vec2 b) {
     vec2 sum = exact_sum(a.x, b.x);
     precise float low = sum.y + (a.y + b.y);
@@ -46,7 +29,7 @@ vec2 multiply(vec2 a, vec2 b) {
 }
 
 float power_of_two(int exponent) { return uintBitsToFloat(uint(exponent + 127) << 23); }
-bool finite(float x) { return (floatBitsToUint(x) & 0x7f800000u) != 0x7f800000u; }
+bool finite(float x) { return is_number(floatBitsToUint(x)); }
 
 // What lies outside the range of f32 becomes 0 or infinity.
 vec2 unpack(uint low, uint high) {

@@ -74,12 +74,12 @@ int32_t enqueue_product(Context &context, uint64_t stream, const char *entry, co
                               product.beta,
                               product.xa_scale,
                               factor_bits(product.weight)};
-    const Shader shader = vector ? shader_for(product.weight, Shader::matmul_vector, Shader::matmul_vector_blocks, Shader::matmul_vector_affine)
-                                 : shader_for(product.weight, Shader::matmul, Shader::matmul_blocks, Shader::matmul_affine);
-    return enqueue(context, stream, shader, constants,
-                   {code_span(product.weight, product.weight_stride), planes.scale, planes.nested, planes.offset, exact(x), exact(y), part(product.bias, 0, n * 4),
-                    part(product.xa, 0, m * product.rank * 4), exact(product.b)},
-                   push, vector ? groups_of(n, 2) : tiles_m * groups_of(n, tile.n), order);
+    const Shader shader = vector ? shader_for(product.weight, Shader::matmul_vector, Shader::matmul_vector_blocks, Shader::matmul_vector_affine, Shader::matmul_vector_bilevel)
+                                 : shader_for(product.weight, Shader::matmul, Shader::matmul_blocks, Shader::matmul_affine, Shader::matmul_bilevel);
+    Spans spans = {code_span(product.weight, product.weight_stride), planes.scale, planes.nested, planes.offset, exact(x), exact(y), part(product.bias, 0, n * 4),
+                   part(product.xa, 0, m * product.rank * 4), exact(product.b)};
+    put_sparse(spans, product.weight);
+    return enqueue(context, stream, shader, constants, spans, push, vector ? groups_of(n, 2) : tiles_m * groups_of(n, tile.n), order);
 }
 
 uint64_t matmul_scratch(Context &, const qlora_matmul_args &) { return 0; }

@@ -105,7 +105,7 @@ uint nearest_of_power(uint magnitude, uint power) {
     // Four times the middles between 0 0.5 1 1.5 2 3 4 6.
     const uint middles[7] = uint[7](1u, 3u, 5u, 7u, 10u, 14u, 20u);
     [[unroll]] for (uint m = 0u; m < 7u; m++) code += mantissa > (middles[m] << uint(shift)) ? 1u : 0u;
-    return code;
+    return power >= 253u ? min(code, 5u) : code; // 4 * 2^126 is beyond f32, and so never the nearest
 }
 
 void encode_mxfp4() {

@@ -186,13 +186,25 @@ template <> struct EncodeCodec<Codec::NARROW> {
 template <> struct EncodeCodec<Codec::AFFINE> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
 };
+template <> struct EncodeCodec<Codec::BILEVEL> {
+    template <class F> static int32_t run(Context &context, const qlora_quantize_args &) { return absent(context, F::row.name); }
+};
+
+int32_t enqueue_not_finite(Context &context, const qlora_quantize_args &args) {
+    const uint64_t elements = args.src.rows * args.src.cols;
+    for (uint32_t begins : {1u, 0u})
+        QLORA_TRY(enqueue(context, args.stream, Shader::not_finite, {uint32_t(args.src.type), args.src.stride == args.src.cols || args.src.rows == 1, begins},
+                          {exact(args.src), part(args.not_finite, 0, 8)}, EncodePush{{}, uint32_t(elements), uint32_t(args.src.cols), uint32_t(args.src.stride)},
+                          begins ? 1 : groups_of(elements, 256 * 8)));
+    return QLORA_OK;
+}
 
 } // namespace
 
 bool encodes(int32_t format) {
     return with_format(format, false, [](auto row) {
         using F = decltype(row);
-        return F::codec != Codec::AFFINE && (F::codec != Codec::BLOCK || Closed<F>::value);
+        return F::codec != Codec::AFFINE && F::codec != Codec::BILEVEL && (F::codec != Codec::BLOCK || Closed<F>::value);
     });
 }
 
@@ -207,6 +219,7 @@ uint64_t quantize_scratch(Context &, const qlora_quantize_args &args) {
 
 int32_t quantize(Context &context, const qlora_quantize_args &args) {
     QLORA_TRY(check_elements(context, "qlora_weight_quantize", args.src.rows * args.src.stride));
+    if (args.not_finite.handle) QLORA_TRY(enqueue_not_finite(context, args));
     return with_format(args.weight->format, QLORA_ERROR_FORMAT, [&](auto row) -> int32_t {
         using F = decltype(row);
         // With importance these search; NVFP4, MXFP4 and all that is not ggml's do not look at it.

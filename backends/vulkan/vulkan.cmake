@@ -23,10 +23,11 @@ if(NOT QLORA_VULKAN STREQUAL "OFF")
       get_filename_component(name "${shader}" NAME_WE)
       set(variants "${name}")
       file(STRINGS "${shader}" decodes REGEX "vulkan/decode.glsl")
-      if(decodes) # once more for interleaved blocks, and for codec AFFINE
+      if(decodes) # once more for interleaved blocks, for codec AFFINE, and for codec BILEVEL
         string(REPLACE "_vulkan" "_blocks_vulkan" blocks "${name}")
         string(REPLACE "_vulkan" "_affine_vulkan" affine "${name}")
-        list(APPEND variants "${blocks}" "${affine}")
+        string(REPLACE "_vulkan" "_bilevel_vulkan" bilevel "${name}")
+        list(APPEND variants "${blocks}" "${affine}" "${bilevel}")
       endif()
       file(STRINGS "${shader}" dots REGEX "ifdef QLORA_DOT")
       if(dots) # once more for devices that multiply words of four bytes
@@ -41,6 +42,8 @@ if(NOT QLORA_VULKAN STREQUAL "OFF")
           set(define "-DQLORA_AFFINE")
         elseif(variant MATCHES "_dot_vulkan$")
           set(define "-DQLORA_DOT")
+        elseif(variant MATCHES "_bilevel_vulkan$")
+          set(define "-DQLORA_BILEVEL")
         endif()
         add_custom_command(OUTPUT "${qlora_spirv}/${variant}.h"
           COMMAND "${QLORA_GLSLANG}" --quiet -V --target-env vulkan1.2 ${define} "-I${CMAKE_CURRENT_SOURCE_DIR}" "-I${qlora_spirv}" --vn ${variant} -o "${qlora_spirv}/${variant}.h" "${shader}"

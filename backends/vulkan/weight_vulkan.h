@@ -1,4 +1,5 @@
-// A weight as the shaders take it: four bindings and eight specialisation constants, in the order of decode.glsl and affine.glsl.
+// A weight as the shaders take it: four bindings (codec BILEVEL: four more) and eight specialisation constants, in the order of
+// decode.glsl, affine.glsl and bilevel.glsl.
 #pragma once
 #include "backends/vulkan/device_vulkan.h"
 
@@ -51,7 +52,7 @@ inline uint32_t factor_bits(const qlora_weight &weight) {
 }
 
 struct WeightSpans {
-    qlora_span code, scale, nested, offset; // codec AFFINE: zeros and index in the place of the last two
+    qlora_span code, scale, nested, offset; // codec AFFINE: zeros and index in the place of the last two; BILEVEL: zeros and grids
 };
 
 // The bytes of the planes that hold something, whatever the caller's spans are parts of.
@@ -65,6 +66,11 @@ inline WeightSpans spans_of(const qlora_weight &weight) {
                 part(weight.planes[QLORA_PLANE_ZERO], 0, stream_bytes(groups, row.bits)),
                 part(weight.planes[QLORA_PLANE_INDEX], 0, weight.flags & QLORA_WEIGHT_INDEXED ? weight.cols * 4 : 0)};
     }
+    if (row.scale == Scale::TILE) {
+        const uint64_t statistics = stream_bytes(weight.rows * group_count(weight), statistic_bits);
+        return {part(weight.planes[QLORA_PLANE_CODE], 0, code_bytes), part(weight.planes[QLORA_PLANE_SCALE], 0, statistics), part(weight.planes[QLORA_PLANE_ZERO], 0, statistics),
+                part(weight.planes[QLORA_PLANE_NESTED], 0, tile_count(weight) * 8)};
+    }
     const uint64_t scale_bytes = row.scale == Scale::ROW ? (one_scale(weight) ? 1 : weight.rows) * 4 : row.scale == Scale::F32 ? blocks * 4 : row.scale == Scale::NESTED || row.scale == Scale::E8M0 ? blocks : 0;
     WeightSpans spans;
     spans.code = part(weight.planes[QLORA_PLANE_CODE], 0, code_bytes);
@@ -72,6 +78,15 @@ inline WeightSpans spans_of(const qlora_weight &weight) {
     spans.nested = part(weight.planes[QLORA_PLANE_NESTED], 0, row.scale == Scale::NESTED ? (blocks + 255) / 256 * 4 : 0);
     spans.offset = part(weight.planes[QLORA_PLANE_OFFSET], 0, row.scale == Scale::NESTED ? 4 : 0);
     return spans;
+}
+
+// Bindings 9, 10, 12 and 13, behind those of any shader that decodes: outliers and the index.
+inline void put_sparse(Spans &spans, const qlora_weight &weight) {
+    if (format_row(weight.format)->scale != Scale::TILE) return;
+    spans.put(9, part(weight.planes[QLORA_PLANE_OFFSET], 0, weight.outliers ? (weight.rows + 1) * 4 : 0));
+    spans.put(10, part(weight.planes[QLORA_PLANE_COLUMN], 0, weight.outliers * 4));
+    spans.put(12, part(weight.planes[QLORA_PLANE_OUTLIER], 0, weight.outliers * 2));
+    spans.put(13, part(weight.planes[QLORA_PLANE_INDEX], 0, weight.flags & QLORA_WEIGHT_INDEXED ? weight.cols * 4 : 0));
 }
 
 // The code plane; of plain floats with strided rows, all that the rows span.
@@ -87,6 +102,10 @@ inline Constants constants_of(const qlora_weight &weight) {
         const uint32_t block = weight.block < weight.cols ? weight.block : 1u << 31;
         return {uint32_t(row.codec), uint32_t(row.scale), row.bits, block, weight.flags & QLORA_WEIGHT_INDEXED, uint32_t(weight.format), 0u, 0u};
     }
+    if (row.codec == Codec::BILEVEL) {
+        const uint32_t block = weight.block < weight.cols ? weight.block : 1u << 31;
+        return {uint32_t(row.codec), uint32_t(row.scale), row.bits, block, weight.flags & QLORA_WEIGHT_INDEXED, uint32_t(weight.format), weight.nested_block, weight.outliers != 0};
+    }
     const Table table = table_of(weight.format);
     return {uint32_t(row.codec), uint32_t(row.scale), uint32_t(table), table == Table::NONE ? 1u : 1u << row.bits, row.scale == Scale::NESTED ? 256u : 1u,
             uint32_t(row.codec == Codec::FLOAT || row.codec == Codec::BLOCK ? weight.format : QLORA_FORMAT_F32),
@@ -94,9 +113,9 @@ inline Constants constants_of(const qlora_weight &weight) {
 }
 
 // Of a shader over weights, the one that decodes this weight.
-inline Shader shader_for(const qlora_weight &weight, Shader planes, Shader blocks, Shader affine) {
+inline Shader shader_for(const qlora_weight &weight, Shader planes, Shader blocks, Shader affine, Shader bilevel) {
     const Codec codec = format_row(weight.format)->codec;
-    return codec == Codec::BLOCK ? blocks : codec == Codec::AFFINE ? affine : planes;
+    return codec == Codec::BLOCK ? blocks : codec == Codec::AFFINE ? affine : codec == Codec::BILEVEL ? bilevel : planes;
 }
 
 // A tensor of plain floats as a weight, for the products of adapters. Its rows may be strided, which decode() allows.

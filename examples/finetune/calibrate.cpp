@@ -17,7 +17,7 @@ public:
         for (const Batch &batch : windows_) bounds_.include(batch);
         const uint64_t widest = std::max({shape.embedding, shape.q_width(), shape.feed_forward});
         hessian_ = qlora::Buffer(device_.context(), widest * widest * sizeof(float));
-        outcome_ = qlora::Buffer(device_.context(), sizeof(qlora_gptq_outcome));
+        outcome_ = qlora::Buffer(device_.context(), std::max(sizeof(qlora_gptq_outcome), sizeof(qlora_spqr_outcome)));
         take_spans();
         arena_.commit(device_);
         take_spans();
@@ -120,29 +120,74 @@ private:
         const BaseTensor &tensor = base_.tensor(gguf_weight_name(layer, which));
         const uint64_t rows = tensor.weight.rows, cols = tensor.weight.cols;
         const qlora::Weight &given = model_.layer(layer).linear[which];
-        CalibrationReport report = {tensor.name, qlora::make<qlora_gptq_outcome>(), 0, 0};
-        qlora::Weight weight(device_.context(), plan_.format, rows, cols, plan_.block);
-        auto args = qlora::make<qlora_quantize_gptq_args>();
-        args.flags = plan_.flags;
-        args.weight = weight.get();
-        args.src = qlora::tensor(given.get()->format, rows, cols, given.get()->planes[QLORA_PLANE_CODE]);
-        args.hessian = hessian_.span(0, cols * cols * sizeof(float));
-        args.outcome = outcome_.span();
-        args.damping = plan_.damping;
+        CalibrationReport report = {std::string(tensor.name), qlora::make<qlora_gptq_outcome>(), 0, 0, rows * cols, 0};
+        const qlora_tensor src = qlora::tensor(given.get()->format, rows, cols, given.get()->planes[QLORA_PLANE_CODE]);
+        HostWeight done;
         try {
-            device_.measure([&] { device_.run(QLORA_OP_QUANTIZE_GPTQ, qlora_weight_quantize_gptq, args); });
-            device_.run(QLORA_OP_QUANTIZE_GPTQ, qlora_weight_quantize_gptq, args);
+            done = is_spqr(plan_.format) ? calibrated_spqr(src, report) : calibrated_gptq(src, report);
         } catch (const qlora::Error &error) {
             base_.reject("tensor ", shown(tensor.name), " cannot be calibrated: ", error.what());
         }
-        outcome_.read(&report.outcome, sizeof(report.outcome));
         report.loss = report.outcome.loss;
         if (*report_) {
-            report.nearest_loss = nearest_loss(given, args, report.outcome);
+            report.nearest_loss = nearest_loss(given, src, report.outcome);
             (*report_)(report);
         }
-        done_.emplace(tensor.name, download_weight(weight));
-        model_.replace(layer, which, std::move(weight));
+        model_.replace(layer, which, upload_weight(device_.context(), done));
+        done_.emplace(tensor.name, std::move(done));
+    }
+
+    HostWeight calibrated_gptq(const qlora_tensor &src, CalibrationReport &report) {
+        const qlora::Weight weight(device_.context(), plan_.format, src.rows, src.cols, plan_.block);
+        auto args = qlora::make<qlora_quantize_gptq_args>();
+        args.flags = plan_.flags;
+        args.weight = weight.get();
+        args.src = src;
+        args.hessian = hessian_.span(0, src.cols * src.cols * sizeof(float));
+        args.outcome = outcome_.span();
+        args.damping = plan_.damping;
+        device_.measure([&] { device_.run(QLORA_OP_QUANTIZE_GPTQ, qlora_weight_quantize_gptq, args); });
+        device_.run(QLORA_OP_QUANTIZE_GPTQ, qlora_weight_quantize_gptq, args);
+        outcome_.read(&report.outcome, sizeof(report.outcome));
+        return download_weight(weight);
+    }
+
+    // How many outliers there are is known afterwards: one weight in fifty has room, and if that was too little, all.
+    HostWeight calibrated_spqr(const qlora_tensor &src, CalibrationReport &report, uint64_t share = 50) {
+        auto shape = qlora::make<qlora_weight>();
+        shape.format = plan_.format;
+        shape.block = plan_.block;
+        shape.rows = src.rows;
+        shape.cols = src.cols;
+        shape.outliers = src.rows * src.cols / share;
+        const qlora::Weight weight(device_.context(), shape);
+        auto args = qlora::make<qlora_quantize_spqr_args>();
+        args.flags = (plan_.flags & QLORA_FLAG_ACT_ORDER) | QLORA_FLAG_SEARCH;
+        args.weight = weight.get();
+        args.src = src;
+        args.hessian = hessian_.span(0, src.cols * src.cols * sizeof(float));
+        args.outcome = outcome_.span();
+        args.damping = plan_.damping;
+        args.threshold = plan_.threshold;
+        device_.measure([&] { device_.run(QLORA_OP_QUANTIZE_SPQR, qlora_weight_quantize_spqr, args); });
+        qlora_spqr_outcome outcome;
+        try {
+            device_.run(QLORA_OP_QUANTIZE_SPQR, qlora_weight_quantize_spqr, args);
+        } catch (const qlora::Error &error) {
+            if (error.status() != QLORA_ERROR_SHAPE || share == 1) throw;
+            return calibrated_spqr(src, report, 1);
+        }
+        outcome_.read(&outcome, sizeof(outcome));
+        report.outcome.method = outcome.method;
+        report.outcome.dead_columns = outcome.dead_columns;
+        report.outcome.attempts = outcome.attempts;
+        report.outcome.damping = outcome.damping;
+        report.outcome.floor = outcome.floor;
+        report.outcome.loss = outcome.loss;
+        report.outliers = outcome.outliers;
+        HostWeight host = download_weight(weight);
+        shrink_outliers(host, outcome.outliers);
+        return host;
     }
 
     std::vector<float> decoded(const qlora::Weight &weight) {
@@ -157,14 +202,13 @@ private:
     }
 
     // The same loss for the same weight rounded to nearest: 1/2 sum d (H + damping) d^T over the rows d of the error.
-    double nearest_loss(const qlora::Weight &given, const qlora_quantize_gptq_args &calibrated,
-                        const qlora_gptq_outcome &outcome) {
-        const uint64_t rows = calibrated.src.rows, cols = calibrated.src.cols;
+    double nearest_loss(const qlora::Weight &given, const qlora_tensor &src, const qlora_gptq_outcome &outcome) {
+        const uint64_t rows = src.rows, cols = src.cols;
         const qlora::Weight nearest(device_.context(), plan_.format, rows, cols, plan_.block);
         auto args = qlora::make<qlora_quantize_args>();
-        args.flags = plan_.flags & (QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH);
+        args.flags = is_spqr(plan_.format) ? 0 : plan_.flags & (QLORA_FLAG_SYMMETRIC | QLORA_FLAG_SEARCH);
         args.weight = nearest.get();
-        args.src = calibrated.src;
+        args.src = src;
         device_.measure([&] { device_.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
         device_.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
 
@@ -214,9 +258,9 @@ private:
 };
 
 void check(const BaseModel &base, const Device &device, const CalibrationPlan &plan) {
-    if (!is_gptq(plan.format))
-        fail(format_name(plan.format), " has no calibration; expected gptq2, gptq3, gptq4 or gptq8");
-    if (!device.context().operation_supports(QLORA_OP_QUANTIZE_GPTQ, plan.format, QLORA_FORMAT_F32))
+    if (!is_calibrated(plan.format))
+        fail(format_name(plan.format), " has no calibration; expected gptq2, gptq3, gptq4, gptq8, spqr3 or spqr4");
+    if (!device.context().operation_supports(is_spqr(plan.format) ? QLORA_OP_QUANTIZE_SPQR : QLORA_OP_QUANTIZE_GPTQ, plan.format, QLORA_FORMAT_F32))
         fail(device.name(), " cannot calibrate; choose cpu or ref");
     const ModelShape &shape = base.shape();
     for (uint32_t layer = 0; layer < shape.layers; ++layer)
@@ -245,6 +289,10 @@ std::string calibration_line(const CalibrationReport &report) {
     snprintf(line, sizeof(line), "%-24s loss %11.4e  to nearest %11.4e  damping %.2f, %s", report.name.c_str(),
              report.loss, report.nearest_loss, report.outcome.damping, methods[method]);
     std::string text = line;
+    if (report.outliers > 0) {
+        snprintf(line, sizeof(line), ", %.2f %% outliers", 100 * double(report.outliers) / double(report.weights));
+        text += line;
+    }
     if (report.outcome.dead_columns > 0) text += ", " + std::to_string(report.outcome.dead_columns) + " dead columns";
     return text;
 }

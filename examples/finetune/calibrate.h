@@ -1,5 +1,6 @@
-// Calibrated quantization of a llama model's linear layers (GPTQ, 2210.17323): block by block, and within a block in
-// the order of computation, so that each weight is fitted to the inputs that the already quantized ones before it give.
+// Calibrated quantization of a llama model's linear layers (GPTQ, 2210.17323, and SpQR, 2306.03078): block by block, and
+// within a block in the order of computation, so that each weight is fitted to the inputs that the already quantized
+// ones before it give.
 #pragma once
 
 #include "batch.h"
@@ -11,10 +12,11 @@
 namespace finetune {
 
 struct CalibrationPlan {
-    int32_t format = QLORA_FORMAT_GPTQ4; // one of the GPTQ formats
+    int32_t format = QLORA_FORMAT_GPTQ4; // one of the GPTQ or SpQR formats
     uint32_t block = 0;                  // columns that share a scale; 0 = the format's default
     uint32_t flags = QLORA_FLAG_ACT_ORDER | QLORA_FLAG_STATIC_GROUPS;
-    float damping = 0; // of the Hessian's mean diagonal; 0 = 0.01
+    float damping = 0;   // of the Hessian's mean diagonal; 0 = 0.01
+    float threshold = 0; // SpQR: of an outlier; 0 = 0.2
 };
 
 // What became of one weight. Losses are squared errors of its outputs, summed, per token.
@@ -22,6 +24,7 @@ struct CalibrationReport {
     std::string name;
     qlora_gptq_outcome outcome; // method, damping; its loss is `loss`
     double loss, nearest_loss;  // calibrated; and what rounding to nearest would have cost
+    uint64_t weights, outliers; // SpQR: how many weights became outliers
 };
 
 // Token windows for calibration from `source`: ids FILE.safetensors:NAME or FILE.json:KEY, JSON lines as for training,

@@ -61,6 +61,19 @@ Device::Device(const std::string &name, uint32_t threads) : context_(open_named(
     name_ = context_.query().name;
 }
 
+void Device::quantize(qlora_quantize_args &args) {
+    const qlora::Buffer found(context_, sizeof(uint64_t));
+    args.not_finite = found.span();
+    measure([&] { run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
+    run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
+    args.not_finite = {};
+    uint64_t first = 0;
+    found.read(&first, sizeof(first));
+    if (first != UINT64_MAX)
+        fail("element ", first, " (row ", first / args.src.cols, ", column ", first % args.src.cols,
+             ") is NaN or infinite; clean the tensor first");
+}
+
 void Device::measure(const std::function<void()> &work) {
     measuring_ = true;
     try {

@@ -29,6 +29,9 @@ public:
         context_.check(call(context_.get(), &args));
     }
 
+    // Quantizes, whatever scratch it needs. A NaN or an infinity in the values is an Error on every device.
+    void quantize(qlora_quantize_args &args);
+
     // Runs `work` for its questions only, then makes the scratch buffer large enough for all of it.
     void measure(const std::function<void()> &work);
 

@@ -64,7 +64,7 @@ FormatChoice named_choice(const std::string &text, const std::string &option) {
         name.compare(name.size() - nearest_ending.size(), nearest_ending.size(), nearest_ending) == 0) {
         const std::string before = name.substr(0, name.size() - nearest_ending.size());
         int32_t format = 0;
-        if (qlora_format_find(before.c_str(), &format) == QLORA_OK && is_gptq(format)) {
+        if (qlora_format_find(before.c_str(), &format) == QLORA_OK && is_calibrated(format)) {
             choice.nearest = true;
             name = before;
         }
@@ -103,22 +103,24 @@ int32_t fitting_format(int32_t format, uint64_t cols) {
     return found != shorter_blocks.end() && fits(found->second, cols) ? found->second : QLORA_FORMAT_F16;
 }
 
-qlora_weight_layout_info weight_layout(int32_t format, uint32_t block, uint64_t rows, uint64_t cols) {
+qlora_weight_layout_info weight_layout(int32_t format, uint32_t block, uint64_t rows, uint64_t cols,
+                                       uint64_t outliers) {
     auto weight = qlora::make<qlora_weight>();
     auto layout = qlora::make<qlora_weight_layout_info>();
     weight.format = format;
     weight.block = block;
     weight.rows = rows;
     weight.cols = cols;
+    weight.outliers = outliers;
     const int32_t status = qlora_weight_layout(&weight, &layout);
     if (status == QLORA_ERROR_ARGUMENT) fail(format_name(format), " takes no block of ", block, " values");
     if (status != QLORA_OK) fail(format_name(format), " does not take a matrix of ", rows, " x ", cols);
     return layout;
 }
 
-uint64_t weight_bytes(int32_t format, uint32_t block, uint64_t rows, uint64_t cols) {
+uint64_t weight_bytes(int32_t format, uint32_t block, uint64_t rows, uint64_t cols, uint64_t outliers) {
     uint64_t bytes = 0;
-    for (uint64_t plane : weight_layout(format, block, rows, cols).plane_bytes) bytes += plane;
+    for (uint64_t plane : weight_layout(format, block, rows, cols, outliers).plane_bytes) bytes += plane;
     return bytes;
 }
 

@@ -18,6 +18,9 @@ inline bool is_float(int32_t format) {
 }
 
 inline bool is_gptq(int32_t format) { return format >= QLORA_FORMAT_GPTQ2 && format <= QLORA_FORMAT_GPTQ8; }
+inline bool is_spqr(int32_t format) { return format == QLORA_FORMAT_SPQR3 || format == QLORA_FORMAT_SPQR4; }
+// Fitted to a text where there is one.
+inline bool is_calibrated(int32_t format) { return is_gptq(format) || is_spqr(format); }
 
 // What a name with additions says: "nf4", "nf4:128" with its block, "gptq4-rtn:64" rounded to nearest even where there
 // is text to calibrate with, "llm-int8": int8 whose products are formed in integers,
@@ -41,8 +44,9 @@ int32_t format_of(const TensorType &type);
 int32_t fitting_format(int32_t format, uint64_t cols);
 
 // Bytes of all planes without padding. Throws when the numbers do not go together.
-uint64_t weight_bytes(int32_t format, uint32_t block, uint64_t rows, uint64_t cols);
-qlora_weight_layout_info weight_layout(int32_t format, uint32_t block, uint64_t rows, uint64_t cols);
+uint64_t weight_bytes(int32_t format, uint32_t block, uint64_t rows, uint64_t cols, uint64_t outliers = 0);
+qlora_weight_layout_info weight_layout(int32_t format, uint32_t block, uint64_t rows, uint64_t cols,
+                                       uint64_t outliers = 0);
 
 // The values that the codes 0, 1, ... of a format with a table stand for.
 const std::vector<float> &code_table(int32_t format);

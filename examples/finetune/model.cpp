@@ -19,7 +19,8 @@ Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t blo
         layer.feed_forward_norm = upload_floats(device, decode_floats(base.tensor(name + "ffn_norm.weight").weight));
         for (int k = 0; k < linear_count; ++k) {
             const BaseTensor &tensor = base.tensor(gguf_weight_name(i, Linear(k)));
-            if (format != 0 && format != tensor.weight.format && !is_float(tensor.weight.format))
+            const bool other = format != tensor.weight.format || (block != 0 && block != tensor.weight.block);
+            if (format != 0 && other && !is_float(tensor.weight.format))
                 base.reject("tensor ", shown(tensor.own_name), " is ", tensor.type,
                             " already; use it as it is with --quant none, or take an F16 base");
             const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(tensor.name);
@@ -109,10 +110,9 @@ qlora::Weight Model::upload(Device &device, const BaseTensor &tensor, Use use, i
     auto args = qlora::make<qlora_quantize_args>();
     args.weight = weight.get();
     args.src = qlora::tensor(from, rows, cols, source.span());
-    device.measure([&] { device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
     try {
-        device.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
-    } catch (const qlora::Error &error) { fail("tensor ", shown(tensor.own_name), " cannot be quantized: ", error.what()); }
+        device.quantize(args);
+    } catch (const std::runtime_error &error) { fail("tensor ", shown(tensor.own_name), " cannot be quantized: ", error.what()); }
     return weight;
 }
 

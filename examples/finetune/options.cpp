@@ -21,7 +21,8 @@ const char *const examples =
     "    --adapter-init initial.safetensors --order file --steps 128 --schedule constant --metrics run.json --out "
     "adapter.gguf\n";
 
-void describe(CLI::App &app, Options &o, std::string &schedule, std::string &order, std::string &too_long) {
+void describe(CLI::App &app, Options &o, std::string &schedule, std::string &order, std::string &too_long,
+              std::string &optimizer) {
     app.add_option("--model", o.model, "base model: a GGUF file, or a Hugging Face directory")->required()->group("Files");
     app.add_option("--data", o.data,
                    "training rows, in whichever form they are: JSON lines or an array, of OpenAI messages, ShareGPT "
@@ -79,7 +80,7 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                        ", llm-int8 (int8 with products in integers, outliers apart) or nvfp4-scaled (a scale per tensor); default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
         ->group("Computation");
     app.add_option("--calibrate", o.calibrate,
-                   "fit gptq2 to gptq8 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
+                   "fit gptq2 to gptq8, spqr3 and spqr4 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
                    "FILE.safetensors:NAME or FILE.json:KEY. Without, or as gptq4-rtn, they round to nearest")
         ->group("Computation");
     app.add_option("--calibrate-tokens", o.calibrate_tokens, "most tokens of that text, in windows spread over it")
@@ -98,7 +99,21 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                    "LoRA alpha; updates are scaled by alpha / rank. An initial GGUF adapter brings its own")
         ->capture_default_str()
         ->group("Training");
-    app.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")
+    app.add_option("--optimizer", optimizer, optimizer_names())->capture_default_str()->group("Training");
+    app.add_option("--optimizer-memory", o.train.optimizer_bytes,
+                   "bytes of device memory for the optimizer's state; what is beyond streams from host memory. 0 is no "
+                   "bound")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--save-state", o.save_state,
+                   "write adapter and optimizer state to this safetensors file at the end, for --resume")
+        ->group("Training");
+    app.add_option("--resume", o.train.resume, "go on from a state that --save-state wrote, up to --steps or --epochs")
+        ->group("Training");
+    app.add_option("--import-state", o.train.import_state,
+                   "begin with the moments and the step of a bitsandbytes optimizer, saved as safetensors")
+        ->group("Training");
+    app.add_option("--learning-rate", o.train.learning_rate, "peak learning rate")
         ->capture_default_str()
         ->group("Training");
     app.add_option("--schedule", schedule, "constant, linear or cosine")->capture_default_str()->group("Training");
@@ -126,7 +141,7 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--clip", o.train.clip, "largest gradient norm; 0 is no limit")
         ->capture_default_str()
         ->group("Training");
-    app.add_option("--weight-decay", o.train.weight_decay, "weight decay of AdamW")
+    app.add_option("--weight-decay", o.train.weight_decay, "weight decay")
         ->capture_default_str()
         ->group("Training");
     app.add_option("--order", order, "shuffled (anew each epoch) or file")->capture_default_str()->group("Training");
@@ -189,7 +204,7 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     check_range("--calibrate-tokens", double(o.calibrate_tokens), 2, 1 << 30);
     const FormatChoice choice = o.format();
     if (!o.calibrate.empty() && o.perplexity_table.empty() && !o.calibrates(choice))
-        fail("--calibrate: only gptq2, gptq3, gptq4 and gptq8 are calibrated; give --quant one of them");
+        fail("--calibrate: only gptq2, gptq3, gptq4, gptq8, spqr3 and spqr4 are calibrated; give --quant one of them");
     const Precision precision = o.precision();
     if (precision.activations != QLORA_FORMAT_F32 && precision.compute != precision.activations &&
         precision.compute != QLORA_FORMAT_F32)
@@ -213,9 +228,9 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
 
 bool parse_options(int argc, char **argv, Options *options) {
     CLI::App app(description);
-    std::string schedule = "cosine", order = "shuffled", too_long = "error";
+    std::string schedule = "cosine", order = "shuffled", too_long = "error", optimizer = "adamw";
     app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast); // scripts set, users override
-    describe(app, *options, schedule, order, too_long);
+    describe(app, *options, schedule, order, too_long, optimizer);
     try {
         app.parse(argc, argv);
     } catch (const CLI::CallForHelp &) {
@@ -230,6 +245,9 @@ bool parse_options(int argc, char **argv, Options *options) {
     options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
     if (app.count("--samples") == 0 && (!options->eval_data.empty() || options->eval_fraction > 0)) options->samples = 2;
+    options->train.optimizer = optimizer_by_name(optimizer);
+    if (!options->train.resume.empty() && !options->train.import_state.empty())
+        fail("--resume and --import-state: give one of them");
     check(*options, schedule, order, too_long);
     return true;
 }

@@ -11,7 +11,7 @@ namespace finetune {
 
 struct Options {
     std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics,
-        perplexity_table, calibrate;
+        perplexity_table, calibrate, save_state;
     std::string device = "auto", compute = "f32", activations = "", quant = "";
     uint32_t quant_block = 0, threads = 0;
     uint64_t calibrate_tokens = 65536;
@@ -37,7 +37,7 @@ struct Options {
     FormatChoice format() const; // what linear layers become; format 0: as they are
     // Whether a format is to be calibrated.
     bool calibrates(const FormatChoice &choice) const {
-        return !calibrate.empty() && is_gptq(choice.format) && !choice.nearest;
+        return !calibrate.empty() && is_calibrated(choice.format) && !choice.nearest;
     }
     Precision precision() const;
 };

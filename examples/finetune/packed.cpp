@@ -3,6 +3,7 @@
 #include "format_choice.h"
 #include "json.h"
 #include "packed_gptq.h"
+#include "packed_spqr.h"
 
 #include <cmath>
 #include <cstring>
@@ -58,6 +59,15 @@ public:
         if (weight.block == 0 && qlora::format_query(weight.format).block != 0) file_.reject(who_, ": blocksize is 0");
         read_shape();
         weight.dtype = read_dtype();
+        if (is_spqr(weight.format)) {
+            weight.nested_block =
+                static_cast<uint32_t>(std::min<uint64_t>(number("nested_blocksize"), UINT32_MAX));
+            weight.outliers = number("outliers");
+            if (weight.nested_block != spqr_rows) file_.reject(who_, ": nested_blocksize: expected ", spqr_rows);
+            read_spqr(file_, name_, who_, &packed_);
+            packed_.parts.push_back(state_);
+            return std::move(packed_);
+        }
         qlora_weight_layout_info layout;
         try {
             layout = weight_layout(weight.format, weight.block, weight.rows, weight.cols);
@@ -340,8 +350,9 @@ std::vector<PackedTensor> read_packed(const SafeTensors &file) {
 }
 
 std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, uint32_t block, uint64_t rows,
-                                     uint64_t cols, uint32_t gptq_version) {
+                                     uint64_t cols, uint32_t gptq_version, uint64_t outliers) {
     if (is_gptq(format)) return gptq_parts(name, format, block, rows, cols, gptq_version);
+    if (is_spqr(format)) return spqr_parts(name, format, block, rows, cols, outliers);
     const qlora_weight_layout_info layout = weight_layout(format, block, rows, cols);
     const uint64_t codes = layout.plane_bytes[QLORA_PLANE_CODE], scales = layout.plane_bytes[QLORA_PLANE_SCALE];
     for (const Dtype &dtype : dtypes)
@@ -386,6 +397,10 @@ std::vector<uint8_t> packed_bytes(const PackedPart &part, const qlora::Weight &w
         return bytes;
     }
     if (part.content == PackedPart::plane) return weight.read_plane(part.plane_index);
+    if (part.content == PackedPart::state && is_spqr(about.format)) {
+        for (const Dtype &known : dtypes)
+            if (known.type == dtype) return spqr_state(weight, known.torch, part.bytes);
+    }
     if (part.content == PackedPart::state) {
         float offset = 0;
         if (is_nested(about.format)) memcpy(&offset, weight.read_plane(QLORA_PLANE_OFFSET).data(), sizeof(offset));

@@ -4,6 +4,7 @@
 //   W.quant_map                          f32[16]
 //   W.nested_absmax, W.nested_quant_map  when double-quantized
 //   W.quant_state.bitsandbytes__nf4      (or __fp4) JSON in UTF-8: quant_type, blocksize, dtype, shape, nested_*
+// Those of the SpQR formats are laid out as packed_spqr.h says.
 // Its 8-bit weights, X.weight in I8 with X.SCB, are read. Those of the GPTQ formats are laid out as in GPTQ checkpoints (packed_gptq.h). It has no layout for the other
 // formats; they are written alike, with W.quant_state.qlora__<name> and with W.absmax (f32) or W.scale (u8 powers of
 // two) where the format has scales.
@@ -37,7 +38,7 @@ struct PackedPart {
 
 // The tensors that a weight becomes; their sizes do not depend on values. dtype as in StoredWeight.
 std::vector<PackedPart> packed_parts(const std::string &name, int32_t format, uint32_t block, uint64_t rows,
-                                     uint64_t cols, uint32_t gptq_version = 1);
+                                     uint64_t cols, uint32_t gptq_version = 1, uint64_t outliers = 0);
 std::vector<uint8_t> packed_bytes(const PackedPart &part, const qlora::Weight &weight, int32_t dtype);
 
 } // namespace finetune

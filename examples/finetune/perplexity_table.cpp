@@ -20,8 +20,8 @@ std::vector<FormatChoice> chosen_formats(const Options &options, const BaseModel
         for (int32_t format : all_formats()) {
             // f32 holds nothing that a base of 16 bits has not; unsigned codes hold no weights.
             if (format == QLORA_FORMAT_UDYN8 || (format == QLORA_FORMAT_F32 && !wide)) continue;
-            if (is_gptq(format)) choices.push_back({format, 0, true, false, false});
-            if (!is_gptq(format) || !options.calibrate.empty()) choices.push_back({format, 0, false, false, false});
+            if (is_calibrated(format)) choices.push_back({format, 0, true, false, false});
+            if (!is_calibrated(format) || !options.calibrate.empty()) choices.push_back({format, 0, false, false, false});
             if (format == QLORA_FORMAT_INT8) choices.push_back({format, 0, false, true, false});
             if (format == QLORA_FORMAT_NVFP4) choices.push_back({format, 0, false, false, true});
         }
@@ -86,7 +86,7 @@ void print_perplexity_table(const Options &options) {
            device.name().c_str(), options.compute.c_str(), options.window, readable_count(ids.size()).c_str());
     Quantizer quantizer(options, base, device);
     if (!options.calibrate.empty())
-        printf("gptq formats without -rtn calibrated with %llu tokens of %s\n",
+        printf("gptq and spqr formats without -rtn calibrated with %llu tokens of %s\n",
                static_cast<unsigned long long>(quantizer.tokens()), options.calibrate.c_str());
     printf("%-12s %12s %12s %11s %9s %8s\n", "format", "bits/weight", "bytes", "perplexity", "to first", "seconds");
     double first = 0;

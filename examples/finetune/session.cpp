@@ -200,7 +200,7 @@ void Session::print_plan() const {
         printf("  held out     %s\n", options_.eval_fraction > 0
                                            ? (std::to_string(in_.eval->rows.size()) + " of the training rows").c_str()
                                            : describe(*in_.eval).c_str());
-    printf("  memory       %s weights, %s adapter and optimizer, %s activations (checkpointing %s), %s scratch\n",
+    printf("  memory       %s weights, %s adapter, %s activations (checkpointing %s), %s scratch\n",
            readable_bytes(model_.bytes()).c_str(), readable_bytes(trainable_.bytes()).c_str(),
            readable_bytes(network_ ? network_->bytes() : 0).c_str(), options_.checkpointing ? "on" : "off",
            readable_bytes(device_.scratch_bytes()).c_str());
@@ -255,6 +255,8 @@ void Session::print_samples(const std::vector<std::vector<int32_t>> &before,
 void Session::train() {
     Progress progress(in_.plan.steps);
     Trainer trainer(device_, *network_, trainable_, in_.plan);
+    printf("optimizer    %s, %s of state on the device, %s in host memory\n", trainer.optimizer().name().c_str(),
+           readable_bytes(trainer.optimizer().device_bytes()).c_str(), readable_bytes(trainer.optimizer().host_bytes()).c_str());
     const auto start = std::chrono::steady_clock::now();
     trainer.run(in_.train->rows, [&](const StepReport &report) {
         metrics_.train.push_back(report);
@@ -262,6 +264,10 @@ void Session::train() {
     });
     metrics_.train_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     metrics_.norms_step0 = trainer.first_norms();
+    if (!options_.save_state.empty()) {
+        trainer.save_state(options_.save_state);
+        printf("state written to %s\n", options_.save_state.c_str());
+    }
     for (uint32_t layer = 0; layer < in_.shape.layers; ++layer)
         for (int i = 0; i < linear_count; ++i)
             for (const char *half : {"lora_A", "lora_B"})
@@ -320,7 +326,7 @@ void Session::run() {
 } // namespace
 
 void run_session(const Options &options) {
-    for (const std::string &path : {options.out, options.metrics})
+    for (const std::string &path : {options.out, options.metrics, options.save_state})
         if (!path.empty()) check_writable(path);
     Session(options).run();
 }

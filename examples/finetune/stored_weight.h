@@ -10,8 +10,8 @@ namespace finetune {
 
 struct StoredWeight {
     int32_t format = 0; // 0: nothing that the library decodes
-    uint32_t block = 0, flags = 0;
-    uint64_t rows = 0, cols = 0;
+    uint32_t block = 0, flags = 0, nested_block = 0;
+    uint64_t rows = 0, cols = 0, outliers = 0;
     int32_t dtype = 0; // the float type of the values that it stands for
     const uint8_t *planes[QLORA_PLANE_COUNT] = {};
     float tensor_scale = 0; // as in qlora_weight
@@ -33,11 +33,13 @@ struct StoredWeight {
 // A weight whose planes are in host memory.
 struct HostWeight {
     int32_t format = 0;
-    uint32_t block = 0, flags = 0;
-    uint64_t rows = 0, cols = 0;
+    uint32_t block = 0, flags = 0, nested_block = 0;
+    uint64_t rows = 0, cols = 0, outliers = 0;
     std::vector<uint8_t> planes[QLORA_PLANE_COUNT];
 };
 HostWeight download_weight(const qlora::Weight &weight);
+// Gives up the room that a weight's outliers do not use.
+void shrink_outliers(HostWeight &weight, uint64_t outliers);
 qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &weight);
 
 StoredWeight view_weight(const GgufTensor &tensor);

@@ -51,8 +51,11 @@ BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &op
 }
 
 Trainer::Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options)
-    : device_(device), network_(network), adapter_(adapter), options_(options), norm_(device.context(), 4),
+    : device_(device), network_(network), adapter_(adapter), options_(options),
+      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.context(), 4),
       norms_(device.context(), 4 * adapter.parameters().size()) {
+    if (!options.import_state.empty()) done_ = optimizer_.import_bitsandbytes(options.import_state);
+    if (!options.resume.empty()) done_ = optimizer_.load(options.resume);
     device_.measure([&] { step({}, 0); });
 }
 
@@ -79,9 +82,7 @@ StepReport Trainer::step(const std::vector<Batch> &batches, uint64_t number) {
     const double rate =
         options_.learning_rate * schedule_factor(options_.schedule, number, options_.warmup, options_.steps);
     auto update = qlora::make<qlora_optimizer_args>();
-    update.parameters = parameters.data();
-    update.parameter_count = static_cast<uint32_t>(parameters.size());
-    update.algorithm = QLORA_OPTIMIZER_ADAMW;
+    optimizer_.fill(update);
     update.step = number + 1;
     update.norm = norm_.span();
     update.max_norm = options_.clip;
@@ -99,7 +100,8 @@ void Trainer::run(const std::vector<Row> &rows, const std::function<void(const S
     RowOrder order(rows.size(), options_.shuffle, options_.seed);
     const auto start = std::chrono::steady_clock::now();
     uint64_t tokens = 0;
-    for (uint64_t number = 0; number < options_.steps; ++number) {
+    const uint64_t first = done_;
+    for (uint64_t number = first; number < options_.steps; ++number) {
         const std::vector<Batch> batches = step_batches(rows, order, options_, number);
         StepReport result = step(batches, number);
         for (const Batch &batch : batches) tokens += batch.tokens();
@@ -107,7 +109,8 @@ void Trainer::run(const std::vector<Row> &rows, const std::function<void(const S
             fail("step ", number,
                  ": the loss or its gradient is not a finite number any more; lower --learning-rate, or set --compute "
                  "f32");
-        if (number == 0) {
+        done_ = number + 1;
+        if (number == first) {
             first_norms_.resize(adapter_.parameters().size());
             device_.read(norms_.span(), first_norms_.data(), first_norms_.size() * 4);
         }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "network.h"
+#include "optimizer.h"
 #include "schedule.h"
 
 #include <functional>
@@ -17,6 +18,9 @@ struct TrainOptions {
     Schedule schedule = Schedule::cosine;
     uint64_t warmup = 0;
     float learning_rate = 1e-4f, weight_decay = 0, clip = 1;
+    OptimizerChoice optimizer;
+    uint64_t optimizer_bytes = 0;      // of device memory for the optimizer's state; 0: no bound
+    std::string resume, import_state; // state files to begin with
     bool sum_gradients = false; // f16: keep gradients of the sum, divide in the optimizer, so that none vanishes
 };
 
@@ -52,8 +56,13 @@ class Trainer {
 public:
     Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options);
 
-    // Calls report after each step. Throws Error when the loss is no longer a number.
+    // Steps from the one that a resumed state stands at. Calls report after each. Throws Error when the loss is no longer a
+    // number.
     void run(const std::vector<Row> &rows, const std::function<void(const StepReport &)> &report);
+
+    // Values and state, to go on from later.
+    void save_state(const std::string &path) const { optimizer_.save(path, done_); }
+    Optimizer &optimizer() { return optimizer_; }
 
     // Norms of the gradients of the first step, in the order of Trainable::parameters().
     const std::vector<float> &first_norms() const { return first_norms_; }
@@ -65,6 +74,8 @@ private:
     Network &network_;
     const Trainable &adapter_;
     TrainOptions options_;
+    Optimizer optimizer_;
+    uint64_t done_ = 0; // steps behind the state
     qlora::Buffer norm_, norms_;
     std::vector<float> first_norms_;
 };

@@ -33,7 +33,7 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
             count_ += next.rows * next.cols;
             bytes += (next.rows * next.cols * 4 + 255) / 256 * 256;
         }
-    for (qlora::Buffer *buffer : {&values_, &gradients_, &first_moments_, &second_moments_}) {
+    for (qlora::Buffer *buffer : {&values_, &gradients_}) {
         *buffer = qlora::Buffer(device.context(), bytes);
         buffer->fill(0);
     }
@@ -49,8 +49,6 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
         parameter.count = at.rows * at.cols;
         parameter.value = values_.span(at.offset, size);
         parameter.gradient = gradients_.span(at.offset, size);
-        parameter.state1 = first_moments_.span(at.offset, size);
-        parameter.state2 = second_moments_.span(at.offset, size);
         parameters_.push_back(parameter);
     }
 }

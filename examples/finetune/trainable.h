@@ -1,4 +1,4 @@
-// The adapter on the device: f32 masters, gradients and the optimizer's moments of every A and B, in four buffers.
+// The adapter on the device: f32 masters and gradients of every A and B, in two buffers.
 #pragma once
 
 #include "adapter.h"
@@ -24,10 +24,10 @@ public:
     qlora_tensor da(uint32_t layer, Linear linear) const { return view(gradients_, layer, linear, 0); }
     qlora_tensor db(uint32_t layer, Linear linear) const { return view(gradients_, layer, linear, 1); }
 
-    // In the order layer, linear, half (A, B): the order of qlora_gradient_norm's `norms`.
+    // Without state, in the order layer, linear, half (A, B): the order of qlora_gradient_norm's `norms`.
     const std::vector<qlora_parameter> &parameters() const { return parameters_; }
     uint64_t count() const { return count_; } // trained values in all
-    uint64_t bytes() const { return 4 * values_.size(); }
+    uint64_t bytes() const { return 2 * values_.size(); }
 
     Adapter download(Device &device) const;
 
@@ -44,7 +44,7 @@ private:
     float alpha_;
     uint64_t count_ = 0;
     std::vector<Place> places_;
-    qlora::Buffer values_, gradients_, first_moments_, second_moments_, scaling_;
+    qlora::Buffer values_, gradients_, scaling_;
     std::vector<qlora_parameter> parameters_;
 };
 

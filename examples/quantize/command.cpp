@@ -45,8 +45,8 @@ void check(Command &command, const std::string &type, const std::vector<std::str
     if (command.threads > 1024) fail("--threads ", command.threads, ": expected 0 to 1024");
     if (command.gptq_version > 2) fail("--gptq-version ", command.gptq_version, ": expected 0, 1 or 2");
     if (command.calibrate_tokens < 2) fail("--calibrate-tokens ", command.calibrate_tokens, ": expected 2 or more");
-    if (!command.calibrate.empty() && !is_gptq(command.format))
-        fail("--calibrate: only gptq2, gptq3, gptq4 and gptq8 are calibrated; give --type one of them");
+    if (!command.calibrate.empty() && !is_calibrated(command.format))
+        fail("--calibrate: only gptq2, gptq3, gptq4, gptq8, spqr3 and spqr4 are calibrated; give --type one of them");
     if (command.plan) return;
     if (!command.keys.empty() && !ends_with(command.out, ".gguf"))
         fail("--keys: only a GGUF file has keys; give --out FILE.gguf");
@@ -83,7 +83,7 @@ bool parse_command(int argc, const char *const *argv, FILE *out, Command *comman
         "importance of columns: safetensors with an f32 vector by each tensor's name, or llama.cpp's GGUF imatrix");
     app.add_option(
         "--calibrate", command->calibrate,
-        "fit gptq2 to gptq8 weights of a llama model to this text: a text file, JSON lines, or token ids "
+        "fit gptq2 to gptq8, spqr3 or spqr4 weights of a llama model to this text: a text file, JSON lines, or token ids "
         "FILE.safetensors:NAME or FILE.json:KEY");
     app.add_option("--calibrate-tokens", command->calibrate_tokens, "most tokens of that text")->capture_default_str();
     app.add_option("--gptq-version", command->gptq_version,

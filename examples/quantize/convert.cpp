@@ -60,9 +60,12 @@ void Converter::quantize(const Choice &choice, const std::vector<float> &values,
     if (command_.stochastic && random) args.flags = QLORA_FLAG_STOCHASTIC;
     args.seed = command_.seed;
     args.power = command_.power;
-    device_.measure([&] { device_.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
-    device_.run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
-    device_.context().synchronize();
+    try {
+        device_.quantize(args);
+    } catch (const Error &error) { // of values; what the library itself refuses is named by convert()
+        fail(source_.path(), ": tensor ", shown(choice.tensor->name), " cannot become ", format_name(choice.format),
+             ": ", error.what());
+    }
 }
 
 Quality Converter::compare(const Choice &choice, const std::vector<float> &before,

@@ -146,7 +146,7 @@ void Output::lay_out_safetensors() {
         } else {
             std::vector<Slot> slots;
             for (PackedPart &part : packed_parts(tensor.name, choice.format, choice.block, tensor.weight.rows,
-                                                 tensor.weight.cols, gptq_version_))
+                                                 tensor.weight.cols, gptq_version_, choice.outliers))
                 slots.push_back({i, nullptr, std::move(part)});
             groups.push_back({quantized_place, std::move(slots)});
         }

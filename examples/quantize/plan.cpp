@@ -32,7 +32,7 @@ bool Choice::same() const {
 }
 
 uint64_t Choice::bytes() const {
-    return format == 0 ? tensor->bytes() : weight_bytes(format, block, tensor->weight.rows, tensor->weight.cols);
+    return format == 0 ? tensor->bytes() : weight_bytes(format, block, tensor->weight.rows, tensor->weight.cols, outliers);
 }
 
 std::vector<Choice> choose(const Source &source, Container container, int32_t format, const Command &command) {
@@ -40,7 +40,7 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
     for (const SourceTensor &tensor : source.tensors()) {
         const StoredWeight &weight = tensor.weight;
         if (tensor.is_scale) continue; // goes with its weight
-        Choice choice = {&tensor, tensor.is_linear(), weight.format, weight.block, false, false, ""};
+        Choice choice = {&tensor, tensor.is_linear(), weight.format, weight.block, false, false, "", weight.outliers};
         int32_t wanted = choice.linear ? format : 0;
         for (const Rule &rule : command.rules)
             if (fnmatch(rule.pattern.c_str(), tensor.name.c_str(), 0) == 0) wanted = rule.format;
@@ -50,6 +50,7 @@ std::vector<Choice> choose(const Source &source, Container container, int32_t fo
             choice.note = "a vector stays as it is";
         } else if (wanted != 0) {
             choice.asked = true;
+            choice.outliers = wanted == weight.format ? weight.outliers : 0;
             choice.format = fitting_format(wanted, weight.cols);
             choice.block = choice.format == wanted ? chosen_block(wanted, command.block) : 0;
             if (container == Container::safetensors && is_gptq(wanted) &&

@@ -16,6 +16,7 @@ struct Choice {
     bool asked;       // false: nobody named a format for it
     bool scaled = false; // NVFP4 with a scale per tensor
     std::string note; // why it is not the format that was asked for; "" when it is
+    uint64_t outliers = 0; // of SpQR, once they are known
 
     // True when neither format nor block changes: nothing is rounded.
     bool same() const;

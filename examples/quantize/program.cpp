@@ -77,11 +77,17 @@ void convert_file(const Source &source, const Command &command, FILE *out) {
     const Container container = to_gguf ? Container::gguf : Container::safetensors;
     const std::unique_ptr<Gguf> other = command.keys.empty() ? nullptr : std::make_unique<Gguf>(command.keys);
     const Gguf *keys = other ? other.get() : source.gguf();
-    const Output output(choose(source, container, command.format, command), container, keys, command.gptq_version);
+    std::vector<Choice> choices = choose(source, container, command.format, command);
+    Output(choices, container, keys, command.gptq_version); // says what does not go together before the work begins
     Converter converter(source, command, importance);
     check_writable(command.out);
     const HostWeights ready = calibrated(source, command, converter.own_device(), out);
     if (!ready.empty()) converter.take(&ready);
+    for (Choice &choice : choices) {
+        const auto found = ready.find(choice.tensor->name);
+        if (found != ready.end() && found->second.format == choice.format) choice.outliers = found->second.outliers;
+    }
+    const Output output(std::move(choices), container, keys, command.gptq_version);
 
     uint64_t values = 0;
     for (const Choice &choice : output.choices()) values += choice.same() ? 0 : choice.tensor->elements;

@@ -29,6 +29,16 @@ Time percentiles(std::vector<double> &seconds) {
 
 Bench::Bench(const Settings &settings) : settings_(settings), context_(open(settings.target)), ref_(open(reference())), cache_bytes_(last_cache_bytes(settings.target.backend)) {}
 
+bool Bench::wanted(const std::string &workload, const std::string &shape, const std::string &type) const {
+    const std::string name = workload + " " + shape + " " + type, &only = settings_.only;
+    for (size_t begin = 0; begin <= only.size();) {
+        const size_t end = std::min(only.find(',', begin), only.size());
+        if (name.find(only.substr(begin, end - begin)) != std::string::npos) return true;
+        begin = end + 1;
+    }
+    return false;
+}
+
 size_t Bench::rotation(uint64_t footprint_bytes) const {
     if (quick()) return 2;
     const uint64_t copies = footprint_bytes ? 4 * cache_bytes_ / footprint_bytes + 1 : 1;

@@ -20,7 +20,7 @@ struct Time {
 
 struct Settings {
     Target target;
-    std::string only;  // a part of "workload shape dtype"
+    std::string only;  // parts of "workload shape dtype", any of which will do, separated by commas
     bool quick = false; // small shapes and few repetitions: is everything there?
 };
 
@@ -32,9 +32,7 @@ public:
     bool on_gpu() const { return settings_.target.backend == QLORA_BACKEND_CUDA || settings_.target.backend == QLORA_BACKEND_VULKAN; }
     bool quick() const { return settings_.quick; }
     int32_t backend() const { return settings_.target.backend; }
-    bool wanted(const std::string &workload, const std::string &shape, const std::string &type) const {
-        return (workload + " " + shape + " " + type).find(settings_.only) != std::string::npos;
-    }
+    bool wanted(const std::string &workload, const std::string &shape, const std::string &type) const;
     // Copies of a footprint that together pass four times the last cache.
     size_t rotation(uint64_t footprint_bytes) const;
 

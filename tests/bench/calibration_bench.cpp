@@ -148,6 +148,37 @@ struct Int8Layer {
     }
 };
 
+// SpQR with act-order and search, without outliers, whose limit depends on all rows; ref repeats the first tile.
+void bench_spqr(Bench &bench, const qlora::Buffer &hessian, uint64_t rows, uint64_t cols, const std::string &shape) {
+    const int32_t f32 = QLORA_FORMAT_F32;
+    if (!bench.wanted("quantize_spqr", shape, "spqr4/f32")) return;
+    const qlora::Buffer values = bench.random(f32, rows * cols, 2, 0.02);
+    const auto calibrate = [&](const qlora::Context &context, const qlora::Weight &weight, const qlora::Buffer &from, const qlora::Buffer &with, const qlora::Buffer *space) {
+        auto args = qlora::make<qlora_quantize_spqr_args>();
+        args.flags = QLORA_FLAG_ACT_ORDER | QLORA_FLAG_SEARCH;
+        args.weight = weight.get();
+        args.src = qlora::tensor(f32, weight.get()->rows, cols, from.span());
+        args.hessian = with.span();
+        args.threshold = HUGE_VALF;
+        if (space == nullptr) return context.operation_scratch(QLORA_OP_QUANTIZE_SPQR, args);
+        args.scratch = space->span();
+        context.weight_quantize_spqr(args);
+        return uint64_t(0);
+    };
+    const qlora::Weight weight(bench.context(), QLORA_FORMAT_SPQR4, rows, cols), few(bench.ref(), QLORA_FORMAT_SPQR4, 16, cols);
+    const qlora::Buffer space(bench.context(), calibrate(bench.context(), weight, values, hessian, nullptr));
+    Bench::Row row = {QLORA_OP_QUANTIZE_SPQR, f32, "quantize_spqr", shape, "spqr4/f32", 0, {}, {}, double((rows * cols + cols * cols) * 4), double(rows) * double(cols) * double(cols) + double(cols) * double(cols) * double(cols), 0};
+    row.ours = bench.time([&](uint64_t) { calibrate(bench.context(), weight, values, hessian, &space); });
+    const std::vector<float> first = floats(values);
+    const qlora::Buffer values_ref(bench.ref(), std::vector<float>(first.begin(), first.begin() + int64_t(16 * cols))), hessian_ref(bench.ref(), floats(hessian));
+    const qlora::Buffer space_ref(bench.ref(), calibrate(bench.ref(), few, values_ref, hessian_ref, nullptr));
+    calibrate(bench.ref(), few, values_ref, hessian_ref, &space_ref);
+    std::vector<uint8_t> found = weight.read_plane(QLORA_PLANE_CODE), wanted = few.read_plane(QLORA_PLANE_CODE);
+    found.resize(wanted.size());
+    row.error = double(different_elements(found, wanted, 1)) / double(wanted.size());
+    bench.print(row);
+}
+
 } // namespace
 
 void bench_int8(Bench &bench) {
@@ -202,6 +233,7 @@ void bench_calibration(Bench &bench) {
         row.error = relative_error(corner, expected);
         bench.print(row);
     }
+    bench_spqr(bench, hessian, rows, cols, shape);
     if (!bench.wanted("quantize_gptq", shape, "gptq4/f32")) return;
     const qlora::Buffer values = bench.random(f32, rows * cols, 2, 0.02);
     // Rows do not touch each other: ref repeats the first four. Without space the answer is how much is needed.

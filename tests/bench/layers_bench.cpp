@@ -1,5 +1,5 @@
-// Rows of the training operations and of the optimizer. Parity is asked of ref on a part that stands for itself: some rows, one
-// head group, the beginning of a sequence, one tensor.
+// Rows of the training operations. Parity is asked of ref on a part that stands for itself: some rows, one head group, the
+// beginning of a sequence.
 #include "tests/bench/bench.h"
 #include "tests/support/comparison.h"
 #include "tests/support/stage.h"
@@ -352,77 +352,6 @@ void bench_cross_entropy(Bench &bench) {
     std::vector<float> found = dx.first(1);
     found.push_back(part_of(losses, QLORA_FORMAT_F32, 0, 1)[0]);
     row.error = relative_error(found, expected);
-    bench.print(row);
-}
-
-void bench_optimizer(Bench &bench) {
-    // The LoRA tensors of a 7B model, r = 16 on all seven linears: 448 of them, 40 M parameters. A quarter of the layers on a CPU.
-    std::vector<uint64_t> counts;
-    const uint64_t layers = bench.quick() ? 1 : bench.on_gpu() ? 32 : 8, scale = bench.quick() ? 64 : 1;
-    for (uint64_t layer = 0; layer < layers; layer++)
-        for (uint64_t size : {4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 11008, 4096, 11008, 11008, 4096}) counts.push_back(size * 16 / scale);
-    uint64_t total = 0;
-    std::vector<qlora::Buffer> buffers;
-    std::vector<qlora_parameter> parameters;
-    for (uint64_t count : counts) {
-        auto parameter = qlora::make<qlora_parameter>();
-        parameter.count = count;
-        const uint64_t seed = buffers.size();
-        for (qlora_span *span : {&parameter.value, &parameter.gradient, &parameter.state1, &parameter.state2}) {
-            buffers.push_back(bench.random(QLORA_FORMAT_F32, count, seed + buffers.size(), 1e-3));
-            *span = buffers.back().span();
-        }
-        buffers.back().fill(0x3a83126f); // the second moment is positive: 1e-3
-        parameters.push_back(parameter);
-        total += count;
-    }
-    const std::string shape = std::to_string(counts.size()) + " tensors, " + std::to_string(total / 1000) + " k";
-    if (bench.wanted("gradient_norm", shape, "f32")) {
-        auto args = qlora::make<qlora_gradient_norm_args>();
-        const qlora::Buffer norm(bench.context(), 4);
-        args.parameters = parameters.data();
-        args.parameter_count = uint32_t(parameters.size());
-        args.norm = norm.span();
-        const qlora::Buffer scratch = bench.scratch(QLORA_OP_GRADIENT_NORM, args);
-        args.scratch = scratch.span();
-        Bench::Row row = {QLORA_OP_GRADIENT_NORM, QLORA_FORMAT_F32, "gradient_norm", shape, "f32", 0, {}, {}, 4.0 * double(total), 0, 0};
-        row.ours = bench.time([&](uint64_t) { bench.context().gradient_norm(args); });
-        double squares = 0;
-        for (size_t i = 0; i < counts.size(); i++)
-            for (float value : part_of(buffers[4 * i + 1], QLORA_FORMAT_F32, 0, counts[i])) squares += double(value) * value;
-        row.error = std::fabs(norm.read<float>()[0] / std::sqrt(squares) - 1);
-        bench.print(row);
-    }
-    if (!bench.wanted("optimizer_step adamw", shape, "f32")) return;
-    auto args = qlora::make<qlora_optimizer_args>();
-    args.parameters = parameters.data();
-    args.parameter_count = uint32_t(parameters.size());
-    args.algorithm = QLORA_OPTIMIZER_ADAMW;
-    args.step = 10;
-    args.learning_rate = 1e-4f;
-    const qlora::Buffer scratch = bench.scratch(QLORA_OP_OPTIMIZER_STEP, args);
-    args.scratch = scratch.span();
-    Bench::Row row = {QLORA_OP_OPTIMIZER_STEP, QLORA_FORMAT_F32, "optimizer_step adamw", shape, "f32", 0, {}, {}, 28.0 * double(total), 0, 0};
-    const uint64_t sampled = std::min<uint64_t>(counts[0], 4096);
-    std::vector<std::vector<float>> before;
-    for (size_t part = 0; part < 4; part++) before.push_back(part_of(buffers[part], QLORA_FORMAT_F32, 0, sampled));
-    bench.context().optimizer_step(args);
-    std::vector<float> expected = by_ref(bench, [&](Stage &stage) {
-        auto parameter = qlora::make<qlora_parameter>();
-        parameter.count = sampled;
-        parameter.value = stage.output_floats("value", sampled, before[0]);
-        parameter.gradient = stage.floats(before[1]);
-        parameter.state1 = stage.output_floats("state1", sampled, before[2]);
-        parameter.state2 = stage.output_floats("state2", sampled, before[3]);
-        qlora_optimizer_args again = args;
-        again.scratch = {};
-        again.parameters = &parameter;
-        again.parameter_count = 1;
-        stage.run<QLORA_OP_OPTIMIZER_STEP>(again);
-    });
-    expected.resize(sampled);
-    row.error = relative_error(part_of(buffers[0], QLORA_FORMAT_F32, 0, sampled), expected);
-    row.ours = bench.time([&](uint64_t) { bench.context().optimizer_step(args); });
     bench.print(row);
 }
 

@@ -1,4 +1,4 @@
-// qlora_bench [--backend B] [--device N] [--isa I] [--only TEXT] [--quick]: one self-describing row per measurement.
+// qlora_bench [--backend B] [--device N] [--isa I] [--only TEXT,TEXT] [--quick]: one self-describing row per measurement.
 #include "tests/bench/bench.h"
 
 #include <cstdio>
@@ -17,7 +17,7 @@ int main(int count, char **arguments) {
         else settings.target.backend = 0;
     }
     if (settings.target.backend == 0 || settings.target.isa < 0) {
-        std::fprintf(stderr, "usage: qlora_bench [--backend cpu|cuda|vulkan] [--device N] [--isa scalar|avx2|avx512] [--only TEXT] [--quick]\n");
+        std::fprintf(stderr, "usage: qlora_bench [--backend cpu|cuda|vulkan] [--device N] [--isa scalar|avx2|avx512] [--only TEXT,TEXT] [--quick]\n");
         return 2;
     }
     try {

@@ -65,4 +65,18 @@ inline uint64_t different_elements(const std::vector<uint8_t> &a, const std::vec
     return different;
 }
 
+// How many codes are one step off, and how many more.
+struct CodeDifference {
+    uint64_t neighbours, wrong;
+};
+inline CodeDifference code_difference(const std::vector<uint8_t> &a, const std::vector<uint8_t> &b) {
+    CodeDifference difference = {0, a.size() == b.size() ? 0u : 1u};
+    for (size_t i = 0; i < a.size() && i < b.size(); i++) {
+        const int step = a[i] > b[i] ? a[i] - b[i] : b[i] - a[i];
+        difference.neighbours += step == 1;
+        difference.wrong += step > 1;
+    }
+    return difference;
+}
+
 } // namespace test

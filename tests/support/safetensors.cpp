@@ -34,7 +34,7 @@ std::vector<float> SafeTensor::floats() const {
     return std::vector<float>(wide.begin(), wide.end());
 }
 
-std::map<std::string, SafeTensor> read_safetensors(const std::string &path) {
+std::map<std::string, SafeTensor> read_safetensors(const std::string &path, std::map<std::string, std::string> *metadata) {
     std::ifstream file(path, std::ios::binary);
     if (!file) throw std::runtime_error(path + ": cannot be opened");
     const std::vector<char> content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
@@ -48,7 +48,10 @@ std::map<std::string, SafeTensor> read_safetensors(const std::string &path) {
     const uint64_t data_bytes = content.size() - 8 - header_bytes;
     std::map<std::string, SafeTensor> tensors;
     for (const auto &entry : header.items()) {
-        if (entry.key() == "__metadata__") continue;
+        if (entry.key() == "__metadata__") {
+            if (metadata) *metadata = entry.value().get<std::map<std::string, std::string>>();
+            continue;
+        }
         SafeTensor tensor;
         tensor.type = entry.value().at("dtype").get<std::string>();
         tensor.shape = entry.value().at("shape").get<std::vector<uint64_t>>();

@@ -18,7 +18,7 @@ struct SafeTensor {
 };
 
 // Throws std::runtime_error with the path and the reason.
-std::map<std::string, SafeTensor> read_safetensors(const std::string &path);
+std::map<std::string, SafeTensor> read_safetensors(const std::string &path, std::map<std::string, std::string> *metadata = nullptr);
 
 // "F32" -> QLORA_FORMAT_F32, and "f32" as well; 0 when it is none of the activations' types.
 int32_t activation_type(const std::string &name);

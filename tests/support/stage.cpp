@@ -2,6 +2,9 @@
 #include "tests/support/inputs.h"
 #include "tests/support/targets.h"
 
+#include "backends/formats.h"
+
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 #include <tuple>
@@ -15,8 +18,35 @@ constexpr uint64_t guard_bytes = 256;
 // A quiet NaN of the type, or guard bytes where there is no type.
 void fill_with_nan(uint8_t *place, int32_t type, uint64_t bytes) {
     for (uint64_t i = 0; i < bytes; i++) place[i] = guard_byte;
-    if (type)
+    if (type && type != QLORA_FORMAT_DYN8)
         for (uint64_t i = 0; i + element_bytes(type) <= bytes; i += element_bytes(type)) store(type, from_bits(0x7fc00000), place + i);
+}
+
+bool is_bilevel(int32_t format) { return qlora::format_row(format)->codec == qlora::Codec::BILEVEL; }
+
+// One element of 37 becomes an outlier, as far as there is room; the rest of the room stays unused.
+void fill_sparse(HostWeight &host, uint64_t seed) {
+    const uint64_t rows = host.shape.rows, cols = host.shape.cols;
+    std::vector<uint32_t> offsets, columns;
+    std::vector<float> values;
+    for (uint64_t r = 0; r < rows; r++) {
+        offsets.push_back(uint32_t(columns.size()));
+        for (uint64_t c = 0; c < cols; c++)
+            if (mix(seed + 5, r * cols + c) % 37 == 0 && columns.size() < host.shape.outliers) {
+                columns.push_back(uint32_t(c));
+                values.push_back(float(uniform(seed + 6, r * cols + c)) - 0.5f);
+            }
+    }
+    offsets.push_back(uint32_t(columns.size()));
+    columns.resize(host.shape.outliers, 0);
+    values.resize(host.shape.outliers, 0);
+    host.planes[QLORA_PLANE_OFFSET] = bytes_of(offsets);
+    host.planes[QLORA_PLANE_COLUMN] = bytes_of(columns);
+    host.planes[QLORA_PLANE_OUTLIER] = pack(QLORA_FORMAT_F16, values);
+    if (!(host.shape.flags & QLORA_WEIGHT_INDEXED)) return;
+    std::vector<int32_t> index(cols);
+    for (uint64_t c = 0; c < cols; c++) index[c] = int32_t((c % 2 ? cols - 1 - c / 2 : c / 2) % cols);
+    host.planes[QLORA_PLANE_INDEX] = bytes_of(index);
 }
 
 } // namespace
@@ -28,7 +58,16 @@ const HostWeight &host_weight(int32_t format, uint64_t rows, uint64_t cols, uint
     if (found != made.end()) return found->second;
 
     const qlora::Context &ref = shared_context(reference());
-    const qlora::Weight weight(ref, format, rows, cols, block);
+    auto shape = qlora::make<qlora_weight>();
+    shape.format = format;
+    shape.rows = rows;
+    shape.cols = cols;
+    shape.block = block;
+    if (is_bilevel(format)) { // with outliers, and a third of the shapes with columns in other places
+        shape.outliers = std::min(rows * cols, rows * cols / 20 + 3);
+        shape.flags = (rows + cols) % 3 == 0 ? QLORA_WEIGHT_INDEXED : 0;
+    }
+    const qlora::Weight weight(ref, shape);
     // Rows of different size, so that a scale taken from the wrong block shows.
     std::vector<float> values = random_values(rows * cols, seed * 7919 + 13, 0.05);
     for (uint64_t i = 0; i < values.size(); i++) values[i] *= 1 + float(i / 32 % 11) * 0.25f;
@@ -41,6 +80,7 @@ const HostWeight &host_weight(int32_t format, uint64_t rows, uint64_t cols, uint
     ref.weight_quantize(args);
     HostWeight host = {*weight.get(), {}};
     for (int plane = 0; plane < QLORA_PLANE_COUNT; plane++) host.planes[plane] = weight.read_plane(plane);
+    if (is_bilevel(format)) fill_sparse(host, seed);
     return made[key] = host;
 }
 
@@ -90,13 +130,20 @@ qlora_span Stage::output_floats(const std::string &name, uint64_t count, const s
     return add(Placed::OUTPUT, name, QLORA_FORMAT_F32, 4, 1, count, 0, bytes_of(before));
 }
 
-const qlora_weight *Stage::output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags) {
+qlora_span Stage::output_codes(const std::string &name, const std::vector<uint8_t> &before) { return add(Placed::OUTPUT, name, QLORA_FORMAT_DYN8, 1, 1, before.size(), 0, before); }
+qlora_span Stage::output_integers(const std::string &name, uint64_t count) { return add(Placed::OUTPUT, name, 0, 4, 1, count, 0, {}); }
+
+const qlora_weight *Stage::output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags, uint64_t outliers) {
     auto weight = qlora::make<qlora_weight>();
+    weight.outliers = outliers;
     weight.flags = flags;
     weight.format = format;
     weight.block = block;
     weight.rows = rows;
     weight.cols = cols;
+    return output_weight(weight);
+}
+const qlora_weight *Stage::output_weight(qlora_weight weight) {
     auto layout = qlora::make<qlora_weight_layout_info>();
     const int32_t status = qlora_weight_layout(&weight, &layout);
     if (status != QLORA_OK) throw qlora::Error(status, "output_weight: no layout");

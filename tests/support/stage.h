@@ -33,7 +33,7 @@ const HostWeight &host_weight(int32_t format, uint64_t rows, uint64_t cols, uint
 
 struct Output {
     std::string name;
-    int32_t type; // of the elements; 0 = plain bytes, to be equal
+    int32_t type; // of the elements; 0 = plain bytes, to be equal; DYN8: codes, of which some may be a neighbour
     std::vector<uint8_t> bytes;
 };
 
@@ -51,8 +51,14 @@ public:
     // Outputs: what they hold before is NaN unless given.
     qlora_tensor output(const std::string &name, int32_t type, uint64_t rows, uint64_t cols, uint64_t stride = 0, const std::vector<float> &before = {});
     qlora_span output_floats(const std::string &name, uint64_t count, const std::vector<float> &before = {});
+    // Codes of 8-bit state.
+    qlora_span output_codes(const std::string &name, const std::vector<uint8_t> &before);
+    qlora_span output_integers(const std::string &name, uint64_t count);
+    // Device memory of no meaning before and after, beside scratch.
+    qlora_span workspace(uint64_t bytes) { return place_scratch(bytes); }
     // A weight whose planes are outputs.
-    const qlora_weight *output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags = 0);
+    const qlora_weight *output_weight(qlora_weight shape);
+    const qlora_weight *output_weight(int32_t format, uint64_t rows, uint64_t cols, uint32_t block, uint32_t flags = 0, uint64_t outliers = 0);
 
     // Runs an operation with as much scratch as it asks for. Returns its status.
     template <uint32_t Operation> int32_t run(typename OperationRow<Operation>::Args args) {
@@ -62,7 +68,8 @@ public:
         if (status != QLORA_OK) return finish(status);
         if (bytes) args.scratch = place_scratch(bytes);
         if (before_call) before_call();
-        status = OperationRow<Operation>::call(context_.get(), &args);
+        if (instead) status = instead(&args, sizeof args, [](qlora_context *context, const void *changed) { return OperationRow<Operation>::call(context, static_cast<const typename OperationRow<Operation>::Args *>(changed)); });
+        else status = OperationRow<Operation>::call(context_.get(), &args);
         if (after_call) after_call();
         return finish(status);
     }
@@ -72,6 +79,8 @@ public:
     int32_t status() const { return status_; } // of the last run
     const std::string &last_message() const { return message_; }
     std::function<void()> before_call, after_call; // around each call of an operation; for fault injection
+    // Is given the args and calls the operation itself, as often and with what it likes; its answer is the status.
+    std::function<int32_t(const void *args, size_t bytes, int32_t (*call)(qlora_context *, const void *))> instead;
 
 private:
     struct Placed {

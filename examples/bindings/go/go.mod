@@ -1,0 +1,3 @@
+module qlora
+
+go 1.18

@@ -1,0 +1,758 @@
+/* qlora.h - quantized fine-tuning that embeds anywhere.
+ *
+ * SPDX-License-Identifier: MIT
+ *
+ * A C library for engines that fine-tune quantized models. It takes views of memory that the caller owns
+ * and enqueues work on a device that the caller chose: quantize, dequantize, matrix products with quantized
+ * weights forward and backward, LoRA-fused linear layers, the training operations around them, and the
+ * optimizer. Backends: a scalar reference in double precision, CPU, CUDA, Vulkan.
+ *
+ * The library does NOT own tensors, build graphs, read files, print, abort, exit, throw across this
+ * boundary, or read environment variables that change results. Inside an operation it neither allocates
+ * device memory nor synchronises.
+ *
+ * CONVENTIONS, said once
+ *
+ *   Matrices are row-major. A weight is W[rows = outputs][cols = inputs]; a linear layer is y = x W^T with
+ *   x[tokens][inputs] and y[tokens][outputs].
+ *   Sizes count elements unless the name ends in _bytes. Every dimension is below 2^31; products are 64-bit.
+ *   Zero means "default" or "absent" in every field, and keeps that meaning for ever.
+ *   Structs that begin with struct_size grow at their end only: set struct_size = sizeof(the struct) and zero
+ *   what you do not use. A shorter struct is zero-extended, a longer one is accepted if its excess is zero.
+ *   qlora_span and qlora_tensor have no struct_size and never change.
+ *   Every function that can fail returns an int32_t status: QLORA_OK (0) or a negative QLORA_ERROR_*. The
+ *   sentence behind the last error of a context is qlora_context_message().
+ *   A context serves one thread at a time; several contexts may run in several threads. Weights at rest are
+ *   immutable and may be shared between threads and contexts of one device.
+ *   Operations are asynchronous on CUDA and Vulkan and run in the order of the calls. Pointers to host
+ *   structs and arrays in args are read during the call only.
+ *   Results are deterministic: same input, same device, same bits. Reductions have a fixed order.
+ *   Tensors named in one call do not overlap unless the call says that they may.
+ */
+#ifndef QLORA_H
+#define QLORA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(QLORA_SHARED) && defined(_WIN32)
+#  ifdef QLORA_BUILD
+#    define QLORA_API __declspec(dllexport)
+#  else
+#    define QLORA_API __declspec(dllimport)
+#  endif
+#elif defined(QLORA_SHARED) && defined(__GNUC__)
+#  define QLORA_API __attribute__((visibility("default")))
+#else
+#  define QLORA_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- version and status ------------------------------------------------------------------------------- */
+
+#define QLORA_VERSION_MAJOR 0
+#define QLORA_VERSION_MINOR 1
+#define QLORA_VERSION_PATCH 0
+
+/* The version of the library that runs: major * 1000000 + minor * 1000 + patch. */
+QLORA_API uint32_t qlora_version(void);
+
+#define QLORA_OK                     0
+#define QLORA_ERROR_ARGUMENT      -100 /* null pointer, wrong struct_size, unknown flag, value out of range */
+#define QLORA_ERROR_SHAPE         -101 /* sizes that do not fit together */
+#define QLORA_ERROR_FORMAT        -102 /* an unknown format, or one that this place does not take */
+#define QLORA_ERROR_VALUE         -103 /* NaN or infinity in data where none may be */
+#define QLORA_ERROR_UNSUPPORTED   -200 /* a valid request that this backend has no kernel for; see supports */
+#define QLORA_ERROR_UNAVAILABLE   -201 /* no such backend in this build, no driver, no such device */
+#define QLORA_ERROR_MEMORY        -300 /* host or device memory is exhausted */
+#define QLORA_ERROR_SCRATCH       -301 /* the scratch span is smaller than qlora_operation_scratch() says */
+#define QLORA_ERROR_DEVICE        -400 /* a driver call failed; the driver's own text is in the message */
+
+/* The name of a status without its prefix, such as "ERROR_SHAPE"; "unknown" for other values. Never null. */
+QLORA_API const char *qlora_status_name(int32_t status);
+
+/* The value of any integer macro of this header, by its name: for bindings that cannot read macros.
+ * Returns QLORA_ERROR_ARGUMENT when there is no such macro. */
+QLORA_API int32_t qlora_constant_find(const char *name, int64_t *value);
+
+/* ---- formats ------------------------------------------------------------------------------------------ */
+/* Storage formats. Numbers are pinned; ggml types are 0x100 + GGML_TYPE_x. The first three are also the
+ * element types of activations and the compute types. */
+#define QLORA_FORMAT_F32    0x100
+#define QLORA_FORMAT_F16    0x101
+#define QLORA_FORMAT_BF16   0x11e
+#define QLORA_FORMAT_Q4_0   0x102 /* ggml, 32 values: f16 scale, 4-bit codes with offset 8 */
+#define QLORA_FORMAT_Q8_0   0x108 /* ggml, 32 values: f16 scale, signed 8-bit codes */
+#define QLORA_FORMAT_NF4        1 /* bitsandbytes 4-bit NormalFloat, f32 absmax per block (QLoRA, 2305.14314) */
+#define QLORA_FORMAT_NF4_DQ     2 /* NF4, absmax itself quantized: dynamic 8-bit minus mean, blocks of 256 */
+#define QLORA_FORMAT_FP4        3 /* bitsandbytes 4-bit float, f32 absmax per block */
+#define QLORA_FORMAT_FP4_DQ     4 /* FP4 with double-quantized absmax */
+#define QLORA_FORMAT_DYN8       5 /* bitsandbytes dynamic 8-bit, signed, f32 absmax per block (2110.02861) */
+#define QLORA_FORMAT_UDYN8      6 /* bitsandbytes dynamic 8-bit, unsigned */
+#define QLORA_FORMAT_FP8_E4M3   16 /* 8-bit floats (2209.05433), f32 scale per block: absmax / largest value; */
+#define QLORA_FORMAT_FP8_E5M2   17 /* a block of 2^30 is one scale per tensor */
+#define QLORA_FORMAT_MXFP8_E4M3 18 /* OCP MX 1.0: 32 values along a row share a power of two (a byte, E8M0, */
+#define QLORA_FORMAT_MXFP8_E5M2 19 /* 255 = NaN) */
+#define QLORA_FORMAT_MXFP6_E2M3 20 /* codes are a little-endian stream of 6 bits */
+#define QLORA_FORMAT_MXFP6_E3M2 21
+#define QLORA_FORMAT_GPTQ2       24 /* groups of any size along a row: f16 scale, integer zero (GPTQ, 2210.17323) */
+#define QLORA_FORMAT_GPTQ3       25
+#define QLORA_FORMAT_GPTQ4       26
+#define QLORA_FORMAT_GPTQ8       27
+#define QLORA_FORMAT_INT8        28 /* signed bytes, f32 absmax per row (LLM.int8(), 2208.07339) or per tensor */
+#define QLORA_FORMAT_Q4_1    0x103
+#define QLORA_FORMAT_Q5_0    0x106
+#define QLORA_FORMAT_Q5_1    0x107
+#define QLORA_FORMAT_Q2_K    0x10a /* ggml K types: 256 values in groups of 16 or 32 with quantized scales */
+#define QLORA_FORMAT_Q3_K    0x10b
+#define QLORA_FORMAT_Q4_K    0x10c
+#define QLORA_FORMAT_Q5_K    0x10d
+#define QLORA_FORMAT_Q6_K    0x10e
+#define QLORA_FORMAT_IQ4_NL  0x114
+#define QLORA_FORMAT_IQ4_XS  0x117
+#define QLORA_FORMAT_MXFP4   0x127
+#define QLORA_FORMAT_NVFP4   0x128 /* 64 values, an E4M3 scale per 16; a scale per tensor is the caller's */
+
+typedef struct qlora_format_info {
+    uint32_t struct_size, flags;
+    int32_t format;
+    uint32_t bits;          /* bits of one code */
+    uint32_t block;         /* default number of values that share a scale; 1 for plain floats; 0 = a row */
+    uint32_t block_min, block_max; /* any power of two between them is a valid block; any number in GPTQ formats */
+    uint32_t block_bytes;   /* bytes of one interleaved block (ggml formats and plain floats), else 0 */
+    const char *name;       /* "nf4-dq"; static */
+} qlora_format_info;
+
+/* Fills *info for a format. ERROR_FORMAT if there is no such format. */
+QLORA_API int32_t qlora_format_query(int32_t format, qlora_format_info *info);
+/* Finds a format by its name ("nf4-dq", "q8_0"). ERROR_FORMAT if there is none. */
+QLORA_API int32_t qlora_format_find(const char *name, int32_t *format);
+
+/* ---- views -------------------------------------------------------------------------------------------- */
+/* A range of device memory. handle is a host pointer (ref, cpu), a device pointer (cuda) or a VkBuffer
+ * (vulkan); offset and size are bytes. handle 0 means absent. host and CUDA addresses (handle + offset)
+ * are aligned to the element size, Vulkan offsets to 4 bytes. */
+typedef struct qlora_span {
+    uint64_t handle, offset, size;
+} qlora_span;
+
+/* A matrix of activations, adapters or gradients: element (r, c) lies at data + (r * stride + c) elements.
+ * type is QLORA_FORMAT_F32, F16 or BF16. stride 0 means cols. An absent tensor is all zero. */
+typedef struct qlora_tensor {
+    int32_t type;
+    uint32_t reserved; /* zero */
+    uint64_t rows, cols, stride;
+    qlora_span data;
+} qlora_tensor;
+
+/* Planes of a weight; which of them a format has is in qlora_weight_layout(). */
+#define QLORA_PLANE_CODE    0 /* codes; or whole interleaved blocks; or plain floats */
+#define QLORA_PLANE_SCALE   1 /* scale per block: f32; u8 codes when double-quantized; E8M0 bytes in MX formats; f16 in GPTQ */
+#define QLORA_PLANE_NESTED  2 /* f32 absmax per nested block of scale codes */
+#define QLORA_PLANE_OFFSET  3 /* f32[1]: mean absmax, added back after decoding a scale */
+#define QLORA_PLANE_ZERO    4 /* GPTQ: zero of each row and group */
+#define QLORA_PLANE_INDEX   5 /* GPTQ, with QLORA_WEIGHT_INDEXED: int32[cols], the group of each column */
+#define QLORA_PLANE_COUNT   8
+
+/* Flags of a weight. */
+#define QLORA_WEIGHT_INDEXED 1u /* GPTQ formats: columns say their group in an index plane (act-order) */
+
+/* A weight W[rows][cols] at rest. Blocks run over the flattened matrix and may straddle rows, except in ggml
+ * and MX formats, whose cols are a multiple of the block. In 4-bit codes of bitsandbytes formats element 2j is the
+ * high nibble of byte j.
+ * GPTQ formats have groups = ceil(cols / block) per row; block is any number from 1, and one of cols or more makes one
+ * group per row. value = scale[row][group] * (code - zero[row][group]), exact in f32, with group = column / block or
+ * index[column]; a column whose index is no group is zero. scale is f16[rows][groups]. Codes [rows][cols] and zeros
+ * [rows][groups] are little-endian streams: element i has the bits from i * bits on, bit 0 being the lowest of byte 0.
+ * INT8 has an absmax per row (block 0) or one in all (block 2^30): value = code * (absmax * (1 / 127)), every operation
+ * rounded in f32, and code = x * (127 / absmax) to nearest even. Its cols are below 2^30. */
+typedef struct qlora_weight {
+    uint32_t struct_size, flags;
+    int32_t format;
+    uint32_t block;        /* values per scale; 0 = the format's default */
+    uint32_t nested_block; /* scales per nested scale; 0 = 256, the only value taken today */
+    uint32_t reserved;
+    uint64_t rows, cols;
+    qlora_span planes[QLORA_PLANE_COUNT];
+} qlora_weight;
+
+typedef struct qlora_weight_layout_info {
+    uint32_t struct_size, flags;
+    uint64_t total_bytes;                       /* one allocation that holds every plane */
+    uint64_t plane_bytes[QLORA_PLANE_COUNT];    /* 0: the format has no such plane */
+    uint64_t plane_offset[QLORA_PLANE_COUNT];   /* place in that allocation, multiples of 256 */
+} qlora_weight_layout_info;
+
+/* Sizes of the planes of a weight with this format, block, rows and cols; its planes are not looked at.
+ * ERROR_FORMAT for an unknown format, ERROR_SHAPE when cols do not divide into ggml blocks or a size
+ * overflows, ERROR_ARGUMENT for a block outside the format's range. */
+QLORA_API int32_t qlora_weight_layout(const qlora_weight *weight, qlora_weight_layout_info *layout);
+/* Sets weight->planes to their places inside memory, which is at least total_bytes. ERROR_SCRATCH if not. */
+QLORA_API int32_t qlora_weight_place(qlora_weight *weight, qlora_span memory);
+
+/* ---- context ------------------------------------------------------------------------------------------ */
+
+typedef struct qlora_context qlora_context;
+
+#define QLORA_BACKEND_REF     1 /* scalar, double precision: the oracle */
+#define QLORA_BACKEND_CPU     2
+#define QLORA_BACKEND_CUDA    3
+#define QLORA_BACKEND_VULKAN  4
+
+#define QLORA_ISA_BEST    0
+#define QLORA_ISA_SCALAR  1
+#define QLORA_ISA_AVX2    2 /* AVX2 + FMA + F16C */
+#define QLORA_ISA_AVX512  3 /* AVX-512 F, BW, DQ, VL */
+#define QLORA_ISA_NEON    4
+
+/* Everything the library may take from its host. All of it is optional. */
+typedef struct qlora_context_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;       /* cuda: the caller's cudaStream_t; 0 = the context makes its own */
+    int32_t backend;       /* QLORA_BACKEND_* */
+    int32_t device;        /* index among the backend's devices; cuda and vulkan */
+    int32_t isa;           /* cpu: QLORA_ISA_*; ERROR_UNAVAILABLE if the machine has it not */
+    uint32_t threads;      /* cpu: 0 = one per core, 1 = none but the caller's */
+
+    /* Host memory of the library. allocate returns null when there is none left; alignment is a power of two. */
+    void *(*allocate)(void *user, size_t bytes, size_t alignment);
+    void (*release)(void *user, void *memory, size_t bytes);
+    void *allocator_user;
+
+    /* Whole lines of diagnostics, without newline. */
+    void (*log)(void *user, const char *line);
+    void *log_user;
+
+    /* Runs task(task_user, i) for every i below count, in any order and on any thread, and returns when all
+     * are done. Given one, the cpu backend starts no thread of its own. */
+    void (*parallel_for)(void *user, uint32_t count, void (*task)(void *task_user, uint32_t index), void *task_user);
+    void *parallel_user;
+
+    /* Asked before every driver call and host allocation with the call's name; a non-zero answer makes the
+     * library treat that call as failed. For tests of failure paths, the library's and the host's own. */
+    int32_t (*inject_failure)(void *user, const char *call);
+    void *inject_user;
+
+    /* vulkan: all zero = the context makes instance, device and queue. Else all are given; the device has
+     * Vulkan 1.2, and the queue is used from the calling thread only. */
+    uint64_t vulkan_get_instance_proc_addr, vulkan_instance, vulkan_physical_device, vulkan_device, vulkan_queue;
+    uint32_t vulkan_queue_family;
+    uint32_t reserved;
+
+    /* Receives the message when creation fails and there is no context to ask. */
+    char *message;
+    size_t message_bytes;
+} qlora_context_args;
+
+/* Creates a context for one device. ERROR_UNAVAILABLE says what is missing (backend not built, driver not
+ * found, no such device); nothing else is tried in its place. *context is null after a failure. */
+QLORA_API int32_t qlora_context_create(const qlora_context_args *args, qlora_context **context);
+/* Waits for the device and frees what the context owns. Null is allowed. */
+QLORA_API void qlora_context_destroy(qlora_context *context);
+/* The sentence behind the last error of this context; "" when there was none. Never null. */
+QLORA_API const char *qlora_context_message(const qlora_context *context);
+/* Returns when all enqueued work is done, with ERROR_DEVICE if the device failed meanwhile. */
+QLORA_API int32_t qlora_context_synchronize(qlora_context *context);
+
+typedef struct qlora_context_info {
+    uint32_t struct_size, flags;
+    int32_t backend, device;
+    int32_t isa;                /* cpu: the instruction set in use */
+    uint32_t threads;           /* cpu: threads in use */
+    uint64_t memory_bytes;      /* device memory in all; 0 = not known */
+    uint64_t memory_free_bytes; /* free now; 0 = not known */
+    char name[128];             /* "NVIDIA H200 (sm_90)", "cpu avx2" */
+} qlora_context_info;
+
+QLORA_API int32_t qlora_context_query(qlora_context *context, qlora_context_info *info);
+/* The number of devices of a backend on this machine; 0 with QLORA_OK when there is no driver. */
+QLORA_API int32_t qlora_device_count(int32_t backend, uint32_t *count);
+
+/* ---- buffers ------------------------------------------------------------------------------------------ */
+/* For callers with no device API of their own. */
+typedef struct qlora_buffer_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span dst, src;   /* device memory */
+    void *host;            /* read: receives; write: gives. Not needed otherwise */
+    uint64_t bytes;        /* create, write, read, copy, fill */
+    uint32_t pattern;      /* fill: the 32-bit word, bytes is a multiple of 4 */
+    uint32_t reserved;
+} qlora_buffer_args;
+
+/* Allocates bytes of device memory; args->dst receives the span. Contents are undefined. */
+QLORA_API int32_t qlora_buffer_create(qlora_context *context, qlora_buffer_args *args);
+/* Frees args->dst, which create made, after the work that was enqueued before. */
+QLORA_API int32_t qlora_buffer_destroy(qlora_context *context, const qlora_buffer_args *args);
+/* host -> dst in order with the operations; host may be reused when the call returns. */
+QLORA_API int32_t qlora_buffer_write(qlora_context *context, const qlora_buffer_args *args);
+/* src -> host; returns when the data has arrived, hence after all work before it. */
+QLORA_API int32_t qlora_buffer_read(qlora_context *context, const qlora_buffer_args *args);
+/* src -> dst on the device. */
+QLORA_API int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_args *args);
+/* Fills dst with a 32-bit pattern. */
+QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *args);
+
+/* ---- operations: sizes and support -------------------------------------------------------------------- */
+/* Every operation has an args struct that begins struct_size, flags, stream, scratch.
+ *   stream   0 = the context's own; cuda: a cudaStream_t; vulkan: a VkCommandBuffer in recording state.
+ *   scratch  device memory of at least qlora_operation_scratch() bytes, aligned to 256; its contents before
+ *            and after are of no meaning. May be absent where that answer is 0.
+ * Activations in one call (x, y, dx, dy, q, k, ...) share one type. compute_type says in what precision
+ * products are formed: F32, or F16 / BF16 (both operands rounded once to it) with f32 accumulation; it is
+ * F32, or the activations' type, or anything when activations are F32. 0 = the activations' type. */
+
+#define QLORA_OP_QUANTIZE        1
+#define QLORA_OP_DEQUANTIZE      2
+#define QLORA_OP_MATMUL          3
+#define QLORA_OP_MATMUL_GRAD     4
+#define QLORA_OP_LINEAR          5
+#define QLORA_OP_LINEAR_GRAD     6
+#define QLORA_OP_EMBEDDING       7
+#define QLORA_OP_RMS_NORM        8
+#define QLORA_OP_RMS_NORM_GRAD   9
+#define QLORA_OP_ROPE           10
+#define QLORA_OP_SWIGLU         11
+#define QLORA_OP_SWIGLU_GRAD    12
+#define QLORA_OP_ATTENTION      13
+#define QLORA_OP_ATTENTION_GRAD 14
+#define QLORA_OP_CROSS_ENTROPY  15
+#define QLORA_OP_GRADIENT_NORM  16
+#define QLORA_OP_OPTIMIZER_STEP 17
+#define QLORA_OP_HESSIAN         18
+#define QLORA_OP_QUANTIZE_GPTQ   19
+#define QLORA_OP_INT8_MATMUL      21
+#define QLORA_OP_INT8_MATMUL_GRAD 22
+#define QLORA_OP_WEIGHT_GRADIENT  23
+
+/* The scratch bytes that an operation (QLORA_OP_*) needs for these args, whose spans may still be absent:
+ * types, shapes and flags decide. Monotone: fewer tokens never need more. */
+QLORA_API int32_t qlora_operation_scratch(qlora_context *context, uint32_t operation, const void *args,
+                                          uint64_t *bytes);
+/* QLORA_OK if this context has a kernel for an operation on this weight format (0 where the operation takes
+ * no weight) with activations of this type; else ERROR_UNSUPPORTED. */
+QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t operation, int32_t format, int32_t type);
+
+/* Flags of operations. */
+#define QLORA_FLAG_ACCUMULATE           1u /* add to y or dx instead of overwriting it */
+#define QLORA_FLAG_ACCUMULATE_GRADIENTS 2u /* add to parameter gradients (da, db, dbias, dweight) */
+#define QLORA_FLAG_INVERSE              4u /* rope: rotate back */
+#define QLORA_FLAG_STOCHASTIC           8u /* quantize: round up or down at random, with the nearer more likely */
+#define QLORA_FLAG_SYMMETRIC           16u /* GPTQ formats: the zero is the middle code */
+#define QLORA_FLAG_SEARCH              32u /* GPTQ formats: of 80 smaller ranges take the one with least sum |error|^2.4 */
+#define QLORA_FLAG_ACT_ORDER           64u /* quantize_gptq: columns in falling order of the Hessian's diagonal */
+#define QLORA_FLAG_STATIC_GROUPS      128u /* quantize_gptq: scales and zeros from the weight as given */
+#define QLORA_FLAG_LAGGING            256u /* quantize_gptq: scales and zeros from values that lag behind, as in the first GPTQ */
+#define QLORA_FLAG_WIDE               512u /* the Hessian is f64, not f32 */
+
+/* ---- weights ------------------------------------------------------------------------------------------ */
+/* How a block's power of two follows from its absmax in MXFP8 and MXFP6. */
+#define QLORA_POWER_FLOOR 0 /* the OCP rule; the largest values of a block may saturate */
+#define QLORA_POWER_CEIL  1 /* absmax rounded up to a power of two, then as FLOOR */
+#define QLORA_POWER_EVEN  2 /* absmax rounded to the element's mantissa, then as FLOOR */
+#define QLORA_POWER_RCEIL 3 /* the smallest power that saturates nothing */
+
+/* Quantizes src[rows][cols] (F32, F16 or BF16) into the planes of weight, the only writer of planes.
+ * Algorithm: bitsandbytes (CUDA kernels' results) or ggml's reference quantizer, to the bit but for blocks that
+ * ggml gets wrong (backends/README.md). Plain floats: to nearest even. ERROR_VALUE names the first NaN or infinity
+ * on ref and cpu; cuda and vulkan do not look. Beyond a format's range FP8, MX and NVFP4 saturate; other ggml
+ * formats keep an infinite scale, as ggml does. importance, f32[cols] or absent, says how much errors of a column
+ * matter (finite, not negative): Q4_0, Q4_1, Q5_0, Q5_1, the K and IQ4 types search with it, others do not look.
+ * STOCHASTIC (FP8, MX, NVFP4): element i rounds by a random word of (seed, i), the same everywhere.
+ * GPTQ formats round to nearest, each row and group on its own, zero included in its range: scale = (high - low) / (2^bits
+ * - 1) in f16 (beyond that type: 65504; a scale that would be 0 counts as a group of zeros), zero = round(-low / scale),
+ * code = round(w / scale) + zero, all to even, saturated. SYMMETRIC: low = -high where any value is negative, zero =
+ * 2^(bits - 1). SEARCH shrinks the range. An index plane is filled with column / block. */
+typedef struct qlora_quantize_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor src;
+    qlora_span importance;
+    uint64_t seed;
+    int32_t power; /* QLORA_POWER_* */
+    uint32_t reserved;
+} qlora_quantize_args;
+QLORA_API int32_t qlora_weight_quantize(qlora_context *context, const qlora_quantize_args *args);
+
+/* dst[rows][cols] = W, decoded in f32 and rounded once to dst's type. */
+typedef struct qlora_dequantize_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor dst;
+} qlora_dequantize_args;
+QLORA_API int32_t qlora_weight_dequantize(qlora_context *context, const qlora_dequantize_args *args);
+
+/* forward: y[tokens][rows] = x[tokens][cols] W^T        (weight_matmul;      ACCUMULATE: y += ...)
+ * grad:    x[tokens][cols] = y[tokens][rows] W          (weight_matmul_grad; ACCUMULATE: x += ...)
+ * In the gradient call y holds dy and x receives dx. The result equals dequantize followed by a matrix
+ * product, up to the order of summation. */
+typedef struct qlora_matmul_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor x, y;
+    int32_t compute_type;
+    uint32_t reserved;
+} qlora_matmul_args;
+QLORA_API int32_t qlora_weight_matmul(qlora_context *context, const qlora_matmul_args *args);
+QLORA_API int32_t qlora_weight_matmul_grad(qlora_context *context, const qlora_matmul_args *args);
+
+/* ---- calibrated quantization -------------------------------------------------------------------------- */
+/* The Hessian of a linear layer's inputs, for qlora_weight_quantize_gptq (GPTQ, 2210.17323), one batch x[tokens][cols]
+ * at a time:   H = H * count / (count + batch) + 2 / (count + batch) * x^T x
+ * count is what the calls before added up to, batch what this one adds: sequences or tokens, as the caller likes;
+ * batch 0 = x.rows. hessian is [cols][cols] f32 (WIDE: f64), both triangles; with count 0 what it held is not read.
+ * NaN and infinity in x land in it. cols is below 2^28. */
+typedef struct qlora_hessian_args {
+    uint32_t struct_size, flags; /* WIDE */
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor x;
+    qlora_span hessian;
+    uint64_t count, batch;
+} qlora_hessian_args;
+QLORA_API int32_t qlora_hessian_accumulate(qlora_context *context, const qlora_hessian_args *args);
+
+/* What qlora_weight_quantize_gptq did, most wanted first. */
+#define QLORA_GPTQ_DONE    1 /* with the damping that was asked for */
+#define QLORA_GPTQ_DAMPED  2 /* the Hessian had no factor at that damping; with the larger one in damping */
+#define QLORA_GPTQ_FLOORED 3 /* nor below 1: with its diagonal raised to floor */
+#define QLORA_GPTQ_NEAREST 4 /* nor then, or the loss overflowed: rounded to nearest; loss is NaN */
+
+typedef struct qlora_gptq_outcome {
+    uint32_t struct_size;  /* bytes that the library wrote */
+    uint32_t method;       /* QLORA_GPTQ_* */
+    uint32_t dead_columns; /* whose inputs were never non-zero; their weights became 0 */
+    uint32_t attempts;     /* factorizations tried */
+    double damping, floor;
+    double loss;           /* half the sum over rows of (w - q) H (w - q)^T, H damped and w zero in dead columns */
+} qlora_gptq_outcome;
+
+/* Quantizes src[rows][cols] into a weight of a GPTQ format so that the outputs x W^T change little: column by column,
+ * each column's error is made up for in the columns after it (GPTQ, 2210.17323). hessian is what
+ * qlora_hessian_accumulate made; its upper triangle is read. damping times the mean of its diagonal is added to the
+ * diagonal; 0 = 0.01. While there is no factor damping grows by 0.01 below 1; then the diagonal is raised to 1e-6, 1e-5
+ * ... 0.1 of its largest; then columns round to nearest. outcome, unless absent, is device memory that receives a
+ * qlora_gptq_outcome.
+ *   ACT_ORDER      needs an index plane (QLORA_WEIGHT_INDEXED) unless STATIC_GROUPS is set as well or there is one group
+ *                  per row; ties keep the order of columns. With STATIC_GROUPS it costs nothing later and loses little.
+ *   LAGGING        scales and zeros of a group are found before its columns have received the errors of earlier columns
+ *                  in the same block of lag columns (0 = 128), as the first implementation has it.
+ *   SYMMETRIC, SEARCH, and the rounding itself: as in qlora_weight_quantize, which this equals for H = identity.
+ * ERROR_VALUE names the first NaN or infinity of src or hessian. cuda and vulkan: ERROR_UNSUPPORTED; quantize on cpu
+ * and write the planes. */
+typedef struct qlora_quantize_gptq_args {
+    uint32_t struct_size, flags; /* SYMMETRIC, SEARCH, ACT_ORDER, STATIC_GROUPS, LAGGING, WIDE */
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor src;
+    qlora_span hessian, outcome;
+    float damping;
+    uint32_t lag;
+} qlora_quantize_gptq_args;
+QLORA_API int32_t qlora_weight_quantize_gptq(qlora_context *context, const qlora_quantize_gptq_args *args);
+
+/* The tensors of a linear layer in a GPTQ checkpoint, in host memory, and a weight of a GPTQ format whose planes are in
+ * host memory too, whatever the context: write them to the device afterwards. With K = cols, N = rows, b = bits:
+ *   qweight  int32[K b / 32][N]: codes of an output as a little-endian stream along K, word by word
+ *   qzeros   int32[groups][N b / 32]: the same along N; version 1 stores zero - 1, version 2 the zero, modulo 2^b
+ *   scales   f16[groups][N]          g_idx  int32[K]: group of each input, or absent
+ * K b and N b are multiples of 32, else ERROR_SHAPE. version 0 = 1; when importing, 0 = told by qzeros, which only
+ * symmetric files allow (else ERROR_VALUE), and filled in. A g_idx other than column / block needs QLORA_WEIGHT_INDEXED
+ * (else ERROR_ARGUMENT); one that is no group is ERROR_VALUE. ambiguous_zeros receives how many zeros an imported
+ * version 1 stores as 2^b - 1: true zeros 0 in asymmetric files, which some writers spoil, with their neighbours. */
+typedef struct qlora_gptq_tensors {
+    uint32_t struct_size, flags;
+    const qlora_weight *weight;
+    qlora_span qweight, qzeros, scales, g_idx;
+    uint64_t ambiguous_zeros;
+    uint32_t version;
+    uint32_t reserved;
+} qlora_gptq_tensors;
+/* Checkpoint -> planes. */
+QLORA_API int32_t qlora_gptq_import(qlora_context *context, qlora_gptq_tensors *tensors);
+/* Planes -> checkpoint. */
+QLORA_API int32_t qlora_gptq_export(qlora_context *context, qlora_gptq_tensors *tensors);
+/* ---- products in int8 --------------------------------------------------------------------------------- */
+/* y[tokens][rows] = x[tokens][cols] W^T (ACCUMULATE: y += ...) with a weight of format INT8, in integers (LLM.int8(),
+ * 2208.07339). A column of x in which any |x| reaches threshold is an outlier column; threshold 0: there are none. Each
+ * row of x is scaled by sx = its largest |x| below threshold; its codes are x * (127 / sx) to nearest even, 0 in outlier
+ * columns. Then, with sw the weight's absmax and products of outlier columns in the type of the activations:
+ *   y = f32(sum of code products) * ((sx * sw) * 6.200012e-05f) + sum over outlier columns of x w + bias
+ * where the first sum is exact in int32 (so cols is below 2^17) and the others are f32, rounded once to y's type. bias is
+ * f32[rows] or absent. An absmax below 2^-119, in x as in weights, counts as zero: scale 0, codes 0.
+ * ERROR_VALUE names the first NaN or infinity in x on ref and cpu.
+ * The same call is the forward pass of SwitchBack (2304.13013), with threshold 0 and a weight of either kind. The backward
+ * pass of LLM.int8() is qlora_weight_matmul_grad. */
+typedef struct qlora_int8_matmul_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor x, y;
+    qlora_span bias;
+    float threshold;
+    uint32_t reserved;
+} qlora_int8_matmul_args;
+QLORA_API int32_t qlora_int8_matmul(qlora_context *context, const qlora_int8_matmul_args *args);
+
+/* dx[tokens][cols] = dy[tokens][rows] W in integers (ACCUMULATE: dx += ...): SwitchBack's backward pass. The scales of the
+ * weight's rows go into dy first, dy' = dy * (sw * (1 / 127)), which is quantized row by row as x above, with scale s; then
+ *   dx = f32(sum of code products) * (s * (1 / 127))
+ * rows is below 2^17. ERROR_VALUE names the first element of dy whose dy' is NaN or infinite, on ref and cpu. */
+typedef struct qlora_int8_matmul_grad_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor dy, dx;
+} qlora_int8_matmul_grad_args;
+QLORA_API int32_t qlora_int8_matmul_grad(qlora_context *context, const qlora_int8_matmul_grad_args *args);
+
+/* The gradient of a trained weight: dw[rows][cols] = dy[tokens][rows]^T x[tokens][cols], and dbias f32[rows], unless absent
+ * = column sums of dy (ACCUMULATE_GRADIENTS: both += ...). Nothing is quantized on this path, which is what SwitchBack
+ * switches back to: products of the compute type, summed in f32, one rounding to dw's type, F32, F16 or BF16. Activations
+ * that were saved in 8 bits to save memory come as saved, an INT8 weight[tokens][cols], with x absent; else saved is null. */
+typedef struct qlora_weight_gradient_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *saved;
+    qlora_tensor x, dy, dw;
+    qlora_span dbias;
+    int32_t compute_type;
+    uint32_t reserved;
+} qlora_weight_gradient_args;
+QLORA_API int32_t qlora_weight_gradient(qlora_context *context, const qlora_weight_gradient_args *args);
+
+/* ---- adapters ----------------------------------------------------------------------------------------- */
+/* LoRA-fused linear layer (LoRA, 2106.09685), r = rank, 0 < r <= 1024:
+ *   xa = x A^T                              xa[tokens][r] in f32, kept for the backward call
+ *   y  = x W^T + bias + scale * xa B^T      ACCUMULATE: y += ..., which makes a residual connection free
+ * a is A[r][cols], b is B[rows][r] in F32 (masters), F16 or BF16; scale is alpha / r. Without adapter (a and
+ * b absent) it is the base layer with bias. bias is f32[rows] or absent. */
+typedef struct qlora_linear_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor x, y, a, b;
+    qlora_span bias, xa;
+    float scale;
+    int32_t compute_type;
+} qlora_linear_args;
+QLORA_API int32_t qlora_linear_forward(qlora_context *context, const qlora_linear_args *args);
+
+/* Gradients of qlora_linear_forward, with dxa = scale * dy B:
+ *   dx = dy W + dxa A    (ACCUMULATE: dx += ...; absent: not computed)
+ *   da = dxa^T x         db = scale * dy^T xa       dbias = column sums of dy
+ * da[r][cols] and db[rows][r] are F32 tensors, dbias f32[rows]; each may be absent; ACCUMULATE_GRADIENTS adds.
+ * xa is what the forward call stored; absent, it is computed again in scratch. The frozen W has no gradient. */
+typedef struct qlora_linear_grad_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor x, dy, dx, a, b, da, db;
+    qlora_span xa, dbias;
+    float scale;
+    int32_t compute_type;
+} qlora_linear_grad_args;
+QLORA_API int32_t qlora_linear_grad(qlora_context *context, const qlora_linear_grad_args *args);
+
+/* ---- training operations ------------------------------------------------------------------------------ */
+/* y[i] = row ids[i] of weight, for i below y.rows. ids is int32[y.rows]; an id outside 0..weight.rows-1
+ * is ERROR_ARGUMENT on ref and cpu and gives a row of zeros on cuda and vulkan. */
+typedef struct qlora_embedding_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_span ids;
+    qlora_tensor y;
+} qlora_embedding_args;
+QLORA_API int32_t qlora_embedding_gather(qlora_context *context, const qlora_embedding_args *args);
+
+/* y = x * rstd * weight with rstd = 1 / sqrt(mean(x^2) + epsilon) per row (RMSNorm, 1910.07467).
+ * weight is a [1][cols] tensor of any type; rstd receives f32[rows] for the backward call, or is absent.
+ * y may be x. */
+typedef struct qlora_rms_norm_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor x, weight, y;
+    qlora_span rstd;
+    float epsilon;
+    uint32_t reserved;
+} qlora_rms_norm_args;
+QLORA_API int32_t qlora_rms_norm_forward(qlora_context *context, const qlora_rms_norm_args *args);
+
+/* dx (ACCUMULATE: dx += ...) and, unless absent, dweight f32[cols] (ACCUMULATE_GRADIENTS) of the above.
+ * rstd is what the forward call stored. dx may be dy when not accumulating. */
+typedef struct qlora_rms_norm_grad_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor x, weight, dy, dx;
+    qlora_span rstd, dweight;
+} qlora_rms_norm_grad_args;
+QLORA_API int32_t qlora_rms_norm_grad(qlora_context *context, const qlora_rms_norm_grad_args *args);
+
+#define QLORA_ROPE_ADJACENT 0 /* pairs (2i, 2i+1): llama in GGUF */
+#define QLORA_ROPE_HALF     1 /* pairs (i, i + rotary_dim/2): Qwen, NeoX */
+
+/* Rotary position embedding in place on x[tokens][heads * head_dim] (RoFormer, 2104.09864). Pair i of a head
+ * turns by positions[token] * freq_scale * freq_base^(-2i/rotary_dim) / freq_factors[i]; the other dimensions
+ * of a head stay. Results are multiplied by magnitude. INVERSE turns back, which is the backward pass
+ * (x = dy then). positions is int32[tokens]; freq_factors f32[rotary_dim / 2] or absent. */
+typedef struct qlora_rope_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor x;
+    qlora_span positions, freq_factors;
+    uint32_t head_dim;
+    uint32_t rotary_dim;   /* even, at most head_dim; 0 = head_dim */
+    int32_t layout;        /* QLORA_ROPE_* */
+    float freq_base;       /* 0 = 10000 */
+    float freq_scale;      /* 0 = 1; linear scaling by a factor f is 1/f */
+    float magnitude;       /* 0 = 1 */
+} qlora_rope_args;
+QLORA_API int32_t qlora_rope_apply(qlora_context *context, const qlora_rope_args *args);
+
+/* y = gate * sigmoid(gate) * up, elementwise (SwiGLU, 2002.05202). y may be gate or up. */
+typedef struct qlora_swiglu_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor gate, up, y;
+} qlora_swiglu_args;
+QLORA_API int32_t qlora_swiglu_forward(qlora_context *context, const qlora_swiglu_args *args);
+
+/* dgate and dup of the above. dgate may be gate, dup may be up. */
+typedef struct qlora_swiglu_grad_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor gate, up, dy, dgate, dup;
+} qlora_swiglu_grad_args;
+QLORA_API int32_t qlora_swiglu_grad(qlora_context *context, const qlora_swiglu_grad_args *args);
+
+/* Causal attention with grouped key/value heads over any number of sequences, in memory linear in their
+ * length (FlashAttention, 2205.14135):  y = softmax(scale * q k^T) v.
+ *   q, y      [q tokens][heads * head_dim]        k, v  [k tokens][kv_heads * head_dim]
+ *   lse       f32[q tokens][heads]: log of the sum of exponentials, kept for the backward call; may be absent
+ *   sequences int32[sequence_count][4] in device memory: {first q row, q rows, first k row, k rows}. Sequences
+ *             are disjoint: packed rows are block-diagonal. Query i of a sequence sees keys 0 .. i + k rows -
+ *             q rows, so q rows = k rows is training and q rows = 1 is generation with a cache.
+ *   max_q_rows, max_k_rows: at least the largest row counts in sequences; they size the launch. 0 = all tokens.
+ * head h uses key/value head h / (heads / kv_heads). head_dim is at most 256. Rows that belong to no sequence
+ * are left as they are. scale 0 = 1 / sqrt(head_dim). */
+typedef struct qlora_attention_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor q, k, v, y;
+    qlora_span lse, sequences;
+    uint32_t sequence_count, heads, kv_heads, head_dim, max_q_rows, max_k_rows;
+    float scale;
+    uint32_t reserved;
+} qlora_attention_args;
+QLORA_API int32_t qlora_attention_forward(qlora_context *context, const qlora_attention_args *args);
+
+/* dq, dk, dv of the above from y and lse of the forward call; the other fields as there. */
+typedef struct qlora_attention_grad_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor q, k, v, y, dy, dq, dk, dv;
+    qlora_span lse, sequences;
+    uint32_t sequence_count, heads, kv_heads, head_dim, max_q_rows, max_k_rows;
+    float scale;
+    uint32_t reserved;
+} qlora_attention_grad_args;
+QLORA_API int32_t qlora_attention_grad(qlora_context *context, const qlora_attention_grad_args *args);
+
+/* Head and masked cross-entropy in one, in chunks of rows so that the logits x W^T never exist as a whole:
+ *   losses[t] = log(sum_v exp(logit[t][v])) - logit[t][targets[t]]     f32[tokens]; 0 where targets[t] < 0
+ *   dx        = grad_scale * d(sum of losses) / dx                     absent: loss only
+ * weight is the head W[vocabulary][cols]; targets is int32[tokens], negative = no loss there. A target at or
+ * above weight.rows is ERROR_ARGUMENT on ref and cpu and counts as negative on cuda and vulkan. Logits are f32
+ * whatever the types. chunk_rows bounds the tokens whose logits exist at a time; 0 = chosen by the backend. */
+typedef struct qlora_cross_entropy_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_weight *weight;
+    qlora_tensor x, dx;
+    qlora_span targets, losses;
+    float grad_scale;
+    uint32_t chunk_rows;
+    int32_t compute_type;
+    uint32_t reserved;
+} qlora_cross_entropy_args;
+QLORA_API int32_t qlora_cross_entropy_loss(qlora_context *context, const qlora_cross_entropy_args *args);
+
+/* ---- optimizer ---------------------------------------------------------------------------------------- */
+/* One trained tensor of count elements. state1 and state2 are the first and second moment, zero before the
+ * first step. Types: F32. */
+typedef struct qlora_parameter {
+    uint32_t struct_size, flags;
+    uint64_t count;
+    qlora_span value, gradient, state1, state2;
+    int32_t value_type, gradient_type, state_type; /* 0 = QLORA_FORMAT_F32 */
+    float learning_rate_scale;                     /* 0 = 1; LoRA+ sets it on B */
+} qlora_parameter;
+
+/* norm f32[1] = gradient_scale * sqrt(sum of squares over all gradients), in a fixed order; norms, unless
+ * absent, f32[parameter_count] receives each tensor's own. Only count and gradient of each parameter are used.
+ * parameters is a host array of parameter_count structs. */
+typedef struct qlora_gradient_norm_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_parameter *parameters;
+    uint32_t parameter_count, reserved;
+    qlora_span norm, norms;
+    float gradient_scale; /* 0 = 1 */
+    uint32_t reserved2;
+} qlora_gradient_norm_args;
+QLORA_API int32_t qlora_gradient_norm(qlora_context *context, const qlora_gradient_norm_args *args);
+
+#define QLORA_OPTIMIZER_ADAMW 1
+
+/* One step over a list of tensors. With g = gradient_scale * gradient * clip and
+ * clip = min(1, max_norm / (norm + 1e-6)) when norm and max_norm are given (PyTorch's clip_grad_norm_; norm is
+ * what qlora_gradient_norm wrote with the same gradient_scale), else 1:
+ *   AdamW (1711.05101), in PyTorch's order:  p -= lr * weight_decay * p
+ *     m = beta1 m + (1 - beta1) g            v = beta2 v + (1 - beta2) g^2
+ *     p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)
+ * step counts from 1. Defaults for zero: beta1 0.9, beta2 0.999, epsilon 1e-8, gradient_scale 1. */
+typedef struct qlora_optimizer_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    const qlora_parameter *parameters;
+    uint32_t parameter_count;
+    int32_t algorithm; /* QLORA_OPTIMIZER_* */
+    uint64_t step;
+    qlora_span norm;
+    float max_norm, gradient_scale;
+    float learning_rate, beta1, beta2, epsilon, weight_decay;
+    uint32_t reserved;
+} qlora_optimizer_args;
+QLORA_API int32_t qlora_optimizer_step(qlora_context *context, const qlora_optimizer_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
