@@ -21,7 +21,7 @@ public:
 
 private:
     template <class... Parts> [[noreturn]] void reject(const TemplateNode &node, const Parts &...parts) const {
-        fail(source_, ": line ", node.line, ": ", parts..., template_advice);
+        reject_template(source_, node.line, parts...);
     }
 
     void step(const TemplateNode &node) {
