@@ -1,5 +1,5 @@
-// The words of a template. White space follows Hugging Face's settings: the line break after a block is dropped, and so are
-// the blanks before one that begins a line.
+// The words of a template. White space follows Hugging Face's settings: the line break after a block is dropped, and so
+// are the blanks before one that begins a line.
 #include "template_lex.h"
 
 #include "template_tree.h"
@@ -100,7 +100,8 @@ private:
         int open = 0; // brackets and braces
         const size_t first = tokens_.size();
         while (at_ < text_.size()) {
-            if (tokens_.size() - first > most_tokens) reject(first_line, "a block of more than ", most_tokens, " words");
+            if (tokens_.size() - first > most_tokens)
+                reject(first_line, "a block of more than ", most_tokens, " words");
             const char c = text_[at_];
             if (is_space(c)) {
                 line_ += c == '\n';
@@ -118,9 +119,8 @@ private:
                 while (at_ < text_.size() && (is_letter(text_[at_]) || is_digit(text_[at_]))) ++at_;
                 push(Token::name, std::string(text_.substr(start, at_ - start)), line_);
             } else if (is_digit(c)) {
-                while (at_ < text_.size() &&
-                       (is_digit(text_[at_]) ||
-                        (text_[at_] == '.' && at_ + 1 < text_.size() && is_digit(text_[at_ + 1]))))
+                while (at_ < text_.size() && (is_digit(text_[at_]) || (text_[at_] == '.' && at_ + 1 < text_.size() &&
+                                                                       is_digit(text_[at_ + 1]))))
                     ++at_;
                 push(Token::number, std::string(text_.substr(start, at_ - start)), line_);
             } else if (c == '"' || c == '\'') {

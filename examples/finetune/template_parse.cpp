@@ -302,7 +302,8 @@ private:
         }
         if (token.kind == Token::number) {
             ++at_;
-            if (token.bytes.find('.') != std::string::npos) node->value = TemplateValue::of(strtod(token.bytes.c_str(), nullptr));
+            if (token.bytes.find('.') != std::string::npos)
+                node->value = TemplateValue::of(strtod(token.bytes.c_str(), nullptr));
             else node->value = TemplateValue::of(int64_t(strtoll(token.bytes.c_str(), nullptr, 10)));
             return node;
         }
