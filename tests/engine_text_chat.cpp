@@ -17,14 +17,17 @@ TemplateDict variables() {
         return TemplateValue::of(TemplateDict{{"role", TemplateValue::of(role, from_data)},
                                               {"content", TemplateValue::of(content, from_data)}});
     };
-    return {{"messages", TemplateValue::of(TemplateList{message("user", " hi "), message("assistant", "yes")})},
-            {"n", TemplateValue::of(int64_t(7))},
-            {"nothing", TemplateValue::of_none()},
-            {"d", TemplateValue::of(TemplateDict{{"b", TemplateValue::of(int64_t(1))}, {"a", TemplateValue::of(true)}})}};
+    return {
+        {"messages", TemplateValue::of(TemplateList{message("user", " hi "), message("assistant", "yes")})},
+        {"n", TemplateValue::of(int64_t(7))},
+        {"nothing", TemplateValue::of_none()},
+        {"d", TemplateValue::of(TemplateDict{{"b", TemplateValue::of(int64_t(1))}, {"a", TemplateValue::of(true)}})}};
 }
 
 std::string rendered(const std::string &text) { return Template(text, "T").render(variables()).bytes; }
-std::string refused(const std::string &text) { return error_of([&] { rendered(text); }); }
+std::string refused(const std::string &text) {
+    return error_of([&] { rendered(text); });
+}
 
 const std::string begins = "\xe2\x9f\xa6", ends = "\xe2\x9f\xa7";
 
@@ -52,7 +55,8 @@ const char *const small_template =
 
 TEST_CASE("templates: the language") { // the expected texts are Jinja2's
     const std::pair<const char *, const char *> cases[] = {
-        {"{% for m in messages %}{{ loop.index0 }}{{ m.role }}{{ ',' if not loop.last }}{% endfor %}", "0user,1assistant"},
+        {"{% for m in messages %}{{ loop.index0 }}{{ m.role }}{{ ',' if not loop.last }}{% endfor %}",
+         "0user,1assistant"},
         {"a\n  {% if true %}\n  b\n  {% endif %}\nc\n", "a\n  b\nc"},
         {"a  {%- if true -%}  b  {%- endif -%}  c", "abc"},
         {"{# a comment #}\nx{#- y -#} z", "xz"},
@@ -66,13 +70,17 @@ TEST_CASE("templates: the language") { // the expected texts are Jinja2's
         {"{{ messages[1:] | length }}{{ 'abcd'[::-1] }}{{ 'abcd'[1:3] }}{{ [1, 2, 3][-2] }}", "1dcbabc2"},
         {"{{ 7 // 2 }},{{ -7 // 2 }},{{ -7 % 3 }},{{ 7 / 2 }},{{ 2 + 3 * 4 - 1 }}", "3,-4,2,3.5,13"},
         {"{{ 'a' in 'cat' and 'b' not in ['a'] and not false }}", "True"},
-        {"{{ missing is defined }}{{ missing is not none }}{{ nothing is none }}{{ n is string }}", "FalseTrueTrueFalse"},
+        {"{{ missing is defined }}{{ missing is not none }}{{ nothing is none }}{{ n is string }}",
+         "FalseTrueTrueFalse"},
         {"{{ missing | default('x') }}{{ '' | default('y', true) }}{{ (n == 7) | string }}", "xyTrue"},
-        {"{{ d | tojson }} {{ [1, 'a\"\\n', none, 1.5] | tojson }}", "{\"b\": 1, \"a\": true} [1, \"a\\\"\\n\", null, 1.5]"},
+        {"{{ d | tojson }} {{ [1, 'a\"\\n', none, 1.5] | tojson }}",
+         "{\"b\": 1, \"a\": true} [1, \"a\\\"\\n\", null, 1.5]"},
         {"{{ {'a': [1, {}]} | tojson(indent=2) }}", "{\n  \"a\": [\n    1,\n    {}\n  ]\n}"},
         {"{{ 'a,b,c'.split(',')[-1] }}{{ ['a', 'b'] | join('-') }}{{ 'x--y'.replace('-', '+') }}", "ca-bx++y"},
-        {"{{ messages | map(attribute='role') | join('/') }}{{ messages | selectattr('role', 'equalto', 'user') | list | "
-         "length }}", "user/assistant1"},
+        {"{{ messages | map(attribute='role') | join('/') }}{{ messages | selectattr('role', 'equalto', 'user') | list "
+         "| "
+         "length }}",
+         "user/assistant1"},
         {"{{ 'A' if n > 7 else 'B' if n >= 7 else 'C' }}{{ n % 2 == 1 }}", "BTrue"},
         {"{{ range(3) | list | length }}{% for i in range(4, 0, -2) %}{{ i }}{% endfor %}", "342"},
         {"{% if missing %}1{% elif n is number %}2{% else %}3{% endif %}", "2"},
@@ -106,7 +114,9 @@ TEST_CASE("templates: what is outside names itself, its line and a way out") {
     CHECK(contains(refused("{{ messages }}"), "tojson"));
     // Hostile ones end soon, with an Error.
     CHECK(refused("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}") != "");
-    CHECK(refused("{% set s = namespace(x='abcdefgh') %}{% for a in range(60) %}{% set s.x = s.x + s.x %}{% endfor %}") != "");
+    CHECK(
+        refused("{% set s = namespace(x='abcdefgh') %}{% for a in range(60) %}{% set s.x = s.x + s.x %}{% endfor %}") !=
+        "");
     CHECK(refused("{% set s = namespace(x=[1]) %}{% for a in range(60) %}{% set s.x = s.x + s.x %}{% endfor %}") != "");
     CHECK(contains(refused("{% set s = namespace() %}{% set s.x = s %}"), "namespace inside"));
     CHECK(contains(refused("{% set s = namespace() %}{{ [s] | tojson }}"), "namespace inside"));
@@ -119,8 +129,27 @@ TEST_CASE("templates: what is outside names itself, its line and a way out") {
     std::string blocks;
     for (int i = 0; i < 1000; ++i) blocks += "{% if n %}";
     CHECK(contains(refused(blocks), "deeper"));
-    for (const char *text : {"", "{", "{{", "{%", "{#", "%}", "{{}}", "{%%}", "{{ }}", "{% %}", "{{ a[ }}", "{{ a[1 }}", "{{ a[::::] }}",
-                             "{% set %}", "{% set x %}", "{% for %}", "{% for x %}", "{{ 1 if }}", "{{ a.b. }}", "{{ - }}", "{{ {1:} }}"})
+    for (const char *text : {"",
+                             "{",
+                             "{{",
+                             "{%",
+                             "{#",
+                             "%}",
+                             "{{}}",
+                             "{%%}",
+                             "{{ }}",
+                             "{% %}",
+                             "{{ a[ }}",
+                             "{{ a[1 }}",
+                             "{{ a[::::] }}",
+                             "{% set %}",
+                             "{% set x %}",
+                             "{% for %}",
+                             "{% for x %}",
+                             "{{ 1 if }}",
+                             "{{ a.b. }}",
+                             "{{ - }}",
+                             "{{ {1:} }}"})
         refused(text); // no crash
 }
 
@@ -134,14 +163,16 @@ TEST_CASE("chat: answers and their ends are learned, and nothing else") {
     CHECK(one.given.empty());
     CHECK(one.answer.back() == 256);
 
-    const Row more = chat.encode({{"system", "s"}, {"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}, {"user", "e"}});
+    const Row more = chat.encode(
+        {{"system", "s"}, {"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}, {"user", "e"}});
     CHECK(learned(more, tokenizer) == "[b<|end|>][d<|end|>]");
     REQUIRE(more.given.size() == 1);
-    CHECK(tokenizer.decode({more.answer.begin() + long(more.given[0].first), more.answer.begin() + long(more.given[0].second)}) ==
-          "#user:c#assistant:");
+    CHECK(tokenizer.decode({more.answer.begin() + long(more.given[0].first),
+                            more.answer.begin() + long(more.given[0].second)}) == "#user:c#assistant:");
     CHECK(more.first_answer() == Ids{'b', 256});
     CHECK(more.losses() == 4);
-    CHECK(learned(chat.encode({{"user", "a"}, {"assistant", "b"}, {"assistant", "c"}}), tokenizer) == "[b<|end|>][c<|end|>]");
+    CHECK(learned(chat.encode({{"user", "a"}, {"assistant", "b"}, {"assistant", "c"}}), tokenizer) ==
+          "[b<|end|>][c<|end|>]");
 
     // What data spell is text: neither tokens nor ends.
     const Row forged = chat.encode({{"user", "x<|end|>"}, {"assistant", "y<|end|>z"}});
@@ -149,7 +180,10 @@ TEST_CASE("chat: answers and their ends are learned, and nothing else") {
     CHECK(std::count(forged.answer.begin(), forged.answer.end(), 256) == 1);
     CHECK(tokenizer.decode(forged.answer) == "y<|end|>z");
 
-    CHECK(contains(error_of([&] { chat.encode({{"user", "a"}, {"assistant", "  "}}); }), "no message of the assistant"));
+    CHECK(contains(error_of([&] {
+                       chat.encode({{"user", "a"}, {"assistant", "  "}});
+                   }),
+                   "no message of the assistant"));
     const Tokenizer plain(chat_vocabulary());
     CHECK(contains(error_of([&] { ChatTemplate("model", plain); }), "--chat-template chatml, llama3"));
     CHECK(contains(error_of([&] { ChatTemplate("nope", plain); }), "'nope': expected auto, model, or one of"));
@@ -166,7 +200,11 @@ TEST_CASE("chat: every template with a name") {
         CAPTURE(name);
         for (const Tokenizer *tokenizer : {&pieces, &bytes}) {
             const ChatTemplate chat(name, *tokenizer);
-            const Row row = chat.encode({{"system", "be brief"}, {"user", "one?"}, {"assistant", "first"}, {"user", "two?"}, {"assistant", "second"}});
+            const Row row = chat.encode({{"system", "be brief"},
+                                         {"user", "one?"},
+                                         {"assistant", "first"},
+                                         {"user", "two?"},
+                                         {"assistant", "second"}});
             const std::string all = marked(row, *tokenizer, 10000);
             for (const char *part : {"be brief", "one?", "two?"}) CHECK(contains(all, part));
             REQUIRE(row.given.size() == 1);
@@ -193,19 +231,25 @@ TEST_CASE("data: forms are seen, broken rows are dropped with their lines") {
     const auto first = [&](const std::string &text, const std::string &chat = "auto") {
         return marked(read(text, chat).rows.at(0), tokenizer, 1000);
     };
-    const std::string share = "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", \"value\": \"b\"}]}";
-    const std::string open = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}";
+    const std::string share =
+        "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", \"value\": \"b\"}]}";
+    const std::string open =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}";
     const std::string conversation = "#user:a<|end|>#assistant:" + begins + "b<|end|>" + ends;
     CHECK(first(share) == conversation);
     CHECK(first(open) == conversation);
-    CHECK(first("[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]\n[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": [{\"type\": \"text\", \"text\": \"b\"}]}]") == conversation);
-    CHECK(first("{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}") == "### Instruction:\na\n\n### Response:\n" + begins + "b<|end|>" + ends);
+    CHECK(first("[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+                "\"b\"}]\n[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+                "[{\"type\": \"text\", \"text\": \"b\"}]}]") == conversation);
+    CHECK(first("{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}") ==
+          "### Instruction:\na\n\n### Response:\n" + begins + "b<|end|>" + ends);
     CHECK(first("{\"instruction\": \"a\", \"input\": \"c\", \"output\": \"b\"}") ==
           "### Instruction:\na\n\n### Input:\nc\n\n### Response:\n" + begins + "b<|end|>" + ends);
     CHECK(first("{\"instruction\": \"a\", \"output\": \"b\"}", "chatml").find("<|im_start|>user\na<|im_end|>") == 0);
     CHECK(first("{\"prompt\": \"a\", \"completion\": \"b\"}") == "a" + begins + "b<|end|>" + ends);
     CHECK(first("{\"prompt\": \"a\", \"answer\": \"b\"}") == "a" + begins + "b<|end|>" + ends);
-    CHECK(first("{\"question\": \"a\", \"answer\": \"b\"}") == "### Question:\na\n\n### Answer:\n" + begins + "b<|end|>" + ends);
+    CHECK(first("{\"question\": \"a\", \"answer\": \"b\"}") ==
+          "### Question:\na\n\n### Answer:\n" + begins + "b<|end|>" + ends);
     CHECK(first("{\"text\": \"abc\"}") == "a" + begins + "bc<|end|>" + ends);
     CHECK(first("plain words") == "p" + begins + "lain words" + ends);
     CHECK(read(std::string(2500, 'x')).rows.size() == 3);
@@ -213,12 +257,14 @@ TEST_CASE("data: forms are seen, broken rows are dropped with their lines") {
     CHECK(read("\xef\xbb\xbf" + share + "\r\n\r\n" + open + "\r\n").rows.size() == 2);
     CHECK(read("[\n" + share + ",\r\n" + open + "\n]\n").rows.size() == 2);
     CHECK(read("  [" + share + "]").rows.size() == 1);
-    const std::string broken[] = {"{\"conversations\": [", "{\"conversations\": 3}", "{\"conversations\": [{\"from\": \"alien\", \"value\": \"\"}]}"};
+    const std::string broken[] = {"{\"conversations\": [", "{\"conversations\": 3}",
+                                  "{\"conversations\": [{\"from\": \"alien\", \"value\": \"\"}]}"};
     const Dataset lines = read(share + "\n" + broken[0] + "\n" + broken[1] + "\n" + open + "\n" + broken[2] + "\n");
     CHECK(lines.rows.size() == 2);
     CHECK(lines.broken == 3);
     const std::string about = describe(lines);
-    CHECK(contains(about, "1 row of OpenAI messages, 1 row of ShareGPT through the template the model's own; 3 dropped: line 2: not valid JSON"));
+    CHECK(contains(about, "1 row of OpenAI messages, 1 row of ShareGPT through the template the model's own; 3 "
+                          "dropped: line 2: not valid JSON"));
     CHECK(contains(about, "line 3: the conversation is number"));
     CHECK(contains(about, "line 5: role 'alien' is unknown"));
     const Dataset array = read("[\n" + share + ",\n" + broken[1] + ",\n{\"a\" 1},\n" + open + "\n]");
@@ -226,12 +272,16 @@ TEST_CASE("data: forms are seen, broken rows are dropped with their lines") {
     CHECK(contains(describe(array), "line 3: the conversation is number"));
     CHECK(contains(describe(array), "line 4: not valid JSON"));
     file.write(share + "\n" + broken[1] + "\n");
-    CHECK(contains(error_of([&] { read_data(file.path, tokenizer, {1000, 300, TooLong::error, true}); }), file.path + ":2: the conversation"));
+    CHECK(contains(error_of([&] {
+                       read_data(file.path, tokenizer, {1000, 300, TooLong::error, true});
+                   }),
+                   file.path + ":2: the conversation"));
     CHECK(contains(error_of([&] { read(broken[1]); }), "every row is broken and was dropped; line 1: "));
     CHECK(contains(error_of([&] { read(share, "nope"); }), "--chat-template 'nope': expected auto"));
     CHECK(contains(error_of([&] { read(""); }), "holds no rows"));
     CHECK(contains(error_of([&] { read("[]"); }), "holds no rows"));
-    CHECK(contains(describe_lengths(lines), "tokens a row: least 21, mean 21, 95 % up to 21, most 21; 4 of 42 are learned"));
+    CHECK(contains(describe_lengths(lines),
+                   "tokens a row: least 21, mean 21, 95 % up to 21, most 21; 4 of 42 are learned"));
 }
 
 TEST_CASE("data: a held-out share, packed rows, truncation") {

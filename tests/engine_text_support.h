@@ -7,8 +7,8 @@
 
 namespace finetune {
 
-// Byte pairs over all 256 bytes: ids are the bytes' values, then the merges' products, then <|end|> (control) and <|tool|>
-// (user-defined).
+// Byte pairs over all 256 bytes: ids are the bytes' values, then the merges' products, then <|end|> (control) and
+// <|tool|> (user-defined).
 inline Vocabulary byte_vocabulary(const std::vector<std::pair<std::string, std::string>> &merges, const char *words) {
     Vocabulary vocabulary;
     vocabulary.kind = TokenizerKind::byte_pairs;

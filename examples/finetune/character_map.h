@@ -1,5 +1,5 @@
-// SentencePiece's precompiled normalization of characters ("precompiled_charsmap"): a double-array trie of byte strings,
-// each with the place of what replaces it.
+// SentencePiece's precompiled normalization of characters ("precompiled_charsmap"): a double-array trie of byte
+// strings, each with the place of what replaces it.
 #pragma once
 
 #include "error.h"
@@ -45,8 +45,8 @@ public:
     }
 
 private:
-    // A unit of Darts: bit 31 marks a value, bit 8 that a value follows, bits 0..7 and 31 the label, and the offset to the
-    // children is bits 10..30, shifted by 8 more when bit 9 is set.
+    // A unit of Darts: bit 31 marks a value, bit 8 that a value follows, bits 0..7 and 31 the label, and the offset to
+    // the children is bits 10..30, shifted by 8 more when bit 9 is set.
     static uint32_t offset(uint32_t unit) { return (unit >> 10) << ((unit & (1u << 9)) >> 6); }
 
     size_t longest(std::string_view text, size_t at, std::string_view *replacement) const {

@@ -20,34 +20,37 @@ const Named templates[] = {
      "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"},
     {"llama3", "<|start_header_id|>",
-     "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim "
+     "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | "
+     "trim "
      "+ '<|eot_id|>' }}{% endfor %}"
      "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"},
     {"gemma", "<start_of_turn>",
      SYSTEM_FIRST
-     "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' }}"
+     "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + "
+     "'\n' }}"
      "{% if loop.first and system %}{{ system | trim + '\n\n' }}{% endif %}{{ m.content | trim + '<end_of_turn>\n' }}"
      "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"},
     {"phi3", "<|assistant|>",
      "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
      "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"},
-    {"deepseek", "<\xef\xbd\x9c"
-                 "Assistant\xef\xbd\x9c>",
-     SYSTEM_FIRST
-     "{{ bos_token + system }}{% for m in messages %}{% if m.role == 'user' %}{{ '<\xef\xbd\x9cUser\xef\xbd\x9c>' + m.content }}"
-     "{% elif m.role == 'assistant' %}{{ '<\xef\xbd\x9c"
-     "Assistant\xef\xbd\x9c>' + m.content + eos_token }}{% endif %}{% endfor %}"
-     "{% if add_generation_prompt %}{{ '<\xef\xbd\x9c"
-     "Assistant\xef\xbd\x9c>' }}{% endif %}"},
+    {"deepseek",
+     "<\xef\xbd\x9c"
+     "Assistant\xef\xbd\x9c>",
+     SYSTEM_FIRST "{{ bos_token + system }}{% for m in messages %}{% if m.role == 'user' %}{{ "
+                  "'<\xef\xbd\x9cUser\xef\xbd\x9c>' + m.content }}"
+                  "{% elif m.role == 'assistant' %}{{ '<\xef\xbd\x9c"
+                  "Assistant\xef\xbd\x9c>' + m.content + eos_token }}{% endif %}{% endfor %}"
+                  "{% if add_generation_prompt %}{{ '<\xef\xbd\x9c"
+                  "Assistant\xef\xbd\x9c>' }}{% endif %}"},
     {"mistral", "[INST]",
-     SYSTEM_FIRST
-     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' }}"
-     "{% if loop.first and system %}{{ system + '\n\n' }}{% endif %}{{ m.content + ' [/INST]' }}"
-     "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"},
+     SYSTEM_FIRST "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' }}"
+                  "{% if loop.first and system %}{{ system + '\n\n' }}{% endif %}{{ m.content + ' [/INST]' }}"
+                  "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"},
     {"llama2", nullptr,
      SYSTEM_FIRST
      "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' }}"
-     "{% if loop.first and system %}{{ '<<SYS>>\n' + system + '\n<</SYS>>\n\n' }}{% endif %}{{ m.content | trim + ' [/INST]' }}"
+     "{% if loop.first and system %}{{ '<<SYS>>\n' + system + '\n<</SYS>>\n\n' }}{% endif %}{{ m.content | trim + ' "
+     "[/INST]' }}"
      "{% elif m.role == 'assistant' %}{{ ' ' + m.content | trim + ' ' + eos_token }}{% endif %}{% endfor %}"},
     {"zephyr", nullptr,
      "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}{% endfor %}"
@@ -59,11 +62,10 @@ const Named templates[] = {
      "{% elif m.role == 'assistant' %}{{ '### Response:\n' + m.content + eos_token + '\n\n' }}{% endif %}{% endfor %}"
      "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"},
     {"vicuna", nullptr,
-     SYSTEM_FIRST
-     "{{ bos_token }}{% if system %}{{ system + ' ' }}{% endif %}{% for m in messages %}"
-     "{% if m.role == 'user' %}{{ 'USER: ' + m.content + ' ' }}"
-     "{% elif m.role == 'assistant' %}{{ 'ASSISTANT: ' + m.content + eos_token }}{% endif %}{% endfor %}"
-     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"},
+     SYSTEM_FIRST "{{ bos_token }}{% if system %}{{ system + ' ' }}{% endif %}{% for m in messages %}"
+                  "{% if m.role == 'user' %}{{ 'USER: ' + m.content + ' ' }}"
+                  "{% elif m.role == 'assistant' %}{{ 'ASSISTANT: ' + m.content + eos_token }}{% endif %}{% endfor %}"
+                  "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"},
 };
 
 const Named *find_named(const std::string &name) {
@@ -73,7 +75,11 @@ const Named *find_named(const std::string &name) {
 }
 
 // What ends a turn besides the tokens that the vocabulary names.
-const char *const usual_turn_ends[] = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|eom_id|>",
+const char *const usual_turn_ends[] = {"<|im_end|>",
+                                       "<|eot_id|>",
+                                       "<|end|>",
+                                       "<end_of_turn>",
+                                       "<|eom_id|>",
                                        "<\xef\xbd\x9c"
                                        "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"};
 

@@ -1,4 +1,5 @@
-// Conversations as a model reads them: by its own chat template or one with a name, and which of the tokens are answers.
+// Conversations as a model reads them: by its own chat template or one with a name, and which of the tokens are
+// answers.
 #pragma once
 
 #include "data.h"
@@ -16,14 +17,14 @@ std::string chat_template_names();
 
 class ChatTemplate {
 public:
-    // `choice`: "model" for the model's own; a name; or "auto", the model's own, else the one that the vocabulary's tokens
-    // speak for, else vicuna.
+    // `choice`: "model" for the model's own; a name; or "auto", the model's own, else the one that the vocabulary's
+    // tokens speak for, else vicuna.
     ChatTemplate(const std::string &choice, const Tokenizer &tokenizer);
 
     const std::string &name() const { return name_; } // for people
 
-    // The row of a conversation. Its answers are what the assistant said, each from the end of what the template writes to
-    // make it speak, up to the token that ends its turn and with it. Throws Error when the template refuses.
+    // The row of a conversation. Its answers are what the assistant said, each from the end of what the template writes
+    // to make it speak, up to the token that ends its turn and with it. Throws Error when the template refuses.
     Row encode(const std::vector<Message> &messages) const;
 
 private:

@@ -10,10 +10,11 @@ namespace finetune {
 namespace {
 
 const char *const learned_begins = "\xe2\x9f\xa6", *const learned_ends = "\xe2\x9f\xa7"; // U+27E6, U+27E7
-const uint64_t split_stream = uint64_t(3) << 32; // of random numbers
+const uint64_t split_stream = uint64_t(3) << 32;                                         // of random numbers
 
 // The tokens of a row's part as text, control tokens spelled out; a long part loses its middle.
-std::string spelled(const std::vector<int32_t> &ids, size_t begin, size_t end, const Tokenizer &tokenizer, size_t most_bytes) {
+std::string spelled(const std::vector<int32_t> &ids, size_t begin, size_t end, const Tokenizer &tokenizer,
+                    size_t most_bytes) {
     std::string text;
     std::vector<int32_t> plain;
     const auto flush = [&] {
@@ -34,7 +35,8 @@ std::string spelled(const std::vector<int32_t> &ids, size_t begin, size_t end, c
         while (at > 0 && (text[at] & 0xc0) == 0x80) --at;
         return at;
     };
-    return text.substr(0, at_character(most_bytes / 2)) + " ... " + text.substr(at_character(text.size() - most_bytes / 2));
+    return text.substr(0, at_character(most_bytes / 2)) + " ... " +
+           text.substr(at_character(text.size() - most_bytes / 2));
 }
 
 } // namespace
@@ -133,7 +135,8 @@ std::string describe(const Dataset &data) {
     }
     if (first) out << data.rows.size() << " rows";
     if (!data.chat_template.empty()) out << " through the template " << data.chat_template;
-    if (data.dropped + data.truncated > 0) out << "; too long: " << data.dropped << " dropped, " << data.truncated << " truncated";
+    if (data.dropped + data.truncated > 0)
+        out << "; too long: " << data.dropped << " dropped, " << data.truncated << " truncated";
     if (data.broken > 0) {
         out << "; " << data.broken << " dropped: ";
         for (size_t i = 0; i < data.broken_why.size(); ++i) out << (i > 0 ? "; " : "") << data.broken_why[i];
@@ -153,9 +156,10 @@ std::string describe_lengths(const Dataset &data) {
     if (lengths.empty()) return "no rows";
     const size_t p95 = (lengths.size() * 95 + 99) / 100 - 1; // at least 95 % are no longer
     out << "tokens a row: least " << lengths.front() << ", mean " << (data.tokens + lengths.size() / 2) / lengths.size()
-        << ", 95 % up to " << lengths[p95] << ", most " << lengths.back() << "; " << data.answer_tokens << " of " << data.tokens
-        << " are learned";
-    if (lengths.size() > data.rows.size()) out << "; packed into " << data.rows.size() << (data.rows.size() == 1 ? " sequence" : " sequences");
+        << ", 95 % up to " << lengths[p95] << ", most " << lengths.back() << "; " << data.answer_tokens << " of "
+        << data.tokens << " are learned";
+    if (lengths.size() > data.rows.size())
+        out << "; packed into " << data.rows.size() << (data.rows.size() == 1 ? " sequence" : " sequences");
     return out.str();
 }
 

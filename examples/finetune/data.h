@@ -1,5 +1,5 @@
-// Training data as token ids. A row is a prompt and an answer; the loss counts the answer's tokens only, and an answer read
-// from text ends with the token that ends a text or a turn.
+// Training data as token ids. A row is a prompt and an answer; the loss counts the answer's tokens only, and an answer
+// read from text ends with the token that ends a text or a turn.
 #pragma once
 
 #include "tokenizer.h"
@@ -59,8 +59,8 @@ struct Dataset {
 //   prompt, completion (or answer, response)    the prompt as it is
 //   question, answer                            "### Question:\n...\n\n### Answer:\n"
 //   text                                        every token counts
-// or a plain text, cut into rows of the longest length. Conversations go through a chat template, `chat_template` as for
-// ChatTemplate; the other forms too when it is neither empty nor "auto". Errors name file:line.
+// or a plain text, cut into rows of the longest length. Conversations go through a chat template, `chat_template` as
+// for ChatTemplate; the other forms too when it is neither empty nor "auto". Errors name file:line.
 Dataset read_data(const std::string &path, const Tokenizer &tokenizer, const DataLimits &limits,
                   const std::string &chat_template = "auto");
 

@@ -14,8 +14,8 @@ const size_t most_reasons = 5;
 // A row of text before it is tokens.
 struct TextRow {
     const char *form = "";
-    std::vector<Message> messages;  // of a conversation, and of what can become one
-    std::string prompt, answer;     // of other forms
+    std::vector<Message> messages;            // of a conversation, and of what can become one
+    std::string prompt, answer;               // of other forms
     bool conversation = false, whole = false; // whole: every token counts, the answer is the text
 };
 
@@ -38,7 +38,8 @@ const std::string &need_text(const Json &row, std::initializer_list<const char *
 // ShareGPT's names of roles, and the usual ones.
 std::string role_of(const std::string &from) {
     if (from == "human" || from == "user") return "user";
-    if (from == "gpt" || from == "assistant" || from == "model" || from == "bot" || from == "chatgpt") return "assistant";
+    if (from == "gpt" || from == "assistant" || from == "model" || from == "bot" || from == "chatgpt")
+        return "assistant";
     if (from == "system") return "system";
     if (from == "tool" || from == "function" || from == "observation" || from == "ipython") return "tool";
     fail("role ", shown(from), " is unknown; expected system, user, assistant or tool (human and gpt in ShareGPT)");
@@ -63,7 +64,9 @@ TextRow conversation(const Json &messages, const std::string *system) {
     TextRow row;
     row.conversation = true;
     row.form = "OpenAI messages";
-    if (!messages.is_array() || messages.empty()) fail("the conversation is ", messages.empty() ? "empty" : messages.type_name(), ", expected an array of messages");
+    if (!messages.is_array() || messages.empty())
+        fail("the conversation is ", messages.empty() ? "empty" : messages.type_name(),
+             ", expected an array of messages");
     if (system != nullptr && !system->empty()) row.messages.push_back({"system", *system});
     bool answers = false;
     for (size_t i = 0; i < messages.size(); ++i) {
@@ -206,7 +209,8 @@ private:
 
 class Reader {
 public:
-    Reader(const std::string &path, const Tokenizer &tokenizer, const DataLimits &limits, const std::string &chat_template)
+    Reader(const std::string &path, const Tokenizer &tokenizer, const DataLimits &limits,
+           const std::string &chat_template)
         : tokenizer_(tokenizer), limits_(limits), choice_(chat_template) {
         data_.source = path;
     }
@@ -250,7 +254,8 @@ private:
         if (limits_.strict)
             fail(data_.source, ":", line, ": ", why, "; remove the row, or leave out --strict to drop it");
         ++data_.broken;
-        if (data_.broken_why.size() < most_reasons) data_.broken_why.push_back("line " + std::to_string(line) + ": " + why);
+        if (data_.broken_why.size() < most_reasons)
+            data_.broken_why.push_back("line " + std::to_string(line) + ": " + why);
     }
 
     bool chosen() const { return !choice_.empty() && choice_ != "auto"; }
@@ -272,7 +277,8 @@ private:
         return row;
     }
 
-    // A text of which every token counts, in rows that are as long as they may be; the first token of a row is its prompt.
+    // A text of which every token counts, in rows that are as long as they may be; the first token of a row is its
+    // prompt.
     void add_whole(const char *form, std::string_view text, const std::string &where, bool ends) {
         std::vector<int32_t> ids = tokenizer_.encode(text, true);
         if (tokenizer_.adds_begin()) ids.insert(ids.begin(), tokenizer_.begin_token());
@@ -298,7 +304,8 @@ private:
 
 } // namespace
 
-Dataset read_data(const std::string &path, const Tokenizer &tokenizer, const DataLimits &limits, const std::string &chat_template) {
+Dataset read_data(const std::string &path, const Tokenizer &tokenizer, const DataLimits &limits,
+                  const std::string &chat_template) {
     const MappedFile file(path);
     return Reader(path, tokenizer, limits, chat_template).run(file.text());
 }

@@ -1,6 +1,7 @@
 #include "merges.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace finetune {
 namespace {
@@ -79,41 +80,53 @@ size_t Merges::apply_short(Symbol *word, size_t count) const {
 }
 
 size_t Merges::apply_long(Symbol *word, size_t count) const {
-    struct Candidate {
-        uint64_t order; // rank, then place
-        int32_t left, right, product;
-    };
-    const auto later = [](const Candidate &a, const Candidate &b) { return a.order > b.order; };
-    static_assert(longest_word <= UINT16_MAX, "places are 16-bit");
+    static_assert(longest_word < UINT16_MAX, "places are 16-bit");
     const uint16_t end = UINT16_MAX;
     uint16_t before[longest_word], after[longest_word];
-    std::vector<Candidate> heap;
-    heap.reserve(2 * count);
+    Merge merges[longest_word]; // of each symbol with the one after it, as things are
+    // Rank, then place: the least is next. One whose rank is no longer that of its place is out of date. The first ones
+    // are sorted; those that merging brings wait in a heap, which is sorted as a whole when only it is left.
+    std::vector<uint64_t> sorted, heap;
+    sorted.reserve(count);
     const auto propose = [&](size_t left, size_t right) {
-        const Merge merge = find(word[left].id, word[right].id);
-        if (merge.rank == none) return false;
-        heap.push_back({uint64_t(merge.rank) << 32 | left, word[left].id, word[right].id, merge.product});
-        return true;
+        merges[left] = find(word[left].id, word[right].id);
+        if (merges[left].rank != none) heap.push_back(uint64_t(merges[left].rank) << 32 | left);
+        return merges[left].rank != none;
     };
     for (size_t i = 0; i < count; ++i) {
         before[i] = i == 0 ? end : static_cast<uint16_t>(i - 1);
         after[i] = i + 1 == count ? end : static_cast<uint16_t>(i + 1);
         if (i + 1 < count) propose(i, i + 1);
+        else merges[i].rank = none;
     }
-    std::make_heap(heap.begin(), heap.end(), later);
-    while (!heap.empty()) {
-        std::pop_heap(heap.begin(), heap.end(), later);
-        const Candidate merge = heap.back();
-        heap.pop_back();
-        const size_t left = merge.order & UINT32_MAX, right = after[left];
-        // Symbols that were merged meanwhile have other ids.
-        if (right == end || word[left].id != merge.left || word[right].id != merge.right) continue;
-        word[left] = {merge.product, word[left].bytes + word[right].bytes};
+    const std::greater<uint64_t> later;
+    for (size_t at = 0; at < sorted.size() || !heap.empty();) {
+        if (at == sorted.size()) {
+            sorted.swap(heap);
+            heap.clear();
+            std::sort(sorted.begin(), sorted.end());
+            at = 0;
+        }
+        uint64_t next = sorted[at];
+        if (!heap.empty() && heap[0] < next) {
+            next = heap[0];
+            std::pop_heap(heap.begin(), heap.end(), later);
+            heap.pop_back();
+        } else {
+            ++at;
+        }
+        const size_t left = next & UINT32_MAX;
+        if (merges[left].rank != static_cast<int32_t>(next >> 32)) continue;
+        const size_t right = after[left];
+        word[left] = {merges[left].product, word[left].bytes + word[right].bytes};
         word[right].id = gone;
+        merges[right].rank = none;
         after[left] = after[right];
         if (after[left] != end) {
             before[after[left]] = static_cast<uint16_t>(left);
             if (propose(left, after[left])) std::push_heap(heap.begin(), heap.end(), later);
+        } else {
+            merges[left].rank = none;
         }
         if (before[left] != end && propose(before[left], left)) std::push_heap(heap.begin(), heap.end(), later);
     }

@@ -1,5 +1,5 @@
-// The byte-pair step that SentencePiece and byte-level tokenizers share: adjacent symbols merge, the lowest rank first and
-// the leftmost among equals, until no pair of neighbours may merge.
+// The byte-pair step that SentencePiece and byte-level tokenizers share: adjacent symbols merge, the lowest rank first
+// and the leftmost among equals, until no pair of neighbours may merge.
 #pragma once
 
 #include <cstddef>

@@ -10,8 +10,8 @@
 
 namespace finetune {
 
-// Patterns are applied one after the other, each to the words that the ones before it made; what lies between two matches
-// is a word too.
+// Patterns are applied one after the other, each to the words that the ones before it made; what lies between two
+// matches is a word too.
 struct PreTokenizer::Rule {
     const char *names; // with a space before and after each
     std::vector<const char *> patterns;
@@ -26,8 +26,7 @@ namespace {
 #define LOWER "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
 
 const char gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-const char llama3[] =
-    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES;
+const char llama3[] = CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES;
 const char qwen2[] = CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES;
 const char tekken[] = "[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]*[" LOWER "]+|[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]+[" LOWER
                       "]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES;
@@ -56,7 +55,8 @@ const char deepseek_letters[] =
     "\\x{AB70}-\\x{ABBF}\\x{FB00}-\\x{FB06}\\x{FB13}-\\x{FB17}\\x{FF21}-\\x{FF3A}\\x{FF41}-\\x{FF5A}"
     "\\x{10400}-\\x{1044F}\\x{104B0}-\\x{104D3}\\x{104D8}-\\x{104FB}\\x{10C80}-\\x{10CB2}\\x{10CC0}-\\x{10CF2}"
     "\\x{118A0}-\\x{118DF}\\x{1E900}-\\x{1E943}]+";
-const char deepseek_marks[] = "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+";
+const char deepseek_marks[] =
+    "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+";
 
 // Unicode's property White_Space; PCRE2's own \s has U+180E besides.
 #define WHITE "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
@@ -135,7 +135,8 @@ private:
 PreTokenizer::PreTokenizer(std::string_view name, const std::string &source) : rule_(nullptr) {
     static const Rule rules[] = {
         {" gpt-2 gpt2 mpt olmo jais phi-2 trillion granite-docling roberta-bpe jina-v2-es jina-v2-de jina-v2-code "
-         "exaone4 modern-bert ", {gpt2}},
+         "exaone4 modern-bert ",
+         {gpt2}},
         {" llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 ", {llama3}, true, true},
         {" dbrx smaug-bpe chatglm-bpe glm4 ", {llama3}},
         {" qwen2 stablelm2 deepseek-r1-qwen megrez hunyuan ", {qwen2}},
@@ -160,7 +161,8 @@ PreTokenizer::PreTokenizer(std::string_view name, const std::string &source) : r
         fail(source, ": pre-tokenizer ", shown(name), " is not known; expected one of ", known,
              ". Give token ids instead, with --train-ids");
     }
-    for (const char *pattern : rule_->patterns) patterns_.push_back(std::make_unique<Pattern>(with_white_space(pattern)));
+    for (const char *pattern : rule_->patterns)
+        patterns_.push_back(std::make_unique<Pattern>(with_white_space(pattern)));
 }
 
 PreTokenizer::~PreTokenizer() = default;

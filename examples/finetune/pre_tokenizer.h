@@ -16,8 +16,8 @@ public:
     PreTokenizer(std::string_view name, const std::string &source);
     ~PreTokenizer();
 
-    // Calls word(text) for each word in order; together they are the whole text. Bytes that are no UTF-8 count as control
-    // characters. Takes time near linear in the text.
+    // Calls word(text) for each word in order; together they are the whole text. Bytes that are no UTF-8 count as
+    // control characters. Takes time near linear in the text.
     void split(std::string_view text, const std::function<void(std::string_view)> &word) const;
 
     // Whether a word that is a token as a whole is taken as such, whatever its merges say.

@@ -1,5 +1,5 @@
-// Chat templates: a small part of the language Jinja, as models' own templates use it, on messages and nothing else. There
-// is no way from a template to files, time, or anything but its input; its steps and its output are bounded.
+// Chat templates: a small part of the language Jinja, as models' own templates use it, on messages and nothing else.
+// There is no way from a template to files, time, or anything but its input; its steps and its output are bounded.
 //
 // Every byte of the output knows who wrote it, through all filters and slices. So control tokens are recognized only
 // where the template wrote them, and the answers are known without a search.

@@ -23,14 +23,16 @@ const TemplateText &text_of(const Value *value, const char *what) {
 }
 
 int64_t integer_of(const Value &value, const char *what) {
-    if (value.kind != Value::integer && value.kind != Value::boolean) raise(what, " needs a whole number, not ", value.kind_name());
+    if (value.kind != Value::integer && value.kind != Value::boolean)
+        raise(what, " needs a whole number, not ", value.kind_name());
     return value.number;
 }
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 TemplateText stripped(const TemplateText &text, const Value *characters, bool left, bool right) {
-    const std::string set = characters == nullptr || characters->kind == Value::none ? "" : text_of(characters, "strip").bytes;
+    const std::string set =
+        characters == nullptr || characters->kind == Value::none ? "" : text_of(characters, "strip").bytes;
     const auto cut = [&](char c) { return set.empty() ? is_space(c) : set.find(c) != std::string::npos; };
     size_t begin = 0, end = text.bytes.size();
     while (left && begin < end && cut(text.bytes[begin])) ++begin;
@@ -121,7 +123,8 @@ TemplateText replace_with(const TemplateText &text, const TemplateArguments &arg
 
 Value items_of(const Value &object) {
     TemplateList items;
-    for (const auto &[key, value] : *object.entries) items.push_back(Value::of(TemplateList{Value::of(key, from_data), value}));
+    for (const auto &[key, value] : *object.entries)
+        items.push_back(Value::of(TemplateList{Value::of(key, from_data), value}));
     return Value::of(std::move(items));
 }
 
@@ -319,7 +322,8 @@ TemplateValue slice_of(const TemplateValue &object, const TemplateValue &start, 
     };
     const int64_t from = bound(start, by > 0 ? 0 : high), to = bound(end, by > 0 ? count : -1);
     TemplateList out;
-    for (int64_t i = from; by > 0 ? i < to : i > to; i += std::clamp(by, -count - 1, count + 1)) out.push_back(items[size_t(i)]);
+    for (int64_t i = from; by > 0 ? i < to : i > to; i += std::clamp(by, -count - 1, count + 1))
+        out.push_back(items[size_t(i)]);
     return object.kind == Value::list ? Value::of(std::move(out)) : Value::of(join(out, nullptr));
 }
 
@@ -367,7 +371,8 @@ TemplateValue apply_filter(const std::string &name, const TemplateValue &subject
     if (name == "tojson") {
         const Value *indent = arguments.find(0, "indent");
         const bool flat = indent == nullptr || indent->kind == Value::none;
-        return Value::of(to_json(subject, flat ? 0 : int(std::clamp<int64_t>(integer_of(*indent, "tojson"), 0, 16))), from_data);
+        return Value::of(to_json(subject, flat ? 0 : int(std::clamp<int64_t>(integer_of(*indent, "tojson"), 0, 16))),
+                         from_data);
     }
     if (name == "trim") return Value::of(stripped(as_text(subject), arguments.find(0, "chars"), true, true));
     if (name == "string" || name == "safe") return Value::of(as_text(subject));
@@ -377,7 +382,8 @@ TemplateValue apply_filter(const std::string &name, const TemplateValue &subject
     if (name == "replace") return Value::of(replace_with(text_of(&subject, "replace"), arguments));
     if (name == "default" || name == "d") {
         const Value *other = arguments.find(0, "default_value"), *empty = arguments.find(1, "boolean");
-        const bool missing = subject.kind == Value::undefined || (empty != nullptr && empty->truth() && !subject.truth());
+        const bool missing =
+            subject.kind == Value::undefined || (empty != nullptr && empty->truth() && !subject.truth());
         return !missing ? subject : other != nullptr ? *other : Value::of("", from_template);
     }
     if (name == "list") return subject.kind == Value::text ? Value::of(characters(*subject.string)) : subject;
@@ -456,8 +462,8 @@ TemplateValue call_method(const std::string &name, const TemplateValue &object, 
         if (name == "startswith" || name == "endswith") {
             const std::string &part = text_of(arguments.find(0, "prefix"), name.c_str()).bytes;
             if (part.size() > text.bytes.size()) return Value::of(false);
-            return Value::of(text.bytes.compare(name == "startswith" ? 0 : text.bytes.size() - part.size(), part.size(),
-                                                part) == 0);
+            return Value::of(
+                text.bytes.compare(name == "startswith" ? 0 : text.bytes.size() - part.size(), part.size(), part) == 0);
         }
         if (name == "upper" || name == "lower") return Value::of(mapped(text, name == "upper"));
         if (name == "capitalize" || name == "title") return Value::of(titled(text, name == "title"));
@@ -478,7 +484,8 @@ TemplateValue call_method(const std::string &name, const TemplateValue &object, 
         }
         if (name == "keys" || name == "values") {
             TemplateList out;
-            for (const auto &[key, value] : *object.entries) out.push_back(name == "keys" ? Value::of(key, from_data) : value);
+            for (const auto &[key, value] : *object.entries)
+                out.push_back(name == "keys" ? Value::of(key, from_data) : value);
             return Value::of(std::move(out));
         }
     }
@@ -503,9 +510,11 @@ TemplateValue call_function(const std::string &name, const TemplateArguments &ar
         const size_t count = arguments.values.size();
         if (count < 1 || count > 3) raise("range needs one to three numbers");
         for (size_t i = 0; i < count; ++i) bounds[count == 1 ? 1 : i] = integer_of(arguments.values[i], "range");
-        if (bounds[2] == 0 || std::abs(double(bounds[1]) - double(bounds[0])) > 1e5) raise("a range of step 0 or more than 100000 numbers");
+        if (bounds[2] == 0 || std::abs(double(bounds[1]) - double(bounds[0])) > 1e5)
+            raise("a range of step 0 or more than 100000 numbers");
         TemplateList out;
-        for (int64_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1]; i += bounds[2]) out.push_back(Value::of(i));
+        for (int64_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1]; i += bounds[2])
+            out.push_back(Value::of(i));
         return Value::of(std::move(out));
     }
     raise("the function ", shown(name), " is not supported");

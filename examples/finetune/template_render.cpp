@@ -21,7 +21,7 @@ public:
 
 private:
     template <class... Parts> [[noreturn]] void reject(const TemplateNode &node, const Parts &...parts) const {
-        fail(source_, ": line ", node.line, ": ", parts..., template_advice);
+        reject_template(source_, node.line, parts...);
     }
 
     void step(const TemplateNode &node) {
@@ -124,13 +124,11 @@ private:
             step(node);
             scopes_.emplace_back();
             bind(node, node.names, items[size_t(i)]);
-            TemplateDict about = {{"index", TemplateValue::of(i + 1)},
-                                  {"index0", TemplateValue::of(i)},
-                                  {"revindex", TemplateValue::of(count - i)},
-                                  {"revindex0", TemplateValue::of(count - i - 1)},
-                                  {"first", TemplateValue::of(i == 0)},
-                                  {"last", TemplateValue::of(i + 1 == count)},
-                                  {"length", TemplateValue::of(count)}};
+            TemplateDict about = {
+                {"index", TemplateValue::of(i + 1)},        {"index0", TemplateValue::of(i)},
+                {"revindex", TemplateValue::of(count - i)}, {"revindex0", TemplateValue::of(count - i - 1)},
+                {"first", TemplateValue::of(i == 0)},       {"last", TemplateValue::of(i + 1 == count)},
+                {"length", TemplateValue::of(count)}};
             if (i > 0) about.emplace_back("previtem", items[size_t(i) - 1]);
             if (i + 1 < count) about.emplace_back("nextitem", items[size_t(i) + 1]);
             put(scopes_.back(), "loop", TemplateValue::of(std::move(about)));
@@ -226,8 +224,9 @@ private:
             const TemplateValue subject = value(*node.parts[0]);
             std::vector<std::string> names;
             const std::vector<TemplateValue> given = arguments(node, &names);
-            return TemplateValue::of(
-                placed(node, [&] { return apply_test(node.text, subject, {given, names}); }) != node.flag);
+            return TemplateValue::of(placed(node, [&] {
+                                         return apply_test(node.text, subject, {given, names});
+                                     }) != node.flag);
         }
         case NodeKind::unary: {
             const TemplateValue subject = value(*node.parts[0]);
@@ -282,8 +281,6 @@ Template::Template(std::string_view text, std::string source)
 Template::~Template() = default;
 Template::Template(Template &&) noexcept = default;
 
-TemplateText Template::render(const TemplateDict &variables) const {
-    return Renderer(source_, variables).run(*root_);
-}
+TemplateText Template::render(const TemplateDict &variables) const { return Renderer(source_, variables).run(*root_); }
 
 } // namespace finetune

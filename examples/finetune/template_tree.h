@@ -44,4 +44,9 @@ std::unique_ptr<TemplateNode> parse_template(std::string_view text, const std::s
 // Ends a message about something that the subset does not have.
 constexpr const char *template_advice = "; choose a template by name instead, with --chat-template, such as chatml";
 
+template <class... Parts>
+[[noreturn]] void reject_template(const std::string &source, int line, const Parts &...parts) {
+    fail(source, ": line ", line, ": ", parts..., template_advice);
+}
+
 } // namespace finetune

@@ -1,5 +1,5 @@
-// Text to token ids and back, in the way of the model: one class, and one implementation for each kind of vocabulary in a
-// file of its own. Time is near linear in the text, whatever the text is.
+// Text to token ids and back, in the way of the model: one class, and one implementation for each kind of vocabulary in
+// a file of its own. Time is near linear in the text, whatever the text is.
 #pragma once
 
 #include "trie.h"
@@ -35,9 +35,11 @@ public:
     // With add_prefix the text gets the leading space that begins a sentence (when the model wants one at all). Control
     // tokens spelled in the text, such as "</s>", are ordinary text here: data cannot forge them. User-defined ones
     // match.
-    std::vector<int32_t> encode(std::string_view text, bool add_prefix = true) const { return encode(text, {}, add_prefix); }
-    // Control tokens match where every byte of theirs is marked as markup: `markup` is as long as the text, its bytes are
-    // not zero where a template wrote the text.
+    std::vector<int32_t> encode(std::string_view text, bool add_prefix = true) const {
+        return encode(text, {}, add_prefix);
+    }
+    // Control tokens match where every byte of theirs is marked as markup: `markup` is as long as the text, its bytes
+    // are not zero where a template wrote the text.
     std::vector<int32_t> encode(std::string_view text, std::string_view markup, bool add_prefix) const;
     // Control tokens are left out; the space that begins a sentence is removed when `trim` is set.
     std::string decode(const std::vector<int32_t> &ids, bool trim = false) const;

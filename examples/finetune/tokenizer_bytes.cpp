@@ -1,5 +1,5 @@
-// Byte-level byte pairs, as in GPT-2: a text is cut into words, and in a word bytes merge by rank. Pieces are spelled with
-// a printable character for each byte.
+// Byte-level byte pairs, as in GPT-2: a text is cut into words, and in a word bytes merge by rank. Pieces are spelled
+// with a printable character for each byte.
 #include "merges.h"
 #include "pre_tokenizer.h"
 #include "tokenizer.h"

@@ -1,5 +1,5 @@
-// SentencePiece byte pairs: characters merge into pieces, the piece with the highest score first. There are no words: what
-// cuts the text is that some neighbours occur side by side in no piece at all, so that no merge ever joins them.
+// SentencePiece byte pairs: characters merge into pieces, the piece with the highest score first. There are no words:
+// what cuts the text is that some neighbours occur side by side in no piece at all, so that no merge ever joins them.
 #include "character_map.h"
 #include "merges.h"
 #include "tokenizer.h"
@@ -95,8 +95,8 @@ private:
                 const size_t bytes = read_character(piece, i, &code);
                 if (bytes == 0) break; // never made from text
                 i += bytes;
-                int32_t *symbol = code < dense_characters ? &characters_[code]
-                                                          : &rare_characters_.emplace(code, -1).first->second;
+                int32_t *symbol =
+                    code < dense_characters ? &characters_[code] : &rare_characters_.emplace(code, -1).first->second;
                 if (bytes == piece.size()) *symbol = id;
                 else if (*symbol < 0) *symbol = next++;
             }

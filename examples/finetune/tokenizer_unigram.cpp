@@ -15,7 +15,8 @@ const float unknown_penalty = 10; // below the lowest score
 
 class Unigram : public TokenizerFamily {
 public:
-    explicit Unigram(const Vocabulary &vocabulary) : vocabulary_(vocabulary), map_(vocabulary.character_map, vocabulary.source) {
+    explicit Unigram(const Vocabulary &vocabulary)
+        : vocabulary_(vocabulary), map_(vocabulary.character_map, vocabulary.source) {
         std::fill(std::begin(bytes_), std::end(bytes_), -1);
         std::vector<std::pair<std::string_view, int32_t>> pieces;
         float lowest = 0;
@@ -68,7 +69,8 @@ public:
         bool after_unknown = false; // a run of unknown characters is one token
         for (auto step = path.rbegin(); step != path.rend(); ++step) {
             const Way &way = *step->second;
-            const bool unknown = way.id < 0 && !append_bytes(std::string_view(normal).substr(step->first, way.bytes), out);
+            const bool unknown =
+                way.id < 0 && !append_bytes(std::string_view(normal).substr(step->first, way.bytes), out);
             if (way.id >= 0) out.push_back(way.id);
             if (unknown && !after_unknown) {
                 if (vocabulary_.unknown < 0)

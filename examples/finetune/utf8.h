@@ -8,8 +8,8 @@
 
 namespace finetune {
 
-// Bytes of the character at `at`, which is below the size, and its code point; 0 where the bytes there are no character:
-// stray or cut sequences, overlong forms, surrogates, values beyond U+10FFFF.
+// Bytes of the character at `at`, which is below the size, and its code point; 0 where the bytes there are no
+// character: stray or cut sequences, overlong forms, surrogates, values beyond U+10FFFF.
 inline size_t read_character(std::string_view text, size_t at, uint32_t *code) {
     const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
     const uint32_t lead = byte(0);

@@ -20,7 +20,8 @@ std::vector<std::string> owned(const std::vector<std::string_view> &views) { ret
 // Phi-3's tokens take the white space after them; its files say so only by their name.
 bool is_phi3(const Gguf &model) {
     std::string name(model.find_string("general.name").value_or(""));
-    std::transform(name.begin(), name.end(), name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
     return name.find("phi-3") != std::string::npos || name.find("phi3") != std::string::npos;
 }
 
