@@ -2,7 +2,7 @@
 //
 //   reference_run [--device cpu] [--run ft_nf4dq] [--compute f32] [--steps 2] [--optimizer adamw] [--optimizer-memory BYTES] [--eval] [--perplexity]
 //                 [--software-steps N]
-//   reference_run --quant q4_k [--steps 128 --eval]   the f32 recipe on a base in this format, GPTQ formats calibrated on the
+//   reference_run --quant q4_k [--steps 128 --eval]   the f32 recipe on a base in this format, GPTQ and SpQR calibrated on the
 //   reference_run --quant-all [...]                   training rows: after all steps the eval loss is within 1.5 % of f32's
 //   reference_run --check METRICS.json [--run ft_nf4dq]     judges a file that qlora-finetune --metrics wrote
 //
@@ -67,7 +67,7 @@ std::string run(const Request &request, const std::string &shared) {
     options.device = request.device;
     options.compute = request.compute;
     options.quant = !request.quant.empty() ? request.quant : request.run == "ft_nf4dq" ? "nf4-dq" : "none";
-    if (options.format().format != 0 && is_gptq(options.format().format)) options.calibrate = options.train_ids;
+    if (options.format().format != 0 && is_calibrated(options.format().format)) options.calibrate = options.train_ids;
     options.steps_given = true;
     options.train.steps = request.steps;
     options.train.shuffle = false;
@@ -204,7 +204,7 @@ int main(int argc, char **argv) {
         if (request.check.empty() && !find_device(request)) return 77;
         if (request.quant_all || !request.quant.empty()) {
             std::vector<std::string> formats = {request.quant};
-            if (request.quant_all) formats = {"q4_k", "q6_k", "iq4_xs", "mxfp4", "gptq4", "int8", "llm-int8"};
+            if (request.quant_all) formats = {"q4_k", "q6_k", "iq4_xs", "mxfp4", "gptq4", "spqr4", "int8", "llm-int8"};
             const Json all = load(reference);
             int worst = 0;
             for (const std::string &format : formats) {
