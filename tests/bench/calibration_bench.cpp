@@ -151,7 +151,7 @@ struct Int8Layer {
 // SpQR with act-order and search, without outliers, whose limit depends on all rows; ref repeats the first tile.
 void bench_spqr(Bench &bench, const qlora::Buffer &hessian, uint64_t rows, uint64_t cols, const std::string &shape) {
     const int32_t f32 = QLORA_FORMAT_F32;
-    if (!bench.wanted("quantize_spqr", shape, "spqr4/f32")) return;
+    if (!bench.wanted("quantize_spqr", shape, "spqr4/f32") || !bench.context().operation_supports(QLORA_OP_QUANTIZE_SPQR, QLORA_FORMAT_SPQR4, f32)) return;
     const qlora::Buffer values = bench.random(f32, rows * cols, 2, 0.02);
     const auto calibrate = [&](const qlora::Context &context, const qlora::Weight &weight, const qlora::Buffer &from, const qlora::Buffer &with, const qlora::Buffer *space) {
         auto args = qlora::make<qlora_quantize_spqr_args>();
@@ -234,7 +234,7 @@ void bench_calibration(Bench &bench) {
         bench.print(row);
     }
     bench_spqr(bench, hessian, rows, cols, shape);
-    if (!bench.wanted("quantize_gptq", shape, "gptq4/f32")) return;
+    if (!bench.wanted("quantize_gptq", shape, "gptq4/f32") || !bench.context().operation_supports(QLORA_OP_QUANTIZE_GPTQ, QLORA_FORMAT_GPTQ4, f32)) return;
     const qlora::Buffer values = bench.random(f32, rows * cols, 2, 0.02);
     // Rows do not touch each other: ref repeats the first four. Without space the answer is how much is needed.
     const auto calibrate = [&](const qlora::Context &context, const qlora::Weight &weight, const qlora::Buffer &from, const qlora::Buffer &with, const qlora::Buffer *space) {
