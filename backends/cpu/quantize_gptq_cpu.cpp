@@ -175,14 +175,7 @@ int32_t quantize_gptq(Context &context, const qlora_quantize_gptq_args &args) {
     const bool factored = run.factor.find(ladder);
     outcome.loss = std::numeric_limits<double>::quiet_NaN();
     if (factored) outcome.loss = quantize_rows(run);
-    outcome.method = outcome.loss - outcome.loss == 0 ? ladder.method() : QLORA_GPTQ_NEAREST;
-    outcome.attempts = ladder.attempts;
-    outcome.damping = ladder.damping;
-    outcome.floor = ladder.floor;
-    if (outcome.method == QLORA_GPTQ_NEAREST) {
-        outcome.loss = std::numeric_limits<double>::quiet_NaN();
-        round_rows(run);
-    }
+    if (!ladder.report(outcome)) round_rows(run);
     if (args.outcome.handle) std::memcpy(address<void>(args.outcome), &outcome, sizeof outcome);
     return QLORA_OK;
 }

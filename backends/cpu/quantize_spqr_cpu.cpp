@@ -210,14 +210,7 @@ int32_t quantize_spqr(Context &context, const qlora_quantize_spqr_args &args) {
         outcome.loss = 0;
         for (uint64_t r = 0; r < run.weight.rows; r++) outcome.loss += run.losses[r];
     }
-    outcome.method = outcome.loss - outcome.loss == 0 ? ladder.method() : QLORA_GPTQ_NEAREST;
-    outcome.attempts = ladder.attempts;
-    outcome.damping = ladder.damping;
-    outcome.floor = ladder.floor;
-    if (outcome.method == QLORA_GPTQ_NEAREST) {
-        outcome.loss = std::numeric_limits<double>::quiet_NaN();
-        each_tile(run, false);
-    }
+    if (!ladder.report(outcome)) each_tile(run, false);
     outcome.outliers = run.outliers.found;
     if (args.outcome.handle) std::memcpy(address<void>(args.outcome), &outcome, sizeof outcome);
     QLORA_TRY(search::refuse_too_many(context, run.weight, outcome.outliers));

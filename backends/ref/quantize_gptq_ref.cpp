@@ -104,14 +104,7 @@ int32_t quantize_gptq(Context &context, const qlora_quantize_gptq_args &args) {
     float *values = reinterpret_cast<float *>(room.data);
     outcome.loss = std::numeric_limits<double>::quiet_NaN();
     if (factored) outcome.loss = quantize_rows(run, true, values);
-    outcome.method = outcome.loss - outcome.loss == 0 ? ladder.method() : QLORA_GPTQ_NEAREST;
-    outcome.attempts = ladder.attempts;
-    outcome.damping = ladder.damping;
-    outcome.floor = ladder.floor;
-    if (outcome.method == QLORA_GPTQ_NEAREST) {
-        outcome.loss = std::numeric_limits<double>::quiet_NaN();
-        quantize_rows(run, false, values);
-    }
+    if (!ladder.report(outcome)) quantize_rows(run, false, values);
     if (args.outcome.handle) std::memcpy(address<void>(args.outcome), &outcome, sizeof outcome);
     return QLORA_OK;
 }

@@ -122,14 +122,7 @@ int32_t quantize_spqr(Context &context, const qlora_quantize_spqr_args &args) {
         outcome.limit = run.limit = limit_of(run);
         outcome.loss = quantize_rows(run);
     }
-    outcome.method = outcome.loss - outcome.loss == 0 ? ladder.method() : QLORA_GPTQ_NEAREST;
-    outcome.attempts = ladder.attempts;
-    outcome.damping = ladder.damping;
-    outcome.floor = ladder.floor;
-    if (outcome.method == QLORA_GPTQ_NEAREST) {
-        outcome.loss = std::numeric_limits<double>::quiet_NaN();
-        round_rows(run);
-    }
+    if (!ladder.report(outcome)) round_rows(run);
     outcome.outliers = run.outliers.found;
     if (args.outcome.handle) std::memcpy(address<void>(args.outcome), &outcome, sizeof outcome);
     QLORA_TRY(search::refuse_too_many(context, run.weight, outcome.outliers));

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 namespace qlora {
 namespace search {
@@ -40,6 +41,18 @@ struct DampingLadder {
     }
     double diagonal(double value) const { return (value < floor ? floor : value) + damping * mean; }
     uint32_t method() const { return floors ? QLORA_GPTQ_FLOORED : attempts > 1 ? QLORA_GPTQ_DAMPED : QLORA_GPTQ_DONE; }
+
+    // Tells an outcome how it went, given its loss. False if there was no factor (loss is NaN) or the loss overflowed: then columns
+    // are to be rounded to nearest, and loss is NaN.
+    template <class Outcome> bool report(Outcome &outcome) const {
+        outcome.attempts = attempts;
+        outcome.damping = damping;
+        outcome.floor = floor;
+        const bool done = outcome.loss - outcome.loss == 0;
+        outcome.method = done ? method() : QLORA_GPTQ_NEAREST;
+        if (!done) outcome.loss = std::numeric_limits<double>::quiet_NaN();
+        return done;
+    }
 };
 
 } // namespace search
