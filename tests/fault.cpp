@@ -43,14 +43,6 @@ template <class Action> uint64_t fail_each(Accounting &host, const std::string &
     return failures;
 }
 
-// A case with little work of every operation.
-const Case &small_case(const Operation &operation) {
-    const Case *best = nullptr;
-    for (const Case &one : operation.cases)
-        if (!best || (one.format == QLORA_FORMAT_NF4_DQ && best->format != one.format)) best = &one;
-    return *best;
-}
-
 } // namespace
 
 TEST_SUITE_BEGIN("fault");

@@ -52,13 +52,6 @@ bool same(const std::vector<Output> &a, const std::vector<Output> &b) {
     return a.size() == b.size();
 }
 
-const Case &small_case(const Operation &operation) {
-    const Case *best = nullptr;
-    for (const Case &one : operation.cases)
-        if (!best || (one.format == QLORA_FORMAT_NF4_DQ && best->format != one.format)) best = &one;
-    return *best;
-}
-
 } // namespace
 
 TEST_SUITE_BEGIN("host");

@@ -22,6 +22,13 @@ std::vector<Operation> all_operations() {
     };
 }
 
+const Case &small_case(const Operation &operation) {
+    const Case *best = nullptr;
+    for (const Case &one : operation.cases)
+        if (!best || (one.format == QLORA_FORMAT_NF4_DQ && best->format != one.format)) best = &one;
+    return *best;
+}
+
 } // namespace test
 
 using namespace test;

@@ -126,5 +126,7 @@ struct Operation {
 };
 // Every row of ops.def with its cases; in tests/ops.cpp.
 std::vector<Operation> all_operations();
+// A case of it with little work.
+const Case &small_case(const Operation &operation);
 
 } // namespace test
