@@ -75,7 +75,7 @@ void linear_grad(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x
     pass.device.run(QLORA_OP_LINEAR_GRAD, qlora_linear_grad, args);
 }
 
-void norm_grad(Pass &pass, const qlora_tensor &x, const qlora::Buffer &weight, const qlora_tensor &dy,
+void norm_grad(Pass &pass, const qlora_tensor &x, const Memory &weight, const qlora_tensor &dy,
                const qlora_tensor &dx, qlora_span rstd) {
     auto args = qlora::make<qlora_rms_norm_grad_args>();
     args.flags = QLORA_FLAG_ACCUMULATE; // onto the gradient of the residual path
@@ -147,15 +147,27 @@ GradientSpace take_gradient_space(Arena &arena, const ModelShape &shape, int32_t
     const auto activations = [&](uint64_t width) { return arena.take(tokens * width * type_bytes(type)); };
     GradientSpace space;
     space.hidden = activations(shape.embedding);
+    // The feed-forward part is done before those of attention are needed.
+    const uint64_t shared = arena.mark();
+    space.product = activations(shape.feed_forward);
+    const uint64_t end = arena.mark();
+    arena.rewind(shared);
     space.q = activations(shape.q_width());
     space.k = activations(shape.kv_width());
     space.v = activations(shape.kv_width());
     space.attended = activations(shape.q_width());
-    space.product = activations(shape.feed_forward);
+    arena.rewind(std::max(end, arena.mark()));
     return space;
 }
 
 void embed(Pass &pass, qlora_span ids, qlora_span y) {
+    if (HostEmbedding *rows = pass.model.host_embedding()) {
+        if (pass.device.idle()) return;
+        const uint64_t bytes = pass.tokens * pass.model.shape().embedding * type_bytes(pass.precision.activations);
+        pass.device.write(y, rows->gather(pass.host_ids, pass.tokens, pass.precision.activations), bytes);
+        return;
+    }
+    if (pass.model.embedding().size() == 0) return; // while planning for one on the host
     auto args = qlora::make<qlora_embedding_args>();
     args.weight = pass.model.embedding().get();
     args.ids = ids;
@@ -177,7 +189,7 @@ void gather_rows(Pass &pass, qlora_span from, uint64_t from_rows, qlora_span row
     pass.device.run(QLORA_OP_EMBEDDING, qlora_embedding_gather, args);
 }
 
-void forward_norm(Pass &pass, const qlora_tensor &x, const qlora::Buffer &weight, const qlora_tensor &y,
+void forward_norm(Pass &pass, const qlora_tensor &x, const Memory &weight, const qlora_tensor &y,
                   qlora_span rstd) {
     auto args = qlora::make<qlora_rms_norm_args>();
     args.x = x;

@@ -21,6 +21,7 @@ struct Pass {
     qlora_span positions; // int32[tokens]
     qlora_span sequences; // int32[sequence_count][4]
     uint32_t sequence_count, most_q_rows, most_k_rows;
+    const int32_t *host_ids = nullptr; // where the embedding is on the host
 
     qlora_tensor view(qlora_span span, uint64_t cols) const {
         return qlora::tensor(precision.activations, tokens, cols, span);
@@ -69,14 +70,14 @@ void forward_down(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_spa
 void backward_block(Pass &pass, uint32_t layer, const BlockSpace &space, const GradientSpace &gradients, qlora_span x,
                     qlora_span dx, bool accumulate);
 
-// Hidden states of token ids.
+// Hidden states of token ids; of the pass's host_ids where the embedding is on the host.
 void embed(Pass &pass, qlora_span ids, qlora_span y);
 
 // Rows of hidden states by number: a matrix of floats is a weight too, whose rows embedding_gather delivers.
 void gather_rows(Pass &pass, qlora_span from, uint64_t from_rows, qlora_span rows, qlora_span to, uint64_t to_rows);
 
 // y = RMSNorm(x) with `rstd` kept.
-void forward_norm(Pass &pass, const qlora_tensor &x, const qlora::Buffer &weight, const qlora_tensor &y,
+void forward_norm(Pass &pass, const qlora_tensor &x, const Memory &weight, const qlora_tensor &y,
                   qlora_span rstd);
 
 } // namespace finetune

@@ -22,6 +22,7 @@ Generator::Generator(Device &device, const Model &model, const Trainable &adapte
 }
 
 void Generator::take_spans() {
+    arena_.section("answers");
     const ModelShape &shape = model_.shape();
     const uint64_t tokens = uint64_t(count_) * longest_prompt_, width = uint64_t(shape.embedding) * 4;
     const uint64_t cache = uint64_t(count_) * (longest_prompt_ + most_new_) * shape.kv_width() * 4;
@@ -64,6 +65,7 @@ void Generator::prefill(Pass &pass, const std::vector<int32_t> &sequences, uint3
     const uint64_t row_bytes = uint64_t(shape.kv_width()) * 4, rows = longest_prompt_ + most_new_;
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
+        model_.bring(device_, layer, true);
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2]);
         for (size_t s = 0; s < sequences.size() / 4; ++s) {
             const uint64_t first = uint64_t(sequences[4 * s]) * row_bytes,
@@ -81,6 +83,7 @@ void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
     const ModelShape &shape = model_.shape();
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
+        model_.bring(device_, layer, true);
         const KeyValueCache cache = {cache_rows(keys_[layer], step, count), cache_rows(values_[layer], step, count),
                                      whole_cache(keys_[layer]), whole_cache(values_[layer])};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
@@ -134,6 +137,7 @@ std::vector<std::vector<int32_t>> Generator::generate(const std::vector<std::vec
     device_.write(sequences_, sequences.data(), sequences.size() * 4);
     device_.write(last_rows_, last_rows.data(), last_rows.size() * 4);
     Pass prompt_pass = make_pass(ids.size(), count, longest_prompt_, longest_prompt_);
+    prompt_pass.host_ids = ids.data();
     prefill(prompt_pass, sequences, count);
 
     std::vector<std::vector<int32_t>> answers(count);
@@ -161,6 +165,7 @@ std::vector<std::vector<int32_t>> Generator::generate(const std::vector<std::vec
         device_.write(ids_, next.data(), next.size() * 4);
         device_.write(positions_, positions.data(), positions.size() * 4);
         device_.write(sequences_, sequences.data(), sequences.size() * 4);
+        pass.host_ids = next.data();
         decode(pass, step, count);
     }
 }

@@ -52,10 +52,10 @@ BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &op
 
 Trainer::Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options)
     : device_(device), network_(network), adapter_(adapter), options_(options),
-      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.context(), 4),
-      norms_(device.context(), 4 * adapter.parameters().size()) {
-    if (!options.import_state.empty()) done_ = optimizer_.import_bitsandbytes(options.import_state);
-    if (!options.resume.empty()) done_ = optimizer_.load(options.resume);
+      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.take(4)),
+      norms_(device.take(4 * adapter.parameters().size())) {
+    if (!device.planning() && !options.import_state.empty()) done_ = optimizer_.import_bitsandbytes(options.import_state);
+    if (!device.planning() && !options.resume.empty()) done_ = optimizer_.load(options.resume);
     device_.measure([&] { step({}, 0); });
 }
 

@@ -76,7 +76,7 @@ private:
     TrainOptions options_;
     Optimizer optimizer_;
     uint64_t done_ = 0; // steps behind the state
-    qlora::Buffer norm_, norms_;
+    Memory norm_, norms_;
     std::vector<float> first_norms_;
 };
 
