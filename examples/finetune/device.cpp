@@ -92,7 +92,7 @@ Memory Device::take(uint64_t bytes, bool host) {
 }
 
 void Device::count_as(const std::string &name, uint64_t bytes) {
-    add_to(tally_, section_, 0 - bytes);
+    if (!section_.empty()) add_to(tally_, section_, 0 - bytes);
     add_to(tally_, name, bytes);
 }
 

@@ -1,6 +1,5 @@
 #include "memory.h"
 
-#include <cmath>
 #include <cstdlib>
 #include <numeric>
 
@@ -58,11 +57,13 @@ uint64_t parse_bytes(const std::string &option, const std::string &text) {
     static const std::pair<const char *, double> units[] = {
         {"", 1},     {"B", 1},       {"K", 0x1p10}, {"KiB", 0x1p10}, {"KB", 1e3},     {"M", 0x1p20}, {"MiB", 0x1p20},
         {"MB", 1e6}, {"G", 0x1p30}, {"GiB", 0x1p30}, {"GB", 1e9},     {"T", 0x1p40}, {"TiB", 0x1p40}, {"TB", 1e12}};
+    const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
     char *end = nullptr;
-    const double number = text.empty() || text.find_first_not_of("0123456789.") == 0 ? -1 : strtod(text.c_str(), &end);
-    for (const auto &[unit, factor] : units)
-        if (number >= 0 && std::isfinite(number) && std::string(end) == unit && number * factor < 0x1p62)
-            return static_cast<uint64_t>(number * factor);
+    const std::string number = text.substr(0, digits);
+    const double value = strtod(number.c_str(), &end);
+    if (digits > 0 && *end == '\0')
+        for (const auto &[unit, factor] : units)
+            if (text.substr(digits) == unit && value * factor < 0x1p62) return static_cast<uint64_t>(value * factor);
     fail(option, " ", shown(text), ": expected a number of bytes such as 6G, 5.7GB or 4500M");
 }
 
