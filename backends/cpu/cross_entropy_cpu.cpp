@@ -78,16 +78,13 @@ int32_t cross_entropy(Context &context, const qlora_cross_entropy_args &args) {
             kernels.softmax_sum(row, vocabulary, args.soft_cap, &maximum, &sum);
             const int32_t target = targets[token[r]];
             const double lse = double(maximum) + std::log(double(sum));
-            double logit = double(row[target]), slope = 1;
-            if (args.soft_cap > 0) {
-                const double t = std::tanh(logit / double(args.soft_cap));
-                logit = double(args.soft_cap) * t;
-                slope = 1 - t * t;
-            }
+            // Capped as the others are: the loss of a row with one logit is 0.
+            float slope;
+            const double logit = double(kernels.cap_logit(row[target], args.soft_cap, &slope));
             losses[token[r]] = float(lse - logit);
             if (!args.dx.type) return;
             // scale / sum as a factor: subtracting a rounded lse would cost digits.
-            const double own = (std::exp(logit - lse) - 1) * slope;
+            const double own = (std::exp(logit - lse) - 1) * double(slope);
             kernels.softmax_grad(row, vocabulary, args.soft_cap, maximum, float(double(args.grad_scale) / double(sum)));
             row[target] = float(double(args.grad_scale) * own);
         });

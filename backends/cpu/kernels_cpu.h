@@ -168,6 +168,8 @@ struct Kernels {
     void (*softmax_sum)(const float *logits, uint64_t count, float soft_cap, float *maximum, float *sum);
     // logits = scale * exp(capped logit - maximum) * slope of the cap
     void (*softmax_grad)(float *logits, uint64_t count, float soft_cap, float maximum, float scale);
+    // One logit as these two cap it, and the slope of that.
+    float (*cap_logit)(float logit, float soft_cap, float *slope);
     double (*sum_squares)(const float *x, uint64_t count);
     const OptimizerKernels *optimizer;
 
