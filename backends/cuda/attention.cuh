@@ -1,7 +1,7 @@
 // What attention forward and backward share. A block of 128 threads, 16 x 8, owns OWN rows of one head (queries, or
 // keys in the dk / dv pass) and streams tiles of STREAM rows of the other side through shared memory, all in f32.
 // DIM is head_dim padded with zeros; rows in shared memory are DIM + 4 floats apart, which keeps float4 reads of
-// eight rows free of bank conflicts.
+// eight rows free of bank conflicts. Kernels exist with and without SHAPED: a soft cap, slopes or a window.
 #pragma once
 #include "backends/cuda/device.cuh"
 
@@ -15,7 +15,10 @@ struct AttentionView {
     float *lse, *delta; // [q tokens][heads]; delta = dy . y
     const int32_t *sequences;
     int32_t heads, kv_heads, head_dim;
-    float scale;
+    float scale, soft_cap;
+    const float *slopes;
+    int32_t window; // the largest number where there is none
+    bool shaped;
     bool vector; // eight neighbours from a multiple of eight in a head are aligned to 16 bytes, in every tensor
 };
 
@@ -31,6 +34,10 @@ template <class Args> AttentionView attention_view(const Args &args) {
     view.kv_heads = int32_t(args.kv_heads);
     view.head_dim = int32_t(args.head_dim);
     view.scale = args.scale;
+    view.soft_cap = args.soft_cap;
+    view.slopes = args.slopes.handle ? address<const float>(args.slopes) : nullptr;
+    view.window = args.window && args.window < 0x7fffffffu ? int32_t(args.window) : 0x7fffffff;
+    view.shaped = args.soft_cap > 0 || view.slopes || args.window;
     view.vector = args.head_dim % 8 == 0 && view.q.vector && view.k.vector && view.v.vector && view.y.vector;
     return view;
 }
@@ -46,6 +53,44 @@ __device__ __forceinline__ Sequence sequence_of(const AttentionView &view, int i
     s.fits = s.q_first >= 0 && s.k_first >= 0 && s.q_rows > 0 && s.q_rows <= s.k_rows && s.q_first + s.q_rows <= view.q.rows && s.k_first + s.k_rows <= view.k.rows;
     return s;
 }
+
+// What shapes the scores of a head. A query sees a key that lies `distance` before the newest one it could see if 0 <=
+// distance < window.
+template <bool SHAPED> struct Shaping {
+    float scale, soft_cap, per_cap, slope;
+    int window;
+    __device__ __forceinline__ Shaping(const AttentionView &a, int head)
+        : scale(a.scale), soft_cap(a.soft_cap), per_cap(a.soft_cap > 0 ? 1 / a.soft_cap : 0), slope(SHAPED && a.slopes ? a.slopes[head] : 0), window(a.window) {}
+    __device__ __forceinline__ bool sees(int distance) const { return SHAPED ? unsigned(distance) < unsigned(window) : distance >= 0; }
+    // Products to scores, but for the slope. FAST: tanh from one exponential, to 1e-6 of 1, for 16-bit types.
+    template <bool FAST, int ROWS, int COLS> __device__ __forceinline__ void cap(float (&scores)[ROWS][COLS]) const {
+        if (SHAPED && soft_cap > 0) { // the same for the whole grid
+            const float factor = scale * per_cap;
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < COLS; j++) {
+                    const float x = scores[i][j] * factor;
+                    scores[i][j] = soft_cap * (FAST ? 1 - __fdividef(2.0f, 1 + __expf(2 * x)) : tanhf(x));
+                }
+        } else if (SHAPED) {
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < COLS; j++) scores[i][j] *= scale;
+        }
+    }
+    // The finished score from what cap() left.
+    __device__ __forceinline__ float score(float capped, int distance) const { return SHAPED ? capped - slope * float(distance) : capped * scale; }
+    // The derivative of the score by the scaled product, likewise.
+    __device__ __forceinline__ float derivative(float capped) const { return SHAPED ? 1 - (capped * per_cap) * (capped * per_cap) : 1; }
+    // Tiles of STEP keys begin here for queries from first on.
+    template <int STEP> __device__ __forceinline__ int first_key(const Sequence &s, int first) const { return SHAPED ? max(0, first + s.ahead + 1 - window) / STEP * STEP : 0; }
+    // Past the last query that sees a key before `keys`.
+    __device__ __forceinline__ int end_query(const Sequence &s, int keys) const {
+        return SHAPED ? int(max(int64_t(0), min(int64_t(s.q_rows), int64_t(keys) - 1 - s.ahead + window))) : s.q_rows;
+    }
+};
 
 // shared[row][d] = rows first .. first + ROWS of one head, with zeros past limit and past head_dim.
 template <int DIM, int ROWS>
