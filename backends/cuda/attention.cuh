@@ -15,11 +15,12 @@ struct AttentionView {
     float *lse, *delta; // [q tokens][heads]; delta = dy . y
     const int32_t *sequences;
     int32_t heads, kv_heads, head_dim;
-    float scale, soft_cap;
-    const float *slopes;
-    int32_t window; // the largest number where there is none
-    bool shaped;
+    float scale;
     bool vector; // eight neighbours from a multiple of eight in a head are aligned to 16 bytes, in every tensor
+    bool shaped; // by any of the following
+    float soft_cap;
+    int32_t window; // the largest number where there is none
+    const float *slopes;
 };
 
 template <class Args> AttentionView attention_view(const Args &args) {
@@ -54,41 +55,40 @@ __device__ __forceinline__ Sequence sequence_of(const AttentionView &view, int i
     return s;
 }
 
-// What shapes the scores of a head. A query sees a key that lies `distance` before the newest one it could see if 0 <=
-// distance < window.
+// What shapes the scores of a head. `newest` is the last key that a query sees, `key` one that it may see.
 template <bool SHAPED> struct Shaping {
-    float scale, soft_cap, per_cap, slope;
-    int window;
+    const AttentionView &a;
+    float per_cap, slope;
     __device__ __forceinline__ Shaping(const AttentionView &a, int head)
-        : scale(a.scale), soft_cap(a.soft_cap), per_cap(a.soft_cap > 0 ? 1 / a.soft_cap : 0), slope(SHAPED && a.slopes ? a.slopes[head] : 0), window(a.window) {}
-    __device__ __forceinline__ bool sees(int distance) const { return SHAPED ? unsigned(distance) < unsigned(window) : distance >= 0; }
+        : a(a), per_cap(SHAPED && a.soft_cap > 0 ? 1 / a.soft_cap : 0), slope(SHAPED && a.slopes ? a.slopes[head] : 0) {}
+    __device__ __forceinline__ bool sees(int newest, int key) const { return SHAPED ? unsigned(newest - key) < unsigned(a.window) : key <= newest; }
     // Products to scores, but for the slope. FAST: tanh from one exponential, to 1e-6 of 1, for 16-bit types.
     template <bool FAST, int ROWS, int COLS> __device__ __forceinline__ void cap(float (&scores)[ROWS][COLS]) const {
-        if (SHAPED && soft_cap > 0) { // the same for the whole grid
-            const float factor = scale * per_cap;
+        if (SHAPED && a.soft_cap > 0) { // the same for the whole grid
+            const float factor = a.scale * per_cap;
 #pragma unroll
             for (int i = 0; i < ROWS; i++)
 #pragma unroll
                 for (int j = 0; j < COLS; j++) {
                     const float x = scores[i][j] * factor;
-                    scores[i][j] = soft_cap * (FAST ? 1 - __fdividef(2.0f, 1 + __expf(2 * x)) : tanhf(x));
+                    scores[i][j] = a.soft_cap * (FAST ? 1 - __fdividef(2.0f, 1 + __expf(2 * x)) : tanhf(x));
                 }
         } else if (SHAPED) {
 #pragma unroll
             for (int i = 0; i < ROWS; i++)
 #pragma unroll
-                for (int j = 0; j < COLS; j++) scores[i][j] *= scale;
+                for (int j = 0; j < COLS; j++) scores[i][j] *= a.scale;
         }
     }
     // The finished score from what cap() left.
-    __device__ __forceinline__ float score(float capped, int distance) const { return SHAPED ? capped - slope * float(distance) : capped * scale; }
+    __device__ __forceinline__ float score(float capped, int newest, int key) const { return SHAPED ? capped - slope * float(newest - key) : capped * a.scale; }
     // The derivative of the score by the scaled product, likewise.
     __device__ __forceinline__ float derivative(float capped) const { return SHAPED ? 1 - (capped * per_cap) * (capped * per_cap) : 1; }
     // Tiles of STEP keys begin here for queries from first on.
-    template <int STEP> __device__ __forceinline__ int first_key(const Sequence &s, int first) const { return SHAPED ? max(0, first + s.ahead + 1 - window) / STEP * STEP : 0; }
+    template <int STEP> __device__ __forceinline__ int first_key(const Sequence &s, int first) const { return SHAPED ? max(0, first + s.ahead + 1 - a.window) / STEP * STEP : 0; }
     // Past the last query that sees a key before `keys`.
     __device__ __forceinline__ int end_query(const Sequence &s, int keys) const {
-        return SHAPED ? int(max(int64_t(0), min(int64_t(s.q_rows), int64_t(keys) - 1 - s.ahead + window))) : s.q_rows;
+        return SHAPED ? int(max(int64_t(0), min(int64_t(s.q_rows), int64_t(keys) - 1 - s.ahead + a.window))) : s.q_rows;
     }
 };
 

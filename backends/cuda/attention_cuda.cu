@@ -36,7 +36,7 @@ template <int DIM, bool SHAPED> static __global__ void __launch_bounds__(attenti
 #pragma unroll
             for (int j = 0; j < T::kt; j++) {
                 const int place = key + tx + 8 * j;
-                scores[i][j] = shaping.sees(last - place) && place < s.k_rows ? shaping.score(scores[i][j], last - place) : -INFINITY;
+                scores[i][j] = shaping.sees(last, place) && place < s.k_rows ? shaping.score(scores[i][j], last, place) : -INFINITY;
                 largest = fmaxf(largest, scores[i][j]);
             }
             for (int half = 4; half >= 1; half /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, half));

@@ -56,9 +56,9 @@ template <int DIM, bool SHAPED> static __global__ void __launch_bounds__(attenti
         for (int i = 0; i < T::rt; i++)
 #pragma unroll
             for (int j = 0; j < T::kt; j++) {
-                const int row = first + ty * T::rt + i, distance = row + s.ahead - (key + tx + 8 * j);
-                const bool seen = row < s.q_rows && shaping.sees(distance);
-                scores[i][j] = seen ? expf(shaping.score(scores[i][j], distance) - lse[i]) * (slopes[i][j] - delta[i]) * shaping.derivative(scores[i][j]) * a.scale : 0.0f;
+                const int row = first + ty * T::rt + i, place = key + tx + 8 * j;
+                const bool seen = row < s.q_rows && shaping.sees(row + s.ahead, place);
+                scores[i][j] = seen ? expf(shaping.score(scores[i][j], row + s.ahead, place) - lse[i]) * (slopes[i][j] - delta[i]) * shaping.derivative(scores[i][j]) * a.scale : 0.0f;
             }
         put_weights<T::stream>(weights, scores);
         __syncthreads();
@@ -105,9 +105,9 @@ template <int DIM, bool SHAPED> static __global__ void __launch_bounds__(attenti
                 const float lse = a.lse[place], delta = a.delta[place];
 #pragma unroll
                 for (int i = 0; i < T::rt; i++) {
-                    const int key = first + ty * T::rt + i, distance = row + s.ahead - key;
-                    const bool seen = row < s.q_rows && key < s.k_rows && shaping.sees(distance);
-                    const float p = seen ? expf(shaping.score(scores[i][j], distance) - lse) : 0.0f;
+                    const int key = first + ty * T::rt + i;
+                    const bool seen = row < s.q_rows && key < s.k_rows && shaping.sees(row + s.ahead, key);
+                    const float p = seen ? expf(shaping.score(scores[i][j], row + s.ahead, key) - lse) : 0.0f;
                     slopes[i][j] = p * (slopes[i][j] - delta) * shaping.derivative(scores[i][j]) * a.scale;
                     scores[i][j] = p;
                 }

@@ -38,9 +38,9 @@ template <int TYPE, int DIM, bool SHAPED> static __global__ void __launch_bounds
         for (int j = 0; j < stream_rows / 8; j++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const int query = row + i / 2 * 8, distance = query + s.ahead - (key + 8 * j + lane % 4 * 2 + i % 2);
-                const bool seen = query < s.q_rows && shaping.sees(distance);
-                scores[j][i] = seen ? __expf(shaping.score(scores[j][i], distance) - lse[i / 2]) * (slopes[j][i] - delta[i / 2]) * shaping.derivative(scores[j][i]) : 0.0f;
+                const int query = row + i / 2 * 8, place = key + 8 * j + lane % 4 * 2 + i % 2;
+                const bool seen = query < s.q_rows && shaping.sees(query + s.ahead, place);
+                scores[j][i] = seen ? __expf(shaping.score(scores[j][i], query + s.ahead, place) - lse[i / 2]) * (slopes[j][i] - delta[i / 2]) * shaping.derivative(scores[j][i]) : 0.0f;
             }
         add_tiles<TYPE, DIM, stream_rows>(scores, k, sums);
     }
@@ -83,9 +83,8 @@ template <int TYPE, int DIM, bool SHAPED> static __global__ void __launch_bounds
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const int key = row + i / 2 * 8, col = 8 * j + lane % 4 * 2 + i % 2;
-                    const int distance = query + col + s.ahead - key;
-                    const bool seen = query + col < s.q_rows && key < s.k_rows && shaping.sees(distance);
-                    const float p = seen ? __expf(shaping.score(scores[j][i], distance) - lse[col]) : 0.0f;
+                    const bool seen = query + col < s.q_rows && key < s.k_rows && shaping.sees(query + col + s.ahead, key);
+                    const float p = seen ? __expf(shaping.score(scores[j][i], query + col + s.ahead, key) - lse[col]) : 0.0f;
                     slopes[j][i] = p * (slopes[j][i] - delta[col]) * shaping.derivative(scores[j][i]);
                     scores[j][i] = p;
                 }

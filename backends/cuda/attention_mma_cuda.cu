@@ -34,8 +34,8 @@ template <int TYPE, int DIM, bool SHAPED> static __global__ void __launch_bounds
             for (int j = 0; j < stream_rows / 8; j++)
 #pragma unroll
                 for (int i = 2 * half; i < 2 * half + 2; i++) {
-                    const int distance = last - (key + 8 * j + lane % 4 * 2 + i % 2);
-                    scores[j][i] = shaping.sees(distance) ? shaping.score(scores[j][i], distance) : -INFINITY;
+                    const int place = key + 8 * j + lane % 4 * 2 + i % 2;
+                    scores[j][i] = shaping.sees(last, place) ? shaping.score(scores[j][i], last, place) : -INFINITY;
                     largest = fmaxf(largest, scores[j][i]);
                 }
             for (int step = 1; step <= 2; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));

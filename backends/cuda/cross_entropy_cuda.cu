@@ -21,7 +21,7 @@ static __device__ __forceinline__ float block_max(float value, float *shared) {
 }
 
 // What comes between a product and its logit; a cap of 0 is none.
-struct Shaping {
+struct LogitShaping {
     const float *bias; // or null
     float soft_cap;
 };
@@ -30,7 +30,7 @@ struct Shaping {
 // place while their maximum is found.
 template <bool SHAPED>
 static __global__ void __launch_bounds__(threads)
-    loss_kernel(float *logits, int64_t stride, int64_t vocabulary, Shaping shaping, const int32_t *targets, float *losses, void *dlogits, int type, float grad_scale) {
+    loss_kernel(float *logits, int64_t stride, int64_t vocabulary, LogitShaping shaping, const int32_t *targets, float *losses, void *dlogits, int type, float grad_scale) {
     __shared__ float shared[32];
     const int64_t t = blockIdx.x, target = targets[t];
     float *row = logits + t * stride;
@@ -122,7 +122,7 @@ int32_t cross_entropy(Context &context, const qlora_cross_entropy_args &args) {
     const cudaStream_t stream = stream_of(context, args);
     const Chunk chunk(args);
     const int64_t tokens = int64_t(args.x.rows);
-    const Shaping shaping = {args.bias.handle ? address<const float>(args.bias) : nullptr, args.soft_cap};
+    const LogitShaping shaping = {args.bias.handle ? address<const float>(args.bias) : nullptr, args.soft_cap};
     const auto kernel = shaping.bias || shaping.soft_cap > 0 ? loss_kernel<true> : loss_kernel<false>;
     for (int64_t t = 0; t < tokens; t += chunk.tokens) {
         const int64_t count = std::min(chunk.tokens, tokens - t);
