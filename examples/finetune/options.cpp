@@ -1,11 +1,9 @@
 #include "options.h"
 
 #include "chat.h"
-#include "format_choice.h"
+#include "commands.h"
 
-#include <CLI/CLI.hpp>
 #include <cmath>
-#include <iostream>
 
 namespace finetune {
 namespace {
@@ -15,15 +13,20 @@ const char *const description =
     "layers, on the CPU or a GPU, and writes an adapter that llama.cpp loads with --lora.\n";
 
 const char *const examples =
-    "\nExamples:\n"
-    "  qlora-finetune --model base.gguf --data train.jsonl --eval-data test.jsonl --out adapter.gguf\n"
-    "  qlora-finetune --model base.gguf --quant nf4-dq --train-ids rows.json:train --eval-ids rows.json:test \\\n"
+    "  qlora-finetune train --model base.gguf --data train.jsonl --eval-data test.jsonl --out adapter.gguf\n"
+    "  qlora-finetune train --model base.gguf --quant nf4-dq --train-ids rows.json:train --eval-ids rows.json:test \\\n"
     "    --adapter-init initial.safetensors --order file --steps 128 --schedule constant --metrics run.json --out "
     "adapter.gguf\n";
 
+const char *const plan_description =
+    "Says what training with these options would take, and what fits, without training. Options are train's.\n";
+
+const char *const plan_examples = "  qlora-finetune plan --model base.gguf --sequence 2048 --rank 16 --device cuda\n"
+                                  "  qlora-finetune plan --model base.gguf --data rows.jsonl --batch 4\n";
+
 void describe(CLI::App &app, Options &o, std::string &schedule, std::string &order, std::string &too_long,
               std::string &optimizer) {
-    app.add_option("--model", o.model, "base model: a GGUF file, or a Hugging Face directory")->required()->group("Files");
+    add_model_options(app, o);
     app.add_option("--data", o.data,
                    "training rows, in whichever form they are: JSON lines or an array, of OpenAI messages, ShareGPT "
                    "conversations, Alpaca's instruction and output, prompt and completion; or a plain text. The loss "
@@ -61,32 +64,12 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
         ->group("Files");
     app.add_option("--metrics", o.metrics, "JSON file for losses, gradient norms and evaluations")->group("Files");
 
-    app.add_option("--device", o.device,
-                   "auto, cpu, cuda[:N], vulkan[:N], or ref (slow, exact); auto takes a GPU if one works")
-        ->capture_default_str()
-        ->group("Computation");
-    app.add_option("--threads", o.threads, "threads of the cpu device; 0 is one per core")
-        ->capture_default_str()
-        ->group("Computation");
-    app.add_option("--compute", o.compute,
-                   "precision of matrix products: f32, bf16 or f16; sums and adapters are f32 always")
-        ->capture_default_str()
-        ->group("Computation");
-    app.add_option("--activations", o.activations,
-                   "type of activations in memory: f32, bf16 or f16; default bf16 with --compute bf16, else f32")
-        ->group("Computation");
-    app.add_option("--quant", o.quant,
-                   "what an F32, F16 or BF16 base's linear layers become: none, or " + format_names() +
-                       ", llm-int8 (int8 with products in integers, outliers apart) or nvfp4-scaled (a scale per tensor); default nf4-dq. NAME:N for N values that share a scale. A quantized base is used as it is")
-        ->group("Computation");
+    add_device_options(app, o);
     app.add_option("--calibrate", o.calibrate,
                    "fit gptq2 to gptq8, spqr3 and spqr4 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
                    "FILE.safetensors:NAME or FILE.json:KEY. Without, or as gptq4-rtn, they round to nearest")
         ->group("Computation");
     app.add_option("--calibrate-tokens", o.calibrate_tokens, "most tokens of that text, in windows spread over it")
-        ->capture_default_str()
-        ->group("Computation");
-    app.add_option("--quant-block", o.quant_block, "values that share a scale; 0 is the format's default")
         ->capture_default_str()
         ->group("Computation");
     app.add_flag_callback(
@@ -163,15 +146,10 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
                    "print N answers to held-out rows, before and after; default 2 with --eval-data")
         ->capture_default_str()
         ->group("Evaluation");
-    app.footer(examples);
 }
 
-template <class Number> void check_range(const char *option, Number value, double least, double most) {
-    if (!(double(value) >= least && double(value) <= most))
-        fail(option, " ", value, ": expected ", least, " to ", most);
-}
-
-void check(Options &o, const std::string &schedule, const std::string &order, const std::string &too_long) {
+void check(Options &o, const std::string &schedule, const std::string &order, const std::string &too_long,
+           bool planning) {
     if (schedule == "constant") o.train.schedule = Schedule::constant;
     else if (schedule == "linear") o.train.schedule = Schedule::linear;
     else if (schedule == "cosine") o.train.schedule = Schedule::cosine;
@@ -191,9 +169,9 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     check_range("--batch", o.train.batch, 1, 65536);
     check_range("--accumulate", o.train.accumulate, 1, 65536);
     check_range("--epochs", o.epochs, 0, 1e6);
-    check_range("--steps", o.train.steps, 0, 1e9);
+    check_range("--steps", double(o.train.steps), 0, 1e9);
     check_range("--window", o.window, 2, 1 << 20);
-    check_range("--eval-tokens", o.eval_tokens, 1, 1 << 24);
+    check_range("--eval-tokens", double(o.eval_tokens), 1, 1 << 24);
     check_range("--eval-fraction", o.eval_fraction, 0, 0.9);
     check_range("--pack", double(o.pack), 0, 1 << 24);
     if (o.eval_fraction > 0 && (!o.eval_data.empty() || !o.eval_ids.empty()))
@@ -205,17 +183,14 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     const FormatChoice choice = o.format();
     if (!o.calibrate.empty() && o.perplexity_table.empty() && !o.calibrates(choice))
         fail("--calibrate: only gptq2, gptq3, gptq4, gptq8, spqr3 and spqr4 are calibrated; give --quant one of them");
-    const Precision precision = o.precision();
-    if (precision.activations != QLORA_FORMAT_F32 && precision.compute != precision.activations &&
-        precision.compute != QLORA_FORMAT_F32)
-        fail("--activations ", o.activations, " does not go with --compute ", o.compute,
-             "; use f32 or the compute type");
+    o.precision();
     if (!o.data.empty() && !o.train_ids.empty()) fail("--data and --train-ids: give one of them");
     if (!o.eval_data.empty() && !o.eval_ids.empty()) fail("--eval-data and --eval-ids: give one of them");
     if (!o.perplexity_table.empty()) {
         if (o.perplexity_ids.empty()) fail("--perplexity-table needs token ids: give --perplexity-ids FILE:NAME");
         return;
     }
+    if (planning) return;
     const bool trains = !o.steps_given || o.train.steps > 0;
     if (trains && o.data.empty() && o.train_ids.empty())
         fail("no training rows: give --data FILE.jsonl (or --steps 0 to evaluate only)");
@@ -226,29 +201,19 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
 
 } // namespace
 
-bool parse_options(int argc, char **argv, Options *options) {
-    CLI::App app(description);
+bool parse_options(int argc, char **argv, Options *options, bool planning) {
+    CommandApp app(planning ? "plan" : "train", planning ? plan_description : description,
+                   planning ? plan_examples : examples);
     std::string schedule = "cosine", order = "shuffled", too_long = "error", optimizer = "adamw";
-    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast); // scripts set, users override
     describe(app, *options, schedule, order, too_long, optimizer);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::CallForHelp &) {
-        std::cout << app.help();
-        return false;
-    } catch (const CLI::ParseError &error) {
-        std::string message = error.what();
-        for (char &c : message)
-            if (c == '\n' || c == '\r') c = ' ';
-        fail(message, "; see --help");
-    }
+    if (!app.read(argc, argv)) return false;
     options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
     if (app.count("--samples") == 0 && (!options->eval_data.empty() || options->eval_fraction > 0)) options->samples = 2;
     options->train.optimizer = optimizer_by_name(optimizer);
     if (!options->train.resume.empty() && !options->train.import_state.empty())
         fail("--resume and --import-state: give one of them");
-    check(*options, schedule, order, too_long);
+    check(*options, schedule, order, too_long, planning);
     return true;
 }
 

@@ -1,19 +1,17 @@
-// The command line of qlora-finetune.
+// The command line of qlora-finetune train.
 #pragma once
 
 #include "data.h"
-#include "format_choice.h"
+#include "options_common.h"
 #include "train.h"
 
 #include <string>
 
 namespace finetune {
 
-struct Options {
-    std::string model, data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics,
+struct Options : CommonOptions {
+    std::string data, eval_data, train_ids, eval_ids, perplexity_ids, adapter_init, out, metrics,
         perplexity_table, calibrate, save_state;
-    std::string device = "auto", compute = "f32", activations = "", quant = "";
-    uint32_t quant_block = 0, threads = 0;
     uint64_t calibrate_tokens = 65536;
     uint32_t rank = 8;
     float alpha = 16;
@@ -24,6 +22,7 @@ struct Options {
     TooLong too_long = TooLong::error;
     std::string chat_template = "auto";
     bool strict = false;
+    bool plan_only = false; // nothing is trained
     double eval_fraction = 0; // of the training rows, held out
     uint64_t pack = 0;        // tokens of a packed sequence; 0: rows as they are
     bool checkpointing = true;
@@ -34,15 +33,14 @@ struct Options {
     uint64_t perplexity_tokens = 0; // 0: all
     TrainOptions train;
 
-    FormatChoice format() const; // what linear layers become; format 0: as they are
     // Whether a format is to be calibrated.
     bool calibrates(const FormatChoice &choice) const {
         return !calibrate.empty() && is_calibrated(choice.format) && !choice.nearest;
     }
-    Precision precision() const;
 };
 
-// False when the program should end well at once (--help). Throws Error for what makes no sense.
-bool parse_options(int argc, char **argv, Options *options);
+// False when the program should end well at once (--help). Throws Error for what makes no sense. planning: the command
+// is plan, which needs neither rows nor a place for an adapter.
+bool parse_options(int argc, char **argv, Options *options, bool planning = false);
 
 } // namespace finetune

@@ -1,4 +1,4 @@
-#include "options.h"
+#include "options_common.h"
 
 #include <map>
 
@@ -10,7 +10,7 @@ const std::map<std::string, int32_t> float_types = {
 
 } // namespace
 
-FormatChoice Options::format() const {
+FormatChoice ModelOptions::format() const {
     FormatChoice choice;
     if (quant.empty() || quant == "none") return choice;
     if (quant == "int8-dyn") choice.format = QLORA_FORMAT_DYN8; // its name before formats had names of their own
@@ -19,12 +19,16 @@ FormatChoice Options::format() const {
     return choice;
 }
 
-Precision Options::precision() const {
+Precision DeviceOptions::precision() const {
     const auto product = float_types.find(compute);
     if (product == float_types.end()) fail("--compute ", shown(compute), ": expected f32, bf16 or f16");
     const auto stored = float_types.find(!activations.empty() ? activations : compute == "bf16" ? "bf16" : "f32");
     if (stored == float_types.end()) fail("--activations ", shown(activations), ": expected f32, bf16 or f16");
-    return {stored->second, product->second};
+    const Precision precision = {stored->second, product->second};
+    if (precision.activations != QLORA_FORMAT_F32 && precision.compute != precision.activations &&
+        precision.compute != QLORA_FORMAT_F32)
+        fail("--activations ", activations, " does not go with --compute ", compute, "; use f32 or the compute type");
+    return precision;
 }
 
 } // namespace finetune

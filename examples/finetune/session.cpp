@@ -84,6 +84,10 @@ public:
           model_(quantized_model()), trainable_(device_, adapter_shape_, initial_) {}
 
     void run();
+    void plan() {
+        plan_memory();
+        print_plan();
+    }
 
 private:
     // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
@@ -151,6 +155,12 @@ void Session::plan_memory() {
     check_device(device_, precision);
     BatchBounds bounds;
     if (in_.plan.steps > 0) bounds = training_bounds(in_.train->rows, in_.plan);
+    if (options_.plan_only && !in_.train) {
+        const uint32_t sequence = uint32_t(options_.sequence == 0 ? in_.shape.context : options_.sequence);
+        bounds.tokens = bounds.losses = uint64_t(sequence) * options_.train.batch;
+        bounds.count = options_.train.batch;
+        bounds.longest = sequence;
+    }
     // Evaluation shares the training's memory, so it takes as many tokens at a time as fit there.
     const uint64_t tokens = std::max(options_.eval_tokens, bounds.tokens);
     if (in_.eval) eval_batches_ = pack_rows(in_.eval->rows, tokens);
@@ -160,7 +170,7 @@ void Session::plan_memory() {
     if (bounds.tokens > 0)
         network_ =
             std::make_unique<Network>(device_, model_, trainable_,
-                                      Network::Options{precision, options_.checkpointing, in_.plan.steps > 0}, bounds);
+                                      Network::Options{precision, options_.checkpointing, in_.plan.steps > 0 || options_.plan_only}, bounds);
 
     if (generated_rows() == 0) return;
     uint32_t longest_prompt = 1, longest_answer = 1;
@@ -330,5 +340,7 @@ void run_session(const Options &options) {
         if (!path.empty()) check_writable(path);
     Session(options).run();
 }
+
+void run_plan(const Options &options) { Session(options).plan(); }
 
 } // namespace finetune

@@ -1,0 +1,16 @@
+// qlora-finetune train; without a command, too.
+#include "commands.h"
+#include "perplexity_table.h"
+#include "session.h"
+
+namespace finetune {
+
+int command_train(int argc, char **argv) {
+    Options options;
+    if (!parse_options(argc, argv, &options)) return exit_success;
+    if (options.perplexity_table.empty()) run_session(options);
+    else print_perplexity_table(options);
+    return exit_success;
+}
+
+} // namespace finetune
