@@ -23,6 +23,7 @@ public:
     const std::string &path() const { return path_; }
     std::string file(const char *name) const { return path_ + "/" + name; }
     Checkpoints &checkpoints() { return checkpoints_; }
+    const Checkpoints &checkpoints() const { return checkpoints_; }
 
     // Appends an object to metrics.jsonl; a kill afterwards does not lose it.
     void log(const Json &record);

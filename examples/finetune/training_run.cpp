@@ -29,16 +29,28 @@ RunFlags flags_of(const Json &notes) {
 
 } // namespace
 
-void check_same_run(const RunFlags &began, const RunFlags &now, const std::string &where) {
+void check_same_run(const RunFolder &folder, const RunFlags &now) {
+    std::vector<uint64_t> steps = folder.checkpoints().steps();
+    RunFlags began;
+    for (; began.empty() && !steps.empty(); steps.pop_back()) {
+        try {
+            began = flags_of(read_notes(folder.checkpoints().path(steps.back()) + "/" + state_name));
+        } catch (const Error &) {
+            // Damaged; TrainingRun says so.
+        }
+    }
+    if (began.empty()) return;
+    const auto refuse = [&](const std::string &flag, const std::string &before, const std::string &value) {
+        fail(folder.path(), ": this run began with ", flag, " ", before, ", not with ", value,
+             "; resume it as it began, or begin another with --run-dir");
+    };
     for (const auto &[flag, value] : now) {
         const auto before = began.find(flag);
-        if (before != began.end() && before->second == value) continue;
-        fail(where, ": this run began with ", flag, " ", before == began.end() ? "not given" : before->second, ", not with ", value,
-             "; resume it as it began, or begin another with --run-dir");
+        if (before == began.end()) refuse(flag, "of another meaning", value);
+        if (before->second != value) refuse(flag, before->second, value);
     }
     for (const auto &[flag, value] : began)
-        if (now.count(flag) == 0)
-            fail(where, ": this run began with ", flag, " ", value, "; resume it as it began, or begin another with --run-dir");
+        if (now.count(flag) == 0) refuse(flag, value, "none");
 }
 
 TrainingRun::TrainingRun(const TrainingTask &task, const RunOptions &options, RunFolder *folder)

@@ -57,11 +57,14 @@ Watchdog::Verdict Watchdog::validated(uint64_t step, double loss) {
         best_validation_ = loss;
         best_step_ = step;
         without_best_ = 0;
+        warned_ = false;
         return Verdict::best;
     }
     ++without_best_;
     if (options_.early_stop > 0 && without_best_ >= options_.early_stop) return Verdict::stop;
-    return rises_ > 0 && rises_ % options_.rises == 0 ? Verdict::overfit : Verdict::fine;
+    if (warned_ || rises_ < options_.rises) return Verdict::fine;
+    warned_ = true;
+    return Verdict::overfit;
 }
 
 Json Watchdog::save() const {
@@ -75,7 +78,8 @@ Json Watchdog::save() const {
             {"best_step", best_step_},
             {"last_validation", number(last_validation_)},
             {"rises", rises_},
-            {"without_best", without_best_}};
+            {"without_best", without_best_},
+            {"warned", warned_}};
 }
 
 void Watchdog::load(const Json &notes) {
@@ -91,6 +95,7 @@ void Watchdog::load(const Json &notes) {
     last_validation_ = number(notes, "last_validation");
     rises_ = notes.value("rises", 0u);
     without_best_ = notes.value("without_best", 0u);
+    warned_ = notes.value("warned", false);
 }
 
 } // namespace finetune

@@ -12,7 +12,7 @@ namespace finetune {
 struct WatchdogOptions {
     uint32_t bad_steps = 5; // so many steps in a row that are not finite end the run
     double divergence = 3;  // so many times its best average, and 1 more, is too far for the loss; 0: never
-    uint32_t rises = 3;     // so many validations in a row, each above the one before, are worth a warning
+    uint32_t rises = 3;     // so many validations in a row, each above the one before, are worth a warning, one for each best
     uint32_t early_stop = 0; // validations without a new best that end the run well; 0: never
 };
 
@@ -47,6 +47,7 @@ private:
     std::optional<double> best_average_, best_validation_, last_validation_;
     uint64_t best_average_step_ = 0, best_step_ = 0;
     uint32_t rises_ = 0, without_best_ = 0;
+    bool warned_ = false; // since the best
 };
 
 } // namespace finetune
