@@ -278,10 +278,9 @@ void Session::train() {
         trainer.save_state(options_.save_state);
         printf("state written to %s\n", options_.save_state.c_str());
     }
-    for (uint32_t layer = 0; layer < in_.shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i)
-            for (const char *half : {"lora_A", "lora_B"})
-                metrics_.norm_names.push_back(peft_weight_name(layer, Linear(i), half, "default."));
+    for (size_t i = 0; i < adapter_shape_.pairs(); ++i)
+        for (const char *half : {"lora_A", "lora_B"})
+            metrics_.norm_names.push_back(adapter_shape_.peft_name(i, half, "default."));
     printf("trained in %.1f s\n", metrics_.train_seconds);
 }
 
