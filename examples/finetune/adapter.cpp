@@ -10,7 +10,7 @@ namespace finetune {
 
 namespace {
 
-void permute(std::vector<float> &rows, uint64_t width, RowOrder order, uint32_t heads, bool to_gguf) {
+void permute(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads, bool to_gguf) {
     const std::vector<uint64_t> from = hugging_face_rows(order, rows.size() / width, heads);
     const std::vector<float> source = rows;
     for (uint64_t i = 0; i < from.size(); ++i)
@@ -83,8 +83,8 @@ std::string AdapterShape::peft_name(size_t pair, const char *half, const char *a
 
 // Interleaved rows are GGUF's in every base: the reader of directories sees to it.
 bool AdapterShape::turns(size_t pair, bool hugging_face_file) const {
-    const RowOrder rows = linear(pair).rows;
-    return rows != RowOrder::same && hugging_face_file != (hugging_face_rows && rows == RowOrder::paired);
+    const HeadOrder rows = linear(pair).rows;
+    return rows != HeadOrder::same && hugging_face_file != (hugging_face_rows && rows == HeadOrder::paired);
 }
 
 void AdapterShape::to_base(std::vector<float> &rows, size_t pair, uint64_t width, bool hugging_face_file) const {
@@ -97,11 +97,11 @@ void AdapterShape::from_base(std::vector<float> &rows, size_t pair, uint64_t wid
         permute(rows, width, linear(pair).rows, linear(pair).heads, !hugging_face_file);
 }
 
-void permute_to_gguf(std::vector<float> &rows, uint64_t width, RowOrder order, uint32_t heads) {
+void permute_to_gguf(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads) {
     permute(rows, width, order, heads, true);
 }
 
-void permute_to_hugging_face(std::vector<float> &rows, uint64_t width, RowOrder order, uint32_t heads) {
+void permute_to_hugging_face(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads) {
     permute(rows, width, order, heads, false);
 }
 

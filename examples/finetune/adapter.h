@@ -19,7 +19,7 @@ struct AdapterPair {
 struct AdapterLinear {
     Linear use;
     uint64_t inputs, outputs;
-    RowOrder rows = RowOrder::same; // how outputs in Hugging Face's order become GGUF's
+    HeadOrder rows = HeadOrder::same; // how outputs in Hugging Face's order become GGUF's
     uint32_t heads = 0;             // that they belong to
 };
 
@@ -28,7 +28,7 @@ struct AdapterShape {
     const Traits *traits;
     uint32_t layers, rank;
     std::vector<AdapterLinear> linears;
-    bool hugging_face_rows = false; // the base keeps RowOrder::paired rows in Hugging Face's order
+    bool hugging_face_rows = false; // the base keeps HeadOrder::paired rows in Hugging Face's order
 
     size_t pairs() const { return layers * linears.size(); }
     const AdapterLinear &linear(size_t pair) const { return linears[pair % linears.size()]; }
@@ -63,7 +63,7 @@ void write_adapter_peft(const std::string &path, const Adapter &adapter, const A
 Adapter read_adapter(const std::string &path, const AdapterShape &shape);
 
 // Rows from Hugging Face's order to GGUF's and back, in place: `width` elements a row.
-void permute_to_gguf(std::vector<float> &rows, uint64_t width, RowOrder order, uint32_t heads);
-void permute_to_hugging_face(std::vector<float> &rows, uint64_t width, RowOrder order, uint32_t heads);
+void permute_to_gguf(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads);
+void permute_to_hugging_face(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads);
 
 } // namespace finetune

@@ -87,7 +87,7 @@ const HeadNorm none = HeadNorm::none, head = HeadNorm::head, width = HeadNorm::w
 const Residual sequential = Residual::sequential, parallel = Residual::parallel, shared = Residual::shared;
 const Positions rotary = Positions::rotary, learned = Positions::learned, slopes = Positions::slopes;
 const int32_t half = QLORA_ROPE_HALF, adjacent = QLORA_ROPE_ADJACENT;
-const RowOrder same = RowOrder::same, paired = RowOrder::paired, mixed = RowOrder::interleaved;
+const HeadOrder same = HeadOrder::same, paired = HeadOrder::paired, mixed = HeadOrder::interleaved;
 const FeedForward gate = FeedForward::gated, fused = FeedForward::fused, plain = FeedForward::plain;
 const int32_t silu = QLORA_ACTIVATION_SILU, gelu = QLORA_ACTIVATION_GELU, gelu_tanh = QLORA_ACTIVATION_GELU_TANH,
               relu = QLORA_ACTIVATION_RELU;
@@ -200,15 +200,15 @@ std::string architecture_names(const char *Traits::*name) {
     return all;
 }
 
-std::vector<uint64_t> hugging_face_rows(RowOrder order, uint64_t rows, uint32_t heads) {
+std::vector<uint64_t> hugging_face_rows(HeadOrder order, uint64_t rows, uint32_t heads) {
     std::vector<uint64_t> from(rows);
     for (uint64_t row = 0; row < rows; ++row) from[row] = row;
-    if (order == RowOrder::same || heads == 0) return from;
-    const uint64_t parts = order == RowOrder::paired ? 2 : 3, size = rows / heads, each = size / parts;
+    if (order == HeadOrder::same || heads == 0) return from;
+    const uint64_t parts = order == HeadOrder::paired ? 2 : 3, size = rows / heads, each = size / parts;
     for (uint64_t head = 0; head < heads; ++head)
         for (uint64_t part = 0; part < parts; ++part)
             for (uint64_t i = 0; i < each; ++i) {
-                const uint64_t to = order == RowOrder::paired ? head * size + 2 * i + part
+                const uint64_t to = order == HeadOrder::paired ? head * size + 2 * i + part
                                                               : (part * heads + head) * each + i;
                 from[to] = head * size + part * each + i;
             }

@@ -36,7 +36,7 @@ enum class Positions { rotary, learned, slopes };
 enum class FeedForward { gated, fused, plain }; // fused: rows of gate, then of up; plain: no gate
 
 // How rows of weights in Hugging Face's files become GGUF's.
-enum class RowOrder {
+enum class HeadOrder {
     same,
     paired,     // rotary pairs become neighbours: row h * d + p * (d / 2) + i becomes h * d + 2 * i + p
     interleaved // q, k and v of each head become all of q, all of k, all of v
@@ -61,7 +61,7 @@ struct Traits {
     Residual residual;
     Positions positions;
     int32_t rope_layout; // QLORA_ROPE_*, of Hugging Face's rows
-    RowOrder rows;
+    HeadOrder rows;
     FeedForward feed_forward;
     int32_t activation;                 // QLORA_ACTIVATION_*, where the file does not say
     uint32_t window_period;             // every so manieth layer sees all keys, the others the window; 0: no windows, 1: all have it
@@ -88,6 +88,6 @@ const Traits *find_architecture(const std::string &gguf);
 std::string architecture_names(const char *Traits::*name); // "'llama', 'mistral', ..."
 
 // Row i of GGUF's order is row order[i] of Hugging Face's.
-std::vector<uint64_t> hugging_face_rows(RowOrder order, uint64_t rows, uint32_t heads);
+std::vector<uint64_t> hugging_face_rows(HeadOrder order, uint64_t rows, uint32_t heads);
 
 } // namespace finetune

@@ -35,8 +35,8 @@ uint64_t ModelShape::outputs(Linear linear) const {
 AdapterShape ModelShape::adapter_shape(uint32_t rank) const {
     AdapterShape shape = {traits, layers, rank, {}, rope_layout == QLORA_ROPE_HALF};
     for (Linear linear : traits->linears()) {
-        const bool turned = linear == linear_qkv || (traits->rows == RowOrder::paired && linear <= linear_k);
-        shape.linears.push_back({linear, inputs(linear), outputs(linear), turned ? traits->rows : RowOrder::same,
+        const bool turned = linear == linear_qkv || (traits->rows == HeadOrder::paired && linear <= linear_k);
+        shape.linears.push_back({linear, inputs(linear), outputs(linear), turned ? traits->rows : HeadOrder::same,
                                  linear == linear_k ? kv_heads : heads});
     }
     return shape;

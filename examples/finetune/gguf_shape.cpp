@@ -122,7 +122,7 @@ void read_attention(const Keys &keys, ModelShape &shape) {
         LayerShape layer;
         const bool slides = !pattern.empty() ? pattern[i] != 0 : period == 1 || (i + 1) % period != 0;
         if (slides) layer.window = static_cast<uint32_t>(window);
-        if (traits.still_period != 0 && (i + 1) % traits.still_period == 0) layer.rope = -1;
+        if (shape.ropes.empty() || (traits.still_period != 0 && (i + 1) % traits.still_period == 0)) layer.rope = -1;
         else if (slides && shape.ropes.size() > 1) layer.rope = 1;
         shape.layer.push_back(layer);
     }
@@ -167,7 +167,7 @@ ModelShape read_model_shape(const Gguf &file) {
         file.reject("mixtures of experts are not supported");
     const bool centered = traits.norm == NormKind::layer;
     shape.epsilon = keys.number(centered ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 1e-5);
-    shape.rope_layout = traits.rows == RowOrder::paired ? QLORA_ROPE_ADJACENT : traits.rope_layout;
+    shape.rope_layout = traits.rows == HeadOrder::paired ? QLORA_ROPE_ADJACENT : traits.rope_layout;
     shape.activation = traits.activation;
     shape.residual = traits.residual;
     if (shape.residual == Residual::parallel && !file.find_bool(keys.prefix + "use_parallel_residual").value_or(true))

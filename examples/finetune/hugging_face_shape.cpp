@@ -210,7 +210,7 @@ ModelShape read_model_shape(const ModelConfig &config) {
     if (shape.heads % shape.kv_heads != 0)
         config.reject("num_attention_heads ", shape.heads, " is not a multiple of num_key_value_heads ",
                       shape.kv_heads);
-    if (traits.rows == RowOrder::interleaved && shape.kv_heads != shape.heads)
+    if (traits.rows == HeadOrder::interleaved && shape.kv_heads != shape.heads)
         config.reject("num_key_value_heads ", shape.kv_heads, " is not supported in ", shown(kind));
     if (shape.embedding % shape.heads != 0 && config.find("head_dim") == nullptr)
         config.reject("hidden_size ", shape.embedding, " is not a multiple of num_attention_heads ", shape.heads);

@@ -189,7 +189,7 @@ void Session::print_plan() const {
     for (const BaseTensor &tensor : in_.base.tensors()) parameters += tensor.elements;
     printf("plan\n");
     printf("  model        %s: %s, %u layers of %u, %s parameters, vocabulary %u\n", options_.model.c_str(),
-           shape.architecture.c_str(), shape.layers, shape.embedding, readable_count(parameters).c_str(),
+           shape.traits->gguf, shape.layers, shape.embedding, readable_count(parameters).c_str(),
            shape.vocabulary);
     printf("  device       %s, products in %s\n", device_.name().c_str(), options_.compute.c_str());
     printf("  base         linear layers %s, %s in all\n", model_.linear_format().c_str(),
