@@ -22,17 +22,18 @@ std::string split(const std::string &text, double *weight) {
 
 } // namespace
 
+std::string AdapterOptions::name(size_t which) const {
+    double weight = 1;
+    const std::string path = split(texts[which], &weight);
+    std::ostringstream name;
+    if (weight != 1) name << weight << " ";
+    name << path.substr(path.find_last_of('/', path.size() < 2 ? 0 : path.size() - 2) + 1);
+    return name.str();
+}
+
 std::string AdapterOptions::names() const {
     std::string all;
-    for (const std::string &text : texts) {
-        double weight = 1;
-        const std::string path = split(text, &weight);
-        std::ostringstream name;
-        name << (all.empty() ? "" : " + ");
-        if (weight != 1) name << weight << " ";
-        name << path.substr(path.find_last_of('/', path.size() < 2 ? 0 : path.size() - 2) + 1);
-        all += name.str();
-    }
+    for (size_t i = 0; i < texts.size(); ++i) all += (i == 0 ? "" : " + ") + name(i);
     return all;
 }
 

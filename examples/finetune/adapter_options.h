@@ -13,7 +13,8 @@ struct AdapterOptions {
     std::vector<std::string> texts;
     double alpha = -1; // for PEFT's files without a config
 
-    std::string names() const; // for people: "a.gguf + 0.5 b.gguf"
+    std::string name(size_t which) const; // for people: "0.5 b.gguf"
+    std::string names() const;            // "a.gguf + 0.5 b.gguf"
     std::vector<AdapterFile> read(std::vector<double> *weights) const;
 };
 

@@ -1,12 +1,19 @@
 #include "loaded.h"
 
+#include "evaluate.h"
+
 namespace finetune {
 namespace {
 
-std::pair<AdapterShape, Adapter> make(const LoadedFiles &files, bool with_adapters) {
+std::pair<AdapterShape, Adapter> make(const LoadedFiles &files, const std::vector<size_t> &which) {
+    std::vector<AdapterFile> adapters;
+    std::vector<double> weights;
+    for (size_t i : which) {
+        adapters.push_back(files.adapters[i]);
+        weights.push_back(files.weights[i]);
+    }
     AdapterShape shape;
-    Adapter values = with_adapters ? device_adapter(files.adapters, files.weights, files.base, &shape)
-                                   : device_adapter({}, {}, files.base, &shape);
+    Adapter values = device_adapter(adapters, weights, files.base, &shape);
     return {shape, std::move(values)};
 }
 
@@ -17,11 +24,35 @@ LoadedFiles::LoadedFiles(const CommonOptions &options, const AdapterOptions &giv
     for (AdapterFile &adapter : adapters) convert_adapter(adapter, adapter.kind, base); // or a message
 }
 
-LoadedAdapter::LoadedAdapter(Device &device, const LoadedFiles &files, bool with_adapters)
-    : LoadedAdapter(device, make(files, with_adapters)) {}
+std::vector<size_t> LoadedFiles::all() const {
+    std::vector<size_t> numbers;
+    for (size_t i = 0; i < adapters.size(); ++i) numbers.push_back(i);
+    return numbers;
+}
+
+LoadedAdapter::LoadedAdapter(Device &device, const LoadedFiles &files, const std::vector<size_t> &which)
+    : LoadedAdapter(device, make(files, which)) {}
 
 LoadedAdapter::LoadedAdapter(Device &device, std::pair<AdapterShape, Adapter> made)
     : shape(made.first), values(std::move(made.second)), trainable(device, shape, values) {}
+
+std::vector<Batch> perplexity_windows(const LoadedFiles &files, const std::string &text, const std::string &token_ids,
+                                      uint32_t window, uint64_t most, uint64_t tokens_at_once) {
+    if (text.empty() && token_ids.empty()) return {};
+    const ModelShape &shape = files.base.shape();
+    const std::string &source = text.empty() ? token_ids : text;
+    std::vector<int32_t> ids;
+    if (text.empty()) {
+        ids = read_token_sequence(token_ids, shape.vocabulary);
+    } else {
+        const MappedFile file(text);
+        ids = files.tokenizer->encode(file.text());
+    }
+    if (most > 0 && most < ids.size()) ids.resize(most);
+    if (window > shape.context) fail("--window ", window, ": more than the model's context length ", shape.context);
+    if (ids.size() < window) fail(source, ": ", ids.size(), " tokens, fewer than one window of ", window, "; lower --window");
+    return pack_windows(ids, window, tokens_at_once);
+}
 
 Model load_model(Device &device, const CommonOptions &options, const BaseModel &base) {
     const FormatChoice choice = options.format();

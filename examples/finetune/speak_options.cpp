@@ -79,7 +79,7 @@ void check_speaking_options(const SpeakingOptions &o) {
 
 Speaking::Speaking(const SpeakingOptions &o)
     : files(o, o.adapters, true), chat(template_of(o, *files.tokenizer)), device(o.device, o.threads),
-      model(load_model(device, o, files.base)), adapter(device, files, !files.adapters.empty()),
+      model(load_model(device, o, files.base)), adapter(device, files, files.all()),
       decoder(device, model, adapter.trainable, o.precision().compute, context_of(o, files.base), tokens_at_once),
       speaker(decoder, *files.tokenizer, o.sampling) {
     speak.most_tokens = o.most_tokens;
