@@ -1,7 +1,5 @@
 #include "decoder.h"
 
-#include "generate.h"
-
 #include <algorithm>
 
 namespace finetune {
@@ -58,8 +56,16 @@ void Decoder::forward(Pass &pass, uint32_t first) {
                                      rows(keys_[layer], 0, context_), rows(values_[layer], 0, context_)};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
     }
-    const uint64_t row = uint64_t(shape.embedding) * 4;
-    forward_head(pass, part(hidden_[shape.layers % 2], (pass.tokens - 1) * row, row), 1, normed_, rstd_, logits_);
+    const uint64_t cols = shape.embedding, row = cols * 4;
+    const qlora_span last = part(hidden_[shape.layers % 2], (pass.tokens - 1) * row, row);
+    const qlora_tensor normed = qlora::tensor(QLORA_FORMAT_F32, 1, cols, normed_);
+    forward_norm(pass, qlora::tensor(QLORA_FORMAT_F32, 1, cols, last), model_.output_norm(), normed, rstd_);
+    auto args = qlora::make<qlora_matmul_args>();
+    args.weight = model_.head().get();
+    args.x = normed;
+    args.y = qlora::tensor(QLORA_FORMAT_F32, 1, shape.vocabulary, logits_);
+    args.compute_type = compute_;
+    device_.run(QLORA_OP_MATMUL, qlora_weight_matmul, args);
 }
 
 // Tokens [first, first + tokens) of the sequence, those before them being there.

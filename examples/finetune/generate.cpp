@@ -2,19 +2,6 @@
 
 namespace finetune {
 
-void forward_head(Pass &pass, qlora_span hidden, uint64_t count, qlora_span normed_span, qlora_span rstd,
-                  qlora_span logits) {
-    const uint64_t cols = pass.model.shape().embedding;
-    const qlora_tensor normed = qlora::tensor(QLORA_FORMAT_F32, count, cols, normed_span);
-    forward_norm(pass, qlora::tensor(QLORA_FORMAT_F32, count, cols, hidden), pass.model.output_norm(), normed, rstd);
-    auto args = qlora::make<qlora_matmul_args>();
-    args.weight = pass.model.head().get();
-    args.x = normed;
-    args.y = qlora::tensor(QLORA_FORMAT_F32, count, pass.model.shape().vocabulary, logits);
-    args.compute_type = pass.precision.compute;
-    pass.device.run(QLORA_OP_MATMUL, qlora_weight_matmul, args);
-}
-
 // Prompts end at the same row of their parts of the cache and begin where their length says. So the keys and values of
 // a new token lie at the same row for all prompts, and one strided matrix takes them without any copy.
 
@@ -87,7 +74,7 @@ void Generator::prefill(Pass &pass, const std::vector<int32_t> &sequences, uint3
         }
     }
     gather_rows(pass, hidden_[shape.layers % 2], pass.tokens, last_rows_, picked_, count);
-    forward_head(pass, picked_, count, normed_, rstd_, logits_);
+    predict(pass, picked_, count);
 }
 
 void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
@@ -98,7 +85,19 @@ void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
                                      whole_cache(keys_[layer]), whole_cache(values_[layer])};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
     }
-    forward_head(pass, hidden_[shape.layers % 2], count, normed_, rstd_, logits_);
+    predict(pass, hidden_[shape.layers % 2], count);
+}
+
+void Generator::predict(Pass &pass, qlora_span hidden, uint32_t count) {
+    const uint64_t cols = model_.shape().embedding;
+    const qlora_tensor normed = qlora::tensor(QLORA_FORMAT_F32, count, cols, normed_);
+    forward_norm(pass, qlora::tensor(QLORA_FORMAT_F32, count, cols, hidden), model_.output_norm(), normed, rstd_);
+    auto args = qlora::make<qlora_matmul_args>();
+    args.weight = model_.head().get();
+    args.x = normed;
+    args.y = qlora::tensor(QLORA_FORMAT_F32, count, model_.shape().vocabulary, logits_);
+    args.compute_type = compute_;
+    device_.run(QLORA_OP_MATMUL, qlora_weight_matmul, args);
 }
 
 std::vector<int32_t> Generator::choose(uint32_t count) {

@@ -5,9 +5,6 @@
 
 namespace finetune {
 
-// Logits f32[count][vocabulary] of the last block's outputs, rows of the embedding's width.
-void forward_head(Pass &pass, qlora_span hidden, uint64_t count, qlora_span normed, qlora_span rstd, qlora_span logits);
-
 class Generator {
 public:
     // Takes memory for `count` prompts of at most `longest_prompt` tokens and `most_new` tokens after each.
@@ -21,6 +18,7 @@ private:
     void take_spans();
     void prefill(Pass &pass, const std::vector<int32_t> &sequences, uint32_t count);
     void decode(Pass &pass, uint32_t step, uint32_t count);
+    void predict(Pass &pass, qlora_span hidden, uint32_t count);
     std::vector<int32_t> choose(uint32_t count);
     // Rows `first + step` of every prompt's part of a cache, as one matrix with a long stride.
     qlora_tensor cache_rows(qlora_span cache, uint32_t step, uint32_t count) const;
