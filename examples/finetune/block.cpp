@@ -48,6 +48,12 @@ GradientSpace take_gradient_space(Arena &arena, const ModelShape &shape, int32_t
     return space;
 }
 
+uint64_t key_width(const ModelShape &shape) {
+    return shape.traits->has(linear_qkv) ? shape.outputs(linear_qkv) : shape.kv_width();
+}
+
+uint64_t value_width(const ModelShape &shape) { return shape.traits->has(linear_qkv) ? 0 : shape.kv_width(); }
+
 qlora_tensor attention_input(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x_span) {
     const uint64_t width = pass.model.shape().embedding;
     const qlora_tensor x = pass.view(x_span, width);

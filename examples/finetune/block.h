@@ -57,6 +57,10 @@ struct KeyValueCache {
     qlora_span rows; // int32: 0, 1, 2, ... for each row of new_k
 };
 
+// Widths of a token in the two; no values where they are kept with the keys.
+uint64_t key_width(const ModelShape &shape);
+uint64_t value_width(const ModelShape &shape);
+
 // x -> y. Without y (span absent) only what backward needs is computed.
 void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x, qlora_span y,
                    const KeyValueCache *cache = nullptr);

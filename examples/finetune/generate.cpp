@@ -41,15 +41,9 @@ void Generator::take_spans() {
     keys_.clear();
     values_.clear();
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
-        keys_.push_back(arena_.take(cached * key_width()));
-        values_.push_back(fused() ? qlora_span{} : arena_.take(cached * shape.kv_width()));
+        keys_.push_back(arena_.take(cached * key_width(shape)));
+        values_.push_back(arena_.take(cached * value_width(shape)));
     }
-}
-
-bool Generator::fused() const { return model_.shape().traits->has(linear_qkv); }
-
-uint64_t Generator::key_width() const {
-    return fused() ? model_.shape().outputs(linear_qkv) : model_.shape().kv_width();
 }
 
 Pass Generator::make_pass(uint64_t tokens, uint32_t count, uint32_t most_q_rows, uint32_t most_k_rows) {
@@ -60,13 +54,13 @@ Pass Generator::make_pass(uint64_t tokens, uint32_t count, uint32_t most_q_rows,
 }
 
 qlora_tensor Generator::cache_rows(qlora_span cache, uint64_t width, uint32_t step, uint32_t count) const {
-    if (cache.handle == 0) return {};
+    if (width == 0) return {};
     const uint64_t rows = longest_prompt_ + most_new_, offset = (longest_prompt_ + step) * width * 4;
     return qlora::tensor(QLORA_FORMAT_F32, count, width, part(cache, offset, cache.size - offset), rows * width);
 }
 
 qlora_tensor Generator::whole_cache(qlora_span cache, uint64_t width) const {
-    if (cache.handle == 0) return {};
+    if (width == 0) return {};
     return qlora::tensor(QLORA_FORMAT_F32, uint64_t(count_) * (longest_prompt_ + most_new_), width, cache);
 }
 
@@ -85,8 +79,8 @@ void Generator::prefill(Pass &pass, const std::vector<int32_t> &sequences, uint3
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2]);
-        keep(keys_[layer], fused() ? space_.q : space_.k, key_width(), sequences);
-        if (!fused()) keep(values_[layer], space_.v, shape.kv_width(), sequences);
+        keep(keys_[layer], value_width(shape) == 0 ? space_.q : space_.k, key_width(shape), sequences);
+        if (value_width(shape) != 0) keep(values_[layer], space_.v, value_width(shape), sequences);
     }
     gather_rows(pass, hidden_[shape.layers % 2], pass.tokens, last_rows_, picked_, count);
     predict(pass, picked_, count);
@@ -96,9 +90,9 @@ void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
     const ModelShape &shape = model_.shape();
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
-        const KeyValueCache cache = {cache_rows(keys_[layer], key_width(), step, count),
-                                     cache_rows(values_[layer], shape.kv_width(), step, count),
-                                     whole_cache(keys_[layer], key_width()), whole_cache(values_[layer], shape.kv_width()),
+        const KeyValueCache cache = {cache_rows(keys_[layer], key_width(shape), step, count),
+                                     cache_rows(values_[layer], value_width(shape), step, count),
+                                     whole_cache(keys_[layer], key_width(shape)), whole_cache(values_[layer], value_width(shape)),
                                      rows_};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
     }

@@ -20,8 +20,6 @@ private:
     void decode(Pass &pass, uint32_t step, uint32_t count);
     void predict(Pass &pass, qlora_span hidden, uint32_t count);
     std::vector<int32_t> choose(uint32_t count);
-    bool fused() const;
-    uint64_t key_width() const; // of a token in the cache of keys
     // Row longest_prompt + step of every prompt's part of a cache, as one matrix with a long stride.
     qlora_tensor cache_rows(qlora_span cache, uint64_t width, uint32_t step, uint32_t count) const;
     qlora_tensor whole_cache(qlora_span cache, uint64_t width) const;

@@ -16,8 +16,6 @@
 namespace finetune {
 namespace {
 
-const uint32_t generate_at_once = 32;
-
 struct Inputs {
     BaseModel base;
     const ModelShape &shape;
@@ -103,7 +101,6 @@ private:
     std::optional<double> eval_loss();
     // Answers held-out rows; returns the share that is exactly right and keeps the first for samples.
     double exact_match(std::vector<std::vector<int32_t>> *answers);
-    bool matches(const Row &row, const std::vector<int32_t> &answer) const;
     void print_samples(const std::vector<std::vector<int32_t>> &before,
                        const std::vector<std::vector<int32_t>> &after) const;
     std::string text_of(const std::vector<int32_t> &ids) const;
@@ -189,14 +186,8 @@ void Session::plan_memory() {
                                       Network::Options{precision, options_.checkpointing, in_.plan.steps > 0 || options_.plan_only}, bounds);
 
     if (generated_rows() == 0) return;
-    uint32_t longest_prompt = 1, longest_answer = 1;
-    for (uint32_t i = 0; i < generated_rows(); ++i) {
-        longest_prompt = std::max(longest_prompt, uint32_t(in_.eval->rows[i].prompt.size()));
-        longest_answer = std::max(longest_answer, uint32_t(in_.eval->rows[i].first_answer().size()));
-    }
-    generator_ =
-        std::make_unique<Generator>(device_, model_, trainable_, precision.compute,
-                                    std::min(generate_at_once, generated_rows()), longest_prompt, longest_answer + 1);
+    generator_ = std::make_unique<Generator>(
+        answer_generator(device_, model_, trainable_, precision.compute, in_.eval->rows, generated_rows()));
 }
 
 void Session::print_plan() const {
@@ -247,25 +238,13 @@ std::string Session::text_of(const std::vector<int32_t> &ids) const {
     return text;
 }
 
-bool Session::matches(const Row &row, const std::vector<int32_t> &answer) const {
-    std::vector<int32_t> expected = row.first_answer();
-    if (!expected.empty() && expected.back() == in_.end_token) expected.pop_back();
-    return answer == expected || (in_.tokenizer && text_of(answer) == text_of(expected));
-}
-
 double Session::exact_match(std::vector<std::vector<int32_t>> *answers) {
     const std::vector<Row> &rows = in_.eval->rows;
+    *answers = answer_rows(*generator_, rows, generated_rows(), in_.end_token);
+    const size_t count = std::min<size_t>(options_.exact_match, answers->size());
     uint32_t right = 0;
-    for (uint32_t first = 0; first < generated_rows(); first += generate_at_once) {
-        std::vector<std::vector<int32_t>> prompts;
-        for (uint32_t i = first; i < std::min(first + generate_at_once, generated_rows()); ++i)
-            prompts.push_back(rows[i].prompt);
-        for (std::vector<int32_t> &answer : generator_->generate(prompts, in_.end_token)) {
-            if (answers->size() < options_.exact_match) right += matches(rows[answers->size()], answer);
-            answers->push_back(std::move(answer));
-        }
-    }
-    return double(right) / double(std::max<uint64_t>(1, std::min<uint64_t>(options_.exact_match, answers->size())));
+    for (size_t i = 0; i < count; ++i) right += is_right(rows[i], (*answers)[i], in_.tokenizer.get(), in_.end_token);
+    return double(right) / double(std::max<size_t>(1, count));
 }
 
 void Session::print_samples(const std::vector<std::vector<int32_t>> &before,
