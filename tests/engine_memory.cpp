@@ -38,9 +38,8 @@ struct Bench {
         task.options.learning_rate = 1e-2f;
         task.options.optimizer = optimizer_by_name("adamw8bit");
         task.training_bounds = training_bounds(rows, task.options);
-        task.answers_at_once = 2;
-        task.longest_prompt = 24;
-        task.longest_answer = 4;
+        task.answer_rows = &rows;
+        task.answers = 2;
     }
 
     struct Result {
@@ -103,7 +102,8 @@ TEST_CASE("memory: what is planned is used, and places change no bit") {
          },
          true},
     };
-    for (const std::string name : {"ref", "cpu", "vulkan"}) {
+    for (const std::string name : {"ref", "cpu", "cuda", "vulkan"}) {
+        if (name == "cuda" && qlora::device_count(QLORA_BACKEND_CUDA) == 0) continue;
         if (name == "vulkan" && qlora::device_count(QLORA_BACKEND_VULKAN) == 0) continue;
         CAPTURE(name);
         uint64_t whole = 0;
@@ -189,7 +189,7 @@ TEST_CASE("memory: a budget is met by the cheapest means, or refused with what w
     longer.training_bounds.tokens = longer.training_bounds.losses = 2 * largest.sequence[0];
     longer.training_bounds.longest = uint32_t(largest.sequence[0]);
     longer.training_bounds.count = 2;
-    longer.answers_at_once = 0;
+    longer.answers = 0;
     CHECK(planned_bytes(device, bench.base, longer, roomy.choice) <= whole * 2);
     if (largest.sequence[0] < 512) {
         longer.training_bounds.tokens = longer.training_bounds.losses = 2 * (largest.sequence[0] + 1);

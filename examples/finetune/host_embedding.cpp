@@ -23,11 +23,12 @@ HostEmbedding::HostEmbedding(const StoredWeight &stored)
     weight_ = *copy_.get();
 }
 
-const void *HostEmbedding::gather(const int32_t *ids, uint64_t count, int32_t type) {
+const void *HostEmbedding::gather(const int32_t *ids, uint64_t count, int32_t type, float scale) {
     rows_.resize((count * weight_.cols * type_bytes(type) + 3) / 4);
     auto args = qlora::make<qlora_embedding_args>();
     args.weight = &weight_;
     args.ids = span_of(ids, count * 4);
+    args.scale = scale;
     args.y = qlora::tensor(type, count, weight_.cols, span_of(rows_.data(), rows_.size() * 4));
     const qlora::Buffer scratch(context_, context_.operation_scratch(QLORA_OP_EMBEDDING, args));
     args.scratch = scratch.span();

@@ -11,8 +11,8 @@ public:
     // `stored` outlives this.
     explicit HostEmbedding(const StoredWeight &stored);
 
-    // The rows of `count` ids as activations of a type. Valid until the next call.
-    const void *gather(const int32_t *ids, uint64_t count, int32_t type);
+    // The rows of `count` ids times a scale (0: 1) as activations of a type. Valid until the next call.
+    const void *gather(const int32_t *ids, uint64_t count, int32_t type, float scale);
 
 private:
     qlora::Context context_;

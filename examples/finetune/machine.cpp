@@ -1,5 +1,7 @@
 #include "machine.h"
 
+#include "evaluate.h"
+
 namespace finetune {
 namespace {
 
@@ -15,9 +17,8 @@ ModelChoice model_choice(const Task &task, const MemoryChoice &choice) {
 Adapter unfilled(const Task &task) {
     Adapter adapter;
     adapter.alpha = task.alpha;
-    for (uint32_t layer = 0; layer < task.adapter_shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i)
-            adapter.pairs.push_back({task.adapter_shape.inputs[i], task.adapter_shape.outputs[i], {}, {}});
+    for (size_t i = 0; i < task.adapter_shape.pairs(); ++i)
+        adapter.pairs.push_back({task.adapter_shape.linear(i).inputs, task.adapter_shape.linear(i).outputs, {}, {}});
     return adapter;
 }
 
@@ -43,9 +44,9 @@ Machine::Machine(Device &device, const BaseModel &base, const Task &task, const 
         options.optimizer_bytes = choice.optimizer_bytes;
         trainer = std::make_unique<Trainer>(device, *network, trainable, options);
     }
-    if (task.answers_at_once > 0)
-        generator = std::make_unique<Generator>(device, model, trainable, task.precision.compute, task.answers_at_once,
-                                                task.longest_prompt, task.longest_answer);
+    if (task.answers > 0)
+        generator = std::make_unique<Generator>(
+            answer_generator(device, model, trainable, task.precision.compute, *task.answer_rows, task.answers));
 }
 
 } // namespace finetune

@@ -21,7 +21,8 @@ struct Task {
     TrainOptions options;
     // What evaluations of about so many tokens at a time need.
     std::function<BatchBounds(uint64_t tokens)> evaluation_bounds;
-    uint32_t answers_at_once = 0, longest_prompt = 0, longest_answer = 0; // 0: no answers
+    const std::vector<Row> *answer_rows = nullptr; // of which the first `answers` are answered
+    uint32_t answers = 0;
 };
 
 // What can be done about memory without another task.

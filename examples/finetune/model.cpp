@@ -3,6 +3,8 @@
 #include "format_choice.h"
 #include "weight_loader.h"
 
+#include <cmath>
+
 namespace finetune {
 namespace {
 
@@ -29,8 +31,10 @@ Model::Model(Device &device, const BaseModel &base, const ModelChoice &choice)
         head_ = load_whole(device, shape_.tied ? embedding : base.tensor("output.weight"), Use::head, choice);
     }
     const Device::Section section(device, "weights");
-    output_norm_ = upload_floats(device, base.tensor("output_norm.weight"));
-    if (!base.rope_factors().empty()) rope_factors_ = upload_floats(device, base.tensor("rope_freqs.weight"));
+    head_bias_ = upload_vector(device, base, "output.bias");
+    output_norm_ = upload_norm(device, base, "output_norm");
+    embedding_norm_ = upload_norm(device, base, "token_embd_norm");
+    upload_positions(device, base);
     load_layers(device, base, choice);
 }
 
@@ -80,8 +84,8 @@ void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice
     for (uint32_t i = 0; i < shape_.layers; ++i) {
         Layer layer;
         uint64_t bytes = 0;
-        for (int k = 0; k < linear_count; ++k) {
-            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, Linear(k)));
+        for (Linear k : shape_.traits->linears()) {
+            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, k));
             layer.linear[k] = shape_weight(device, tensor, Use::linear, choice);
             count_format(layer.linear[k]);
             bytes += (layer.linear[k].size() + 255) / 256 * 256;
@@ -96,8 +100,7 @@ void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice
     for (uint32_t i = 0; i < shape_.layers; ++i) {
         const std::string name = "blk." + std::to_string(i) + ".";
         Layer &layer = layers_[i];
-        layer.attention_norm = upload_floats(device, base.tensor(name + "attn_norm.weight"));
-        layer.feed_forward_norm = upload_floats(device, base.tensor(name + "ffn_norm.weight"));
+        upload_norms(device, base, i);
         const bool streams = stream_->streams(i);
         if (!streams) {
             memory_.push_back(device.take(layer_bytes[i]));
@@ -106,9 +109,9 @@ void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice
         const qlora_span place = streams ? stream_->slot(i) : memory_.back().span();
         const qlora_span home = streams ? stream_->host(i) : place;
         uint64_t offset = 0;
-        for (int k = 0; k < linear_count; ++k) {
+        for (Linear k : shape_.traits->linears()) {
             PlacedWeight &weight = layer.linear[k];
-            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, Linear(k)));
+            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, k));
             const qlora_span own_home = part(home, offset, weight.size());
             weight.place(part(place, offset, weight.size()));
             offset += (weight.size() + 255) / 256 * 256;
@@ -123,10 +126,55 @@ void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice
             } else {
                 load_stored(device, tensor, weight, own_home);
             }
-            if (const BaseTensor *bias = base.find_tensor(name + linear_gguf_names[k] + ".bias"))
-                layer.bias[k] = upload_floats(device, *bias);
+            layer.bias[k] = upload_vector(device, base, name + linear_gguf_names[k] + ".bias");
         }
     }
+}
+
+void Model::upload_norms(Device &device, const BaseModel &base, uint32_t number) {
+    const std::string name = "blk." + std::to_string(number) + ".";
+    Layer &layer = layers_[number];
+    layer.attention_norm = upload_norm(device, base, name + "attn_norm");
+    layer.feed_forward_norm = upload_norm(device, base, name + "ffn_norm");
+    layer.attention_after = upload_norm(device, base, name + "post_attention_norm");
+    layer.feed_forward_after = upload_norm(device, base, name + "post_ffw_norm");
+    layer.q_norm = upload_norm(device, base, name + "attn_q_norm");
+    layer.k_norm = upload_norm(device, base, name + "attn_k_norm");
+}
+
+void Model::upload_positions(Device &device, const BaseModel &base) {
+    if (shape_.traits->positions == Positions::learned)
+        positions_ = load_whole(device, base.tensor("position_embd.weight"), Use::embedding, {});
+    for (const Rope &rope : shape_.ropes) {
+        Factors factors;
+        if (!rope.factors.empty()) factors.usual = upload_floats(device, rope.factors);
+        if (!rope.long_factors.empty()) factors.beyond = upload_floats(device, rope.long_factors);
+        rope_factors_.push_back(std::move(factors));
+    }
+    if (shape_.traits->positions != Positions::slopes) return;
+    // A geometric row for the largest power of two of heads, every other of the next one's for those beyond (ALiBi).
+    uint32_t power = 1;
+    while (2 * power <= shape_.heads) power *= 2;
+    std::vector<float> slopes;
+    for (uint32_t head = 0; head < shape_.heads; ++head)
+        slopes.push_back(static_cast<float>(head < power ? std::exp2(-8.0 * (head + 1) / power)
+                                                         : std::exp2(-4.0 * (2 * (head - power) + 1) / power)));
+    slopes_ = upload_floats(device, slopes);
+}
+
+qlora_span Model::rope_factors(int rope, uint32_t length) const {
+    const Factors &factors = rope_factors_[size_t(rope)];
+    const bool beyond = factors.beyond.size() > 0 && length > shape_.ropes[size_t(rope)].switch_length;
+    return beyond ? factors.beyond.span() : factors.usual.span();
+}
+
+Memory Model::upload_vector(Device &device, const BaseModel &base, const std::string &name) {
+    const BaseTensor *tensor = base.find_tensor(name);
+    return tensor == nullptr ? Memory() : upload_floats(device, decode_floats(tensor->weight));
+}
+
+Norm Model::upload_norm(Device &device, const BaseModel &base, const std::string &name) {
+    return {upload_vector(device, base, name + ".weight"), upload_vector(device, base, name + ".bias")};
 }
 
 void Model::compute_in_integers(const Device &device, float threshold) {
@@ -173,12 +221,10 @@ void Model::check_supported(const Device &device, Use use, int32_t format, const
                  "; choose another --quant or --device");
 }
 
-Memory Model::upload_floats(Device &device, const BaseTensor &tensor) {
-    Memory memory = device.take(tensor.elements * sizeof(float));
+Memory Model::upload_floats(Device &device, const std::vector<float> &values) {
+    Memory memory = device.take(values.size() * sizeof(float));
     bytes_ += memory.size();
-    if (device.planning()) return memory;
-    const std::vector<float> values = decode_floats(tensor.weight);
-    device.write(memory.span(), values.data(), values.size() * sizeof(float));
+    device.write(memory.span(), values.data(), memory.size());
     return memory;
 }
 

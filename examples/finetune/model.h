@@ -1,4 +1,4 @@
-// A llama-architecture model on a device, its weights uploaded as they are or quantized on the way.
+// A model on a device, its weights uploaded as they are or quantized on the way.
 #pragma once
 
 #include "base_model.h"
@@ -8,10 +8,17 @@
 
 namespace finetune {
 
+struct Norm {
+    Memory weight, bias; // f32; bias: empty when the model has none
+};
+
+// What an architecture does not have is empty.
 struct Layer {
     PlacedWeight linear[linear_count];
-    Memory bias[linear_count]; // empty when the model has none
-    Memory attention_norm, feed_forward_norm;
+    Memory bias[linear_count];
+    Norm attention_norm, feed_forward_norm; // of the inputs of the two parts
+    Norm attention_after, feed_forward_after;
+    Norm q_norm, k_norm;
 };
 
 using HostWeights = std::unordered_map<std::string, HostWeight>;
@@ -55,8 +62,13 @@ public:
     const PlacedWeight &embedding() const { return embedding_; }
     HostEmbedding *host_embedding() const { return host_embedding_.get(); } // null: it is on the device
     const PlacedWeight &head() const { return head_.size() == 0 ? embedding_ : head_; }
-    const Memory &output_norm() const { return output_norm_; }
-    qlora_span rope_factors() const { return rope_factors_.span(); }
+    qlora_span head_bias() const { return head_bias_.span(); }
+    const PlacedWeight &positions() const { return positions_; } // a row for each; empty unless they are learned
+    const Norm &embedding_norm() const { return embedding_norm_; }
+    const Norm &output_norm() const { return output_norm_; }
+    // Of a rope of the shape, for sequences that reach `length` tokens; absent: none.
+    qlora_span rope_factors(int rope, uint32_t length) const;
+    qlora_span slopes() const { return slopes_.span(); } // f32[heads], of ALiBi; absent where there is none
     uint64_t bytes() const { return bytes_; }
     std::string linear_format() const; // for people: "nf4-dq", "q5_0 x 36 + q4_k x 6"
     std::string head_format() const;
@@ -72,15 +84,24 @@ private:
     void load_layers(Device &device, const BaseModel &base, const ModelChoice &choice);
     void check_supported(const Device &device, Use use, int32_t format, const BaseTensor &tensor) const;
     void count_format(const PlacedWeight &weight);
-    Memory upload_floats(Device &device, const BaseTensor &tensor);
+    Memory upload_floats(Device &device, const std::vector<float> &values);
+    Memory upload_vector(Device &device, const BaseModel &base, const std::string &name); // empty when absent
+    Norm upload_norm(Device &device, const BaseModel &base, const std::string &name);
+    void upload_positions(Device &device, const BaseModel &base);
+    void upload_norms(Device &device, const BaseModel &base, uint32_t layer);
 
     ModelShape shape_;
     std::vector<Layer> layers_;
     std::vector<Memory> memory_; // of resident weights
-    PlacedWeight embedding_, head_;
+    PlacedWeight embedding_, head_, positions_;
     std::unique_ptr<HostEmbedding> host_embedding_;
     std::unique_ptr<WeightStream> stream_;
-    Memory output_norm_, rope_factors_;
+    Norm embedding_norm_, output_norm_;
+    Memory head_bias_, slopes_;
+    struct Factors {
+        Memory usual, beyond;
+    };
+    std::vector<Factors> rope_factors_; // of each rope
     uint64_t bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
     uint32_t requantized_ = 0;
     bool integers_ = false;

@@ -231,7 +231,7 @@ Largest find_largest(Device &device, const BaseModel &base, const Task &task, co
     Task other = task;
     other.initial = nullptr;
     other.evaluation_bounds = nullptr;
-    other.answers_at_once = 0;
+    other.answers = 0;
     const auto search = [&](const MemoryChoice &choice, uint64_t most, auto &&set) {
         uint64_t least = 0; // fits, or nothing does
         while (least < most) {

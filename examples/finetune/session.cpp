@@ -16,8 +16,6 @@
 namespace finetune {
 namespace {
 
-const uint32_t generate_at_once = 32;
-
 struct Inputs {
     BaseModel base;
     const ModelShape &shape;
@@ -104,7 +102,6 @@ private:
     std::optional<double> eval_loss();
     // Answers held-out rows; returns the share that is exactly right and keeps the first for samples.
     double exact_match(std::vector<std::vector<int32_t>> *answers);
-    bool matches(const Row &row, const std::vector<int32_t> &answer) const;
     void print_samples(const std::vector<std::vector<int32_t>> &before,
                        const std::vector<std::vector<int32_t>> &after) const;
     std::string text_of(const std::vector<int32_t> &ids) const;
@@ -196,13 +193,8 @@ Task Session::task() {
     // Evaluation shares the training's memory, so it takes as many tokens at a time as fit there.
     if (in_.eval || !in_.perplexity_ids.empty())
         task.evaluation_bounds = [this](uint64_t tokens) { return evaluation_bounds(tokens); };
-    if (generated_rows() == 0) return task;
-    task.answers_at_once = std::min(generate_at_once, generated_rows());
-    task.longest_prompt = task.longest_answer = 1;
-    for (uint32_t i = 0; i < generated_rows(); ++i) {
-        task.longest_prompt = std::max(task.longest_prompt, uint32_t(in_.eval->rows[i].prompt.size()));
-        task.longest_answer = std::max(task.longest_answer, uint32_t(in_.eval->rows[i].first_answer().size()) + 1);
-    }
+    task.answers = generated_rows();
+    if (in_.eval) task.answer_rows = &in_.eval->rows;
     return task;
 }
 
@@ -247,7 +239,7 @@ void Session::print_plan(const Task &task, const MemoryPlan &plan, const Machine
     for (const BaseTensor &tensor : in_.base.tensors()) parameters += tensor.elements;
     printf("plan\n");
     printf("  model        %s: %s, %u layers of %u, %s parameters, vocabulary %u\n", options_.model.c_str(),
-           shape.architecture.c_str(), shape.layers, shape.embedding, readable_count(parameters).c_str(),
+           shape.traits->gguf, shape.layers, shape.embedding, readable_count(parameters).c_str(),
            shape.vocabulary);
     printf("  device       %s, products in %s\n", device_.name().c_str(), options_.compute.c_str());
     printf("  base         linear layers %s, %s in all\n", machine.model.linear_format().c_str(),
@@ -299,25 +291,13 @@ std::string Session::text_of(const std::vector<int32_t> &ids) const {
     return text;
 }
 
-bool Session::matches(const Row &row, const std::vector<int32_t> &answer) const {
-    std::vector<int32_t> expected = row.first_answer();
-    if (!expected.empty() && expected.back() == in_.end_token) expected.pop_back();
-    return answer == expected || (in_.tokenizer && text_of(answer) == text_of(expected));
-}
-
 double Session::exact_match(std::vector<std::vector<int32_t>> *answers) {
     const std::vector<Row> &rows = in_.eval->rows;
+    *answers = finetune::answer_rows(*machine_->generator, rows, generated_rows(), in_.end_token);
+    const size_t count = std::min<size_t>(options_.exact_match, answers->size());
     uint32_t right = 0;
-    for (uint32_t first = 0; first < generated_rows(); first += generate_at_once) {
-        std::vector<std::vector<int32_t>> prompts;
-        for (uint32_t i = first; i < std::min(first + generate_at_once, generated_rows()); ++i)
-            prompts.push_back(rows[i].prompt);
-        for (std::vector<int32_t> &answer : machine_->generator->generate(prompts, in_.end_token)) {
-            if (answers->size() < options_.exact_match) right += matches(rows[answers->size()], answer);
-            answers->push_back(std::move(answer));
-        }
-    }
-    return double(right) / double(std::max<uint64_t>(1, std::min<uint64_t>(options_.exact_match, answers->size())));
+    for (size_t i = 0; i < count; ++i) right += is_right(rows[i], (*answers)[i], in_.tokenizer.get(), in_.end_token);
+    return double(right) / double(std::max<size_t>(1, count));
 }
 
 void Session::print_samples(const std::vector<std::vector<int32_t>> &before,
@@ -348,10 +328,9 @@ RunEnd Session::train() {
         trainer.save_state(options_.save_state);
         printf("state written to %s\n", options_.save_state.c_str());
     }
-    for (uint32_t layer = 0; layer < in_.shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i)
-            for (const char *half : {"lora_A", "lora_B"})
-                metrics_.norm_names.push_back(peft_weight_name(layer, Linear(i), half, "default."));
+    for (size_t i = 0; i < adapter_shape_.pairs(); ++i)
+        for (const char *half : {"lora_A", "lora_B"})
+            metrics_.norm_names.push_back(adapter_shape_.peft_name(i, half, "default."));
     printf("trained in %.1f s\n", metrics_.train_seconds);
     print_use();
     const std::optional<double> best = run.watchdog().best_validation();
