@@ -22,11 +22,16 @@ Adapter unfilled(const Task &task) {
     return adapter;
 }
 
+Trainable make_trainable(Device &device, const Task &task) {
+    if (task.initial != nullptr) return Trainable(device, task.adapter_shape, *task.initial);
+    return Trainable(device, task.adapter_shape, unfilled(task));
+}
+
 } // namespace
 
 Machine::Machine(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice)
     : model(device, base, model_choice(task, choice)),
-      trainable(device, task.adapter_shape, task.initial != nullptr ? *task.initial : unfilled(task)) {
+      trainable(make_trainable(device, task)) {
     if (task.integers) model.compute_in_integers(device, usual_threshold);
     BatchBounds bounds = task.training_bounds;
     if (task.evaluation_bounds) bounds.include(task.evaluation_bounds(std::max(choice.eval_tokens, bounds.tokens)));
