@@ -3,6 +3,7 @@
 #include "qlora.h"
 #include "backends/backend.h"
 #include "backends/check.h"
+#include "backends/check_layers.h"
 #include "backends/interchange/interchange.h"
 #include "backends/optimizer_layout.h"
 

@@ -378,6 +378,8 @@ QLORA_API int32_t qlora_operation_supports(qlora_context *context, uint32_t oper
 #define QLORA_FLAG_SKIP_ZEROS        8192u /* optimizer_step: elements whose gradient is 0 stay, and their state */
 #define QLORA_FLAG_ZERO_GRADIENTS   16384u /* optimizer_step: gradients are 0 afterwards, skipped tensors' too */
 #define QLORA_FLAG_SIMPLIFIED       32768u /* quantize_spqr: ranges of groups are found from all their values */
+#define QLORA_FLAG_CENTERED         65536u /* rms_norm: of x minus its row's mean, which is LayerNorm */
+#define QLORA_FLAG_UNGATED         131072u /* swiglu: the activation alone, without up */
 
 /* ---- weights ------------------------------------------------------------------------------------------ */
 /* How a block's power of two follows from its absmax in MXFP8 and MXFP6. */
@@ -673,8 +675,9 @@ typedef struct qlora_linear_grad_args {
 QLORA_API int32_t qlora_linear_grad(qlora_context *context, const qlora_linear_grad_args *args);
 
 /* ---- training operations ------------------------------------------------------------------------------ */
-/* y[i] = row ids[i] of weight, for i below y.rows. ids is int32[y.rows]; an id outside 0..weight.rows-1
- * is ERROR_ARGUMENT on ref and cpu and gives a row of zeros on cuda and vulkan. */
+/* y[i] = scale * row ids[i] of weight, for i below y.rows; ACCUMULATE: y[i] += ..., for learned positions. ids is
+ * int32[y.rows]; an id outside 0..weight.rows-1 is ERROR_ARGUMENT on ref and cpu and counts as a row of zeros on cuda
+ * and vulkan. Every operation is rounded in f32, the result once to y's type. */
 typedef struct qlora_embedding_args {
     uint32_t struct_size, flags;
     uint64_t stream;
@@ -682,12 +685,15 @@ typedef struct qlora_embedding_args {
     const qlora_weight *weight;
     qlora_span ids;
     qlora_tensor y;
+    float scale; /* 0 = 1 */
+    uint32_t reserved;
 } qlora_embedding_args;
 QLORA_API int32_t qlora_embedding_gather(qlora_context *context, const qlora_embedding_args *args);
 
-/* y = x * rstd * weight with rstd = 1 / sqrt(mean(x^2) + epsilon) per row (RMSNorm, 1910.07467).
- * weight is a [1][cols] tensor of any type; rstd receives f32[rows] for the backward call, or is absent.
- * y may be x. */
+/* y = x * rstd * weight + bias with rstd = 1 / sqrt(mean(x^2) + epsilon) per row (RMSNorm, 1910.07467).
+ * CENTERED: of x minus its row's mean in both places (LayerNorm, 1607.06450). ACCUMULATE: y += ..., which joins a
+ * normed branch to a residual stream. weight is a [1][cols] tensor of any type, bias likewise or absent; rstd
+ * receives f32[rows] for the backward call, or is absent. y may be x when not accumulating. */
 typedef struct qlora_rms_norm_args {
     uint32_t struct_size, flags;
     uint64_t stream;
@@ -696,17 +702,19 @@ typedef struct qlora_rms_norm_args {
     qlora_span rstd;
     float epsilon;
     uint32_t reserved;
+    qlora_tensor bias;
 } qlora_rms_norm_args;
 QLORA_API int32_t qlora_rms_norm_forward(qlora_context *context, const qlora_rms_norm_args *args);
 
-/* dx (ACCUMULATE: dx += ...) and, unless absent, dweight f32[cols] (ACCUMULATE_GRADIENTS) of the above.
- * rstd is what the forward call stored. dx may be dy when not accumulating. */
+/* dx (ACCUMULATE: dx += ...) and, unless absent, dweight and dbias f32[cols] (ACCUMULATE_GRADIENTS) of the above, with
+ * CENTERED as there. rstd is what the forward call stored. dx may be dy when not accumulating. */
 typedef struct qlora_rms_norm_grad_args {
     uint32_t struct_size, flags;
     uint64_t stream;
     qlora_span scratch;
     qlora_tensor x, weight, dy, dx;
     qlora_span rstd, dweight;
+    qlora_span dbias;
 } qlora_rms_norm_grad_args;
 QLORA_API int32_t qlora_rms_norm_grad(qlora_context *context, const qlora_rms_norm_grad_args *args);
 
@@ -732,21 +740,31 @@ typedef struct qlora_rope_args {
 } qlora_rope_args;
 QLORA_API int32_t qlora_rope_apply(qlora_context *context, const qlora_rope_args *args);
 
-/* y = gate * sigmoid(gate) * up, elementwise (SwiGLU, 2002.05202). y may be gate or up. */
+#define QLORA_ACTIVATION_SILU      0 /* x * sigmoid(x) */
+#define QLORA_ACTIVATION_GELU      1 /* x * (1 + erf(x / sqrt(2))) / 2 (1606.08415) */
+#define QLORA_ACTIVATION_GELU_TANH 2 /* x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2 */
+#define QLORA_ACTIVATION_RELU      3 /* max(x, 0), slope 0 at 0 */
+
+/* y = activation(gate) * up, elementwise: SwiGLU with SILU, GeGLU with a GELU (2002.05202). UNGATED: y =
+ * activation(gate), and up is absent. y may be gate or up. */
 typedef struct qlora_swiglu_args {
     uint32_t struct_size, flags;
     uint64_t stream;
     qlora_span scratch;
     qlora_tensor gate, up, y;
+    int32_t activation; /* QLORA_ACTIVATION_* */
+    uint32_t reserved;
 } qlora_swiglu_args;
 QLORA_API int32_t qlora_swiglu_forward(qlora_context *context, const qlora_swiglu_args *args);
 
-/* dgate and dup of the above. dgate may be gate, dup may be up. */
+/* dgate and, unless UNGATED, dup of the above. dgate may be gate, dup may be up. */
 typedef struct qlora_swiglu_grad_args {
     uint32_t struct_size, flags;
     uint64_t stream;
     qlora_span scratch;
     qlora_tensor gate, up, dy, dgate, dup;
+    int32_t activation; /* QLORA_ACTIVATION_* */
+    uint32_t reserved;
 } qlora_swiglu_grad_args;
 QLORA_API int32_t qlora_swiglu_grad(qlora_context *context, const qlora_swiglu_grad_args *args);
 
@@ -759,7 +777,11 @@ QLORA_API int32_t qlora_swiglu_grad(qlora_context *context, const qlora_swiglu_g
  *             q rows, so q rows = k rows is training and q rows = 1 is generation with a cache.
  *   max_q_rows, max_k_rows: at least the largest row counts in sequences; they size the launch. 0 = all tokens.
  * head h uses key/value head h / (heads / kv_heads). head_dim is at most 256. Rows that belong to no sequence
- * are left as they are. scale 0 = 1 / sqrt(head_dim). */
+ * are left as they are. scale 0 = 1 / sqrt(head_dim). With s = scale * q k^T, scores are
+ *   soft_cap * tanh(s / soft_cap)               if soft_cap is given (Gemma 2, 2408.00118)
+ *   minus slopes[head] * (keys that lie after)  if slopes, f32[heads], are given (ALiBi, 2108.12409): 0 for the newest key
+ *                                               that the query sees, 1 for the one before
+ * and with a window a query sees only the newest `window` of its keys (2004.05150). */
 typedef struct qlora_attention_args {
     uint32_t struct_size, flags;
     uint64_t stream;
@@ -769,6 +791,9 @@ typedef struct qlora_attention_args {
     uint32_t sequence_count, heads, kv_heads, head_dim, max_q_rows, max_k_rows;
     float scale;
     uint32_t reserved;
+    qlora_span slopes;
+    float soft_cap;  /* 0 = none */
+    uint32_t window; /* 0 = all keys */
 } qlora_attention_args;
 QLORA_API int32_t qlora_attention_forward(qlora_context *context, const qlora_attention_args *args);
 
@@ -782,6 +807,9 @@ typedef struct qlora_attention_grad_args {
     uint32_t sequence_count, heads, kv_heads, head_dim, max_q_rows, max_k_rows;
     float scale;
     uint32_t reserved;
+    qlora_span slopes;
+    float soft_cap;
+    uint32_t window;
 } qlora_attention_grad_args;
 QLORA_API int32_t qlora_attention_grad(qlora_context *context, const qlora_attention_grad_args *args);
 
@@ -790,7 +818,8 @@ QLORA_API int32_t qlora_attention_grad(qlora_context *context, const qlora_atten
  *   dx        = grad_scale * d(sum of losses) / dx                     absent: loss only
  * weight is the head W[vocabulary][cols]; targets is int32[tokens], negative = no loss there. A target at or
  * above weight.rows is ERROR_ARGUMENT on ref and cpu and counts as negative on cuda and vulkan. Logits are f32
- * whatever the types. chunk_rows bounds the tokens whose logits exist at a time; 0 = chosen by the backend. */
+ * whatever the types: logit = x W^T + bias, then soft_cap * tanh(logit / soft_cap) where that is given; bias is
+ * f32[vocabulary] or absent. chunk_rows bounds the tokens whose logits exist at a time; 0 = chosen by the backend. */
 typedef struct qlora_cross_entropy_args {
     uint32_t struct_size, flags;
     uint64_t stream;
@@ -802,6 +831,9 @@ typedef struct qlora_cross_entropy_args {
     uint32_t chunk_rows;
     int32_t compute_type;
     uint32_t reserved;
+    qlora_span bias;
+    float soft_cap; /* 0 = none */
+    uint32_t reserved2;
 } qlora_cross_entropy_args;
 QLORA_API int32_t qlora_cross_entropy_loss(qlora_context *context, const qlora_cross_entropy_args *args);
 

@@ -141,35 +141,58 @@ TEST_CASE("linear_grad") {
 
 TEST_CASE("rms_norm_grad") {
     const uint64_t rows = 4, cols = 13;
-    std::map<std::string, Values> at = {{"x", random_values(rows * cols, 1)}, {"weight", random_values(cols, 2)}};
-    const Values dy = random_values(rows * cols, 3);
-    auto forward = [&](const std::map<std::string, Values> &point) {
-        return run([&](Stage &stage) {
-            qlora_rms_norm_args args = {};
-            args.x = stage.tensor(QLORA_FORMAT_F32, rows, cols, point.at("x"));
-            args.weight = stage.tensor(QLORA_FORMAT_F32, 1, cols, point.at("weight"));
-            args.y = stage.output("y", QLORA_FORMAT_F32, rows, cols);
-            args.rstd = stage.output_floats("rstd", rows);
-            args.epsilon = 1e-5f;
-            stage.run<QLORA_OP_RMS_NORM>(args);
+    for (uint32_t flags : {0u, QLORA_FLAG_CENTERED}) {
+        std::map<std::string, Values> at = {{"x", random_values(rows * cols, 1)}, {"weight", random_values(cols, 2)}, {"bias", random_values(cols, 4)}};
+        for (float &value : at["x"]) value += 0.5f;
+        const Values dy = random_values(rows * cols, 3);
+        auto forward = [&](const std::map<std::string, Values> &point) {
+            return run([&](Stage &stage) {
+                qlora_rms_norm_args args = {};
+                args.flags = flags;
+                args.x = stage.tensor(QLORA_FORMAT_F32, rows, cols, point.at("x"));
+                args.weight = stage.tensor(QLORA_FORMAT_F32, 1, cols, point.at("weight"));
+                args.bias = stage.tensor(QLORA_FORMAT_F32, 1, cols, point.at("bias"));
+                args.y = stage.output("y", QLORA_FORMAT_F32, rows, cols);
+                args.rstd = stage.output_floats("rstd", rows);
+                args.epsilon = 1e-5f;
+                stage.run<QLORA_OP_RMS_NORM>(args);
+            });
+        };
+        auto gradients = run([&](Stage &stage) {
+            qlora_rms_norm_grad_args args = {};
+            args.flags = flags;
+            args.x = stage.tensor(QLORA_FORMAT_F32, rows, cols, at["x"]);
+            args.weight = stage.tensor(QLORA_FORMAT_F32, 1, cols, at["weight"]);
+            args.dy = stage.tensor(QLORA_FORMAT_F32, rows, cols, dy);
+            args.rstd = stage.floats(forward(at)["rstd"]);
+            args.dx = stage.output("x", QLORA_FORMAT_F32, rows, cols);
+            args.dweight = stage.output_floats("weight", cols);
+            args.dbias = stage.output_floats("bias", cols);
+            stage.run<QLORA_OP_RMS_NORM_GRAD>(args);
         });
-    };
-    auto gradients = run([&](Stage &stage) {
-        qlora_rms_norm_grad_args args = {};
-        args.x = stage.tensor(QLORA_FORMAT_F32, rows, cols, at["x"]);
-        args.weight = stage.tensor(QLORA_FORMAT_F32, 1, cols, at["weight"]);
-        args.dy = stage.tensor(QLORA_FORMAT_F32, rows, cols, dy);
-        args.rstd = stage.floats(forward(at)["rstd"]);
-        args.dx = stage.output("x", QLORA_FORMAT_F32, rows, cols);
-        args.dweight = stage.output_floats("weight", cols);
-        stage.run<QLORA_OP_RMS_NORM_GRAD>(args);
+        for (const auto &entry : at)
+            check_gradient(entry.first.c_str(), entry.second, gradients[entry.first], 0.01, [&](const Values &moved) {
+                auto point = at;
+                point[entry.first] = moved;
+                return weighted(forward(point)["y"], dy);
+            });
+    }
+}
+
+TEST_CASE("a centered norm is LayerNorm, and accumulates") {
+    const Values x = {1, 2, 3, 6};
+    auto outputs = run([&](Stage &stage) {
+        qlora_rms_norm_args args = {};
+        args.flags = QLORA_FLAG_CENTERED | QLORA_FLAG_ACCUMULATE;
+        args.x = stage.tensor(QLORA_FORMAT_F32, 1, 4, x);
+        args.weight = stage.tensor(QLORA_FORMAT_F32, 1, 4, {1, 1, 1, 2});
+        args.bias = stage.tensor(QLORA_FORMAT_F32, 1, 4, {0, 0, 0, 1});
+        args.y = stage.output("y", QLORA_FORMAT_F32, 1, 4, 0, {0, 0, 10, 10});
+        stage.run<QLORA_OP_RMS_NORM>(args);
     });
-    for (const auto &entry : at)
-        check_gradient(entry.first.c_str(), entry.second, gradients[entry.first], 0.01, [&](const Values &moved) {
-            auto point = at;
-            point[entry.first] = moved;
-            return weighted(forward(point)["y"], dy);
-        });
+    const double deviation = std::sqrt(3.5); // of 1 2 3 6 about 3
+    const double expected[] = {-2 / deviation, -1 / deviation, 10, 11 + 2 * 3 / deviation};
+    for (size_t i = 0; i < 4; i++) CHECK(outputs["y"][i] == doctest::Approx(expected[i]).epsilon(1e-6));
 }
 
 TEST_CASE("rope and its inverse") {
@@ -196,30 +219,56 @@ TEST_CASE("rope and its inverse") {
 
 TEST_CASE("swiglu_grad") {
     const uint64_t rows = 3, cols = 11;
-    std::map<std::string, Values> at = {{"gate", random_values(rows * cols, 1, 2)}, {"up", random_values(rows * cols, 2)}};
-    const Values dy = random_values(rows * cols, 3);
-    auto gradients = run([&](Stage &stage) {
-        qlora_swiglu_grad_args args = {};
-        args.gate = stage.tensor(QLORA_FORMAT_F32, rows, cols, at["gate"]);
-        args.up = stage.tensor(QLORA_FORMAT_F32, rows, cols, at["up"]);
-        args.dy = stage.tensor(QLORA_FORMAT_F32, rows, cols, dy);
-        args.dgate = stage.output("gate", QLORA_FORMAT_F32, rows, cols);
-        args.dup = stage.output("up", QLORA_FORMAT_F32, rows, cols);
-        stage.run<QLORA_OP_SWIGLU_GRAD>(args);
-    });
-    for (const auto &entry : at)
-        check_gradient(entry.first.c_str(), entry.second, gradients[entry.first], 0.02, [&](const Values &moved) {
-            auto point = at;
-            point[entry.first] = moved;
-            return weighted(run([&](Stage &stage) {
-                                qlora_swiglu_args args = {};
-                                args.gate = stage.tensor(QLORA_FORMAT_F32, rows, cols, point["gate"]);
-                                args.up = stage.tensor(QLORA_FORMAT_F32, rows, cols, point["up"]);
-                                args.y = stage.output("y", QLORA_FORMAT_F32, rows, cols);
-                                stage.run<QLORA_OP_SWIGLU>(args);
-                            })["y"],
-                            dy);
+    for (int32_t activation : {QLORA_ACTIVATION_SILU, QLORA_ACTIVATION_GELU, QLORA_ACTIVATION_GELU_TANH, QLORA_ACTIVATION_RELU})
+        for (uint32_t flags : {0u, QLORA_FLAG_UNGATED}) {
+            std::map<std::string, Values> at = {{"gate", random_values(rows * cols, 1, 2)}};
+            for (float &value : at["gate"]) value += value < 0 ? -0.1f : 0.1f; // no difference reaches over the bend of RELU
+            if (!flags) at["up"] = random_values(rows * cols, 2);
+            const Values dy = random_values(rows * cols, 3);
+            auto gradients = run([&](Stage &stage) {
+                qlora_swiglu_grad_args args = {};
+                args.flags = flags;
+                args.activation = activation;
+                args.gate = stage.tensor(QLORA_FORMAT_F32, rows, cols, at["gate"]);
+                args.dy = stage.tensor(QLORA_FORMAT_F32, rows, cols, dy);
+                args.dgate = stage.output("gate", QLORA_FORMAT_F32, rows, cols);
+                if (!flags) args.up = stage.tensor(QLORA_FORMAT_F32, rows, cols, at["up"]);
+                if (!flags) args.dup = stage.output("up", QLORA_FORMAT_F32, rows, cols);
+                stage.run<QLORA_OP_SWIGLU_GRAD>(args);
+            });
+            for (const auto &entry : at)
+                check_gradient(entry.first.c_str(), entry.second, gradients[entry.first], 0.02, [&](const Values &moved) {
+                    auto point = at;
+                    point[entry.first] = moved;
+                    return weighted(run([&](Stage &stage) {
+                                        qlora_swiglu_args args = {};
+                                        args.flags = flags;
+                                        args.activation = activation;
+                                        args.gate = stage.tensor(QLORA_FORMAT_F32, rows, cols, point["gate"]);
+                                        if (!flags) args.up = stage.tensor(QLORA_FORMAT_F32, rows, cols, point["up"]);
+                                        args.y = stage.output("y", QLORA_FORMAT_F32, rows, cols);
+                                        stage.run<QLORA_OP_SWIGLU>(args);
+                                    })["y"],
+                                    dy);
+                });
+        }
+}
+
+TEST_CASE("activations at known points") {
+    // torch.nn.functional.gelu(1), gelu(1, approximate="tanh"), silu(1), relu(1)
+    for (auto [activation, expected] : {std::pair<int32_t, double>{QLORA_ACTIVATION_GELU, 0.8413447460685429}, {QLORA_ACTIVATION_GELU_TANH, 0.8411919906082768},
+                                        {QLORA_ACTIVATION_SILU, 0.7310585786300049}, {QLORA_ACTIVATION_RELU, 1.0}}) {
+        auto outputs = run([&](Stage &stage) {
+            qlora_swiglu_args args = {};
+            args.flags = QLORA_FLAG_UNGATED;
+            args.activation = activation;
+            args.gate = stage.tensor(QLORA_FORMAT_F32, 1, 2, {1, 0});
+            args.y = stage.output("y", QLORA_FORMAT_F32, 1, 2);
+            stage.run<QLORA_OP_SWIGLU>(args);
         });
+        CHECK(outputs["y"][0] == doctest::Approx(expected).epsilon(1e-7));
+        CHECK(outputs["y"][1] == 0);
+    }
 }
 
 TEST_CASE("attention_grad") {
@@ -229,50 +278,56 @@ TEST_CASE("attention_grad") {
     const std::vector<int32_t> sequences = {0, 5, 0, 5, 5, 4, 5, 7};
     std::map<std::string, Values> at = {{"q", random_values(q_rows * heads * head_dim, 1)}, {"k", random_values(k_rows * kv_heads * head_dim, 2)}, {"v", random_values(k_rows * kv_heads * head_dim, 3)}};
     const Values dy = random_values(q_rows * heads * head_dim, 4);
-    auto describe = [&](Stage &stage, auto &args, const std::map<std::string, Values> &point) {
-        args.q = stage.tensor(QLORA_FORMAT_F32, q_rows, heads * head_dim, point.at("q"));
-        args.k = stage.tensor(QLORA_FORMAT_F32, k_rows, kv_heads * head_dim, point.at("k"));
-        args.v = stage.tensor(QLORA_FORMAT_F32, k_rows, kv_heads * head_dim, point.at("v"));
-        args.sequences = stage.integers(sequences);
-        args.sequence_count = 2;
-        args.heads = heads;
-        args.kv_heads = kv_heads;
-        args.head_dim = head_dim;
-    };
-    auto forward = [&](const std::map<std::string, Values> &point) {
-        return run([&](Stage &stage) {
-            qlora_attention_args args = {};
-            describe(stage, args, point);
-            args.y = stage.output("y", QLORA_FORMAT_F32, q_rows, heads * head_dim);
-            args.lse = stage.output_floats("lse", q_rows * heads);
-            stage.run<QLORA_OP_ATTENTION>(args);
+    for (uint32_t scores : {0u, 1u, 2u, 4u, 7u}) { // bits: soft cap, ALiBi, window
+        auto describe = [&](Stage &stage, auto &args, const std::map<std::string, Values> &point) {
+            args.q = stage.tensor(QLORA_FORMAT_F32, q_rows, heads * head_dim, point.at("q"));
+            args.k = stage.tensor(QLORA_FORMAT_F32, k_rows, kv_heads * head_dim, point.at("k"));
+            args.v = stage.tensor(QLORA_FORMAT_F32, k_rows, kv_heads * head_dim, point.at("v"));
+            args.sequences = stage.integers(sequences);
+            args.sequence_count = 2;
+            args.heads = heads;
+            args.kv_heads = kv_heads;
+            args.head_dim = head_dim;
+            if (scores & 1) args.soft_cap = 1.5f;
+            if (scores & 2) args.slopes = stage.floats({0.5f, 0.25f, 0.125f, 1});
+            if (scores & 4) args.window = 3;
+        };
+        auto forward = [&](const std::map<std::string, Values> &point) {
+            return run([&](Stage &stage) {
+                qlora_attention_args args = {};
+                describe(stage, args, point);
+                args.y = stage.output("y", QLORA_FORMAT_F32, q_rows, heads * head_dim);
+                args.lse = stage.output_floats("lse", q_rows * heads);
+                stage.run<QLORA_OP_ATTENTION>(args);
+            });
+        };
+        auto kept = forward(at);
+        auto gradients = run([&](Stage &stage) {
+            qlora_attention_grad_args args = {};
+            describe(stage, args, at);
+            args.y = stage.tensor(QLORA_FORMAT_F32, q_rows, heads * head_dim, kept["y"]);
+            args.lse = stage.floats(kept["lse"]);
+            args.dy = stage.tensor(QLORA_FORMAT_F32, q_rows, heads * head_dim, dy);
+            args.dq = stage.output("q", QLORA_FORMAT_F32, q_rows, heads * head_dim);
+            args.dk = stage.output("k", QLORA_FORMAT_F32, k_rows, kv_heads * head_dim);
+            args.dv = stage.output("v", QLORA_FORMAT_F32, k_rows, kv_heads * head_dim);
+            stage.run<QLORA_OP_ATTENTION_GRAD>(args);
         });
-    };
-    auto kept = forward(at);
-    auto gradients = run([&](Stage &stage) {
-        qlora_attention_grad_args args = {};
-        describe(stage, args, at);
-        args.y = stage.tensor(QLORA_FORMAT_F32, q_rows, heads * head_dim, kept["y"]);
-        args.lse = stage.floats(kept["lse"]);
-        args.dy = stage.tensor(QLORA_FORMAT_F32, q_rows, heads * head_dim, dy);
-        args.dq = stage.output("q", QLORA_FORMAT_F32, q_rows, heads * head_dim);
-        args.dk = stage.output("k", QLORA_FORMAT_F32, k_rows, kv_heads * head_dim);
-        args.dv = stage.output("v", QLORA_FORMAT_F32, k_rows, kv_heads * head_dim);
-        stage.run<QLORA_OP_ATTENTION_GRAD>(args);
-    });
-    for (const auto &entry : at)
-        check_gradient(entry.first.c_str(), entry.second, gradients[entry.first], 0.02, [&](const Values &moved) {
-            auto point = at;
-            point[entry.first] = moved;
-            return weighted(forward(point)["y"], dy);
-        });
+        for (const auto &entry : at)
+            check_gradient(entry.first.c_str(), entry.second, gradients[entry.first], 0.02, [&](const Values &moved) {
+                auto point = at;
+                point[entry.first] = moved;
+                return weighted(forward(point)["y"], dy);
+            });
+    }
 }
 
 TEST_CASE("cross_entropy") {
     const uint64_t tokens = 4, rows = 19, cols = 32;
     const HostWeight &host = host_weight(QLORA_FORMAT_Q8_0, rows, cols);
     const Values x = random_values(tokens * cols, 1, 2);
-    for (uint32_t chunk_rows : {0u, 3u}) {
+    for (bool capped : {false, true}) {
+        const uint32_t chunk_rows = capped ? 3 : 0;
         auto outputs = [&](const Values &values) {
             return run([&](Stage &stage) {
                 qlora_cross_entropy_args args = {};
@@ -283,6 +338,8 @@ TEST_CASE("cross_entropy") {
                 args.losses = stage.output_floats("losses", tokens);
                 args.grad_scale = 0.7f;
                 args.chunk_rows = chunk_rows;
+                if (capped) args.bias = stage.floats(random_values(rows, 5));
+                if (capped) args.soft_cap = 2;
                 stage.run<QLORA_OP_CROSS_ENTROPY>(args);
             });
         };

@@ -48,6 +48,16 @@ template <class Function> std::vector<Case> attention_cases(Function &&act) {
     return list;
 }
 
+// What the scores of a variant know beyond the product: nothing in half of them, else one thing or all.
+float soft_cap(uint32_t variant) { return variant % 8 == 1 || variant % 8 == 6 ? 1.5f : 0.0f; }
+uint32_t window(uint32_t variant) { return variant % 8 == 3 || variant % 8 == 6 ? (variant % 16 < 8 ? 5 : 33) : 0; }
+bool has_slopes(uint32_t variant) { return variant % 8 == 4 || variant % 8 == 6; }
+std::vector<float> slopes(const Heads &heads) {
+    std::vector<float> values;
+    for (uint32_t h = 0; h < heads.heads; h++) values.push_back(float(std::pow(2.0, -double(h + 1))));
+    return values;
+}
+
 template <class Args> void describe(Stage &stage, Args &args, const Layout &layout, const Heads &heads, uint32_t variant) {
     args.sequences = stage.integers(layout.sequences);
     args.sequence_count = uint32_t(layout.sequences.size() / 4);
@@ -59,6 +69,9 @@ template <class Args> void describe(Stage &stage, Args &args, const Layout &layo
         args.max_k_rows = uint32_t(largest(layout.sequences, 3));
     }
     if (variant % 3 == 0) args.scale = 0.3f;
+    args.soft_cap = soft_cap(variant);
+    args.window = window(variant);
+    if (has_slopes(variant)) args.slopes = stage.floats(slopes(heads));
 }
 
 struct Inputs {
@@ -83,8 +96,9 @@ void forward(Stage &stage, int32_t type, const Layout &layout, const Heads &head
 }
 
 // y and lse as the forward pass gives them, in double, from inputs as the type holds them.
-void softmax_products(const Layout &layout, const Heads &heads, int32_t type, double scale, const Inputs &inputs, std::vector<float> &y, std::vector<float> &lse) {
+void softmax_products(const Layout &layout, const Heads &heads, int32_t type, uint32_t variant, const Inputs &inputs, std::vector<float> &y, std::vector<float> &lse) {
     const uint32_t d = heads.head_dim;
+    const double scale = variant % 3 == 0 ? double(0.3f) : 1 / std::sqrt(double(heads.head_dim)), cap = soft_cap(variant);
     y.assign(layout.q_rows * inputs.q_cols, 0);
     lse.assign(layout.q_rows * heads.heads, 0);
     auto at = [&](const std::vector<float> &values, uint64_t cols, uint64_t row, uint64_t col) { return double(round_to(type, values[row * cols + col])); };
@@ -95,9 +109,13 @@ void softmax_products(const Layout &layout, const Heads &heads, int32_t type, do
                 const int32_t seen = i + layout.sequences[s + 3] - layout.sequences[s + 1] + 1;
                 std::vector<double> score(size_t(seen), 0.0);
                 double most = -1e300, sum = 0;
+                const int32_t oldest = window(variant) ? std::max(0, seen - int32_t(window(variant))) : 0;
                 for (int32_t j = 0; j < seen; j++) {
                     for (uint32_t e = 0; e < d; e++) score[size_t(j)] += at(inputs.q, inputs.q_cols, row, h * d + e) * at(inputs.k, inputs.k_cols, uint64_t(layout.sequences[s + 2] + j), group * d + e);
                     score[size_t(j)] *= scale;
+                    if (cap > 0) score[size_t(j)] = cap * std::tanh(score[size_t(j)] / cap);
+                    if (has_slopes(variant)) score[size_t(j)] -= double(slopes(heads)[h]) * (seen - 1 - j);
+                    if (j < oldest) score[size_t(j)] = -1e300;
                     most = std::max(most, score[size_t(j)]);
                 }
                 for (double value : score) sum += std::exp(value - most);
@@ -114,7 +132,7 @@ void backward(Stage &stage, int32_t type, const Layout &layout, const Heads &hea
     qlora_attention_grad_args args = {};
     const Inputs inputs(layout, heads);
     std::vector<float> y, lse;
-    softmax_products(layout, heads, type, variant % 3 == 0 ? double(0.3f) : 1 / std::sqrt(double(heads.head_dim)), inputs, y, lse);
+    softmax_products(layout, heads, type, variant, inputs, y, lse);
     const uint64_t q_count = layout.q_rows * inputs.q_cols, k_count = layout.k_rows * inputs.k_cols;
     args.q = stage.tensor(type, layout.q_rows, inputs.q_cols, inputs.q, variant % 5 ? 0 : inputs.q_cols + 3);
     args.k = stage.tensor(type, layout.k_rows, inputs.k_cols, inputs.k, variant % 5 == 1 ? inputs.k_cols + 2 : 0);

@@ -186,7 +186,11 @@ template <> std::vector<Case> cases<QLORA_OP_EMBEDDING>() {
                                     qlora_embedding_args args = {};
                                     args.weight = stage.weight(host_weight(row.format, shape.rows, shape.cols));
                                     args.ids = stage.integers(random_integers(shape.tokens, 3, 0, int32_t(shape.rows)));
-                                    args.y = stage.output("y", type, shape.tokens, shape.cols, shape.cols % 2 ? shape.cols + 3 : 0);
+                                    const bool accumulate = shape.tokens == 33; // learned positions
+                                    if (accumulate) args.flags = QLORA_FLAG_ACCUMULATE;
+                                    if (shape.tokens >= 19) args.scale = 11.3137f;
+                                    args.y = stage.output("y", type, shape.tokens, shape.cols, shape.cols % 2 ? shape.cols + 3 : 0,
+                                                          accumulate ? random_values(shape.tokens * shape.cols, 5) : std::vector<float>());
                                     stage.run<QLORA_OP_EMBEDDING>(args);
                                 }});
             }

@@ -71,6 +71,9 @@ template <class Args> struct Layout {
         return QLORA_OK;
     }
 
+    // What a head's distances to its keys are multiplied by.
+    float slope(uint64_t head) const { return args.slopes.handle ? address<const float>(args.slopes)[head] : 0; }
+
     // The sequence that holds a tile or block.
     uint64_t find(int side, uint64_t Side::*before, uint64_t unit) const {
         uint64_t low = 0, high = count;
@@ -186,7 +189,7 @@ int32_t attention(Context &context, const qlora_attention_args &args) {
             kernels.pack_turned(own, layout.head_dim, layout.head_dim, kernels.tile_cols, x);
             const AttentionTile tile = {args.head_dim, rows, k.rows, int64_t(first), int64_t(k.rows) - int64_t(q.rows), args.scale,
                                         {layout.turned_of(K, s, turned), layout.straight_of(K, s, straight), nullptr, nullptr},
-                                        x, nullptr, nullptr, nullptr, {y, nullptr}, own + space.work};
+                                        x, nullptr, nullptr, nullptr, {y, nullptr}, own + space.work, args.soft_cap, layout.slope(head), args.window};
             kernels.attention(tile, sums);
             layout.store(y, args.y, head, q.first + first, rows, own);
             for (uint64_t i = 0; lse && i < rows; i++)
@@ -278,7 +281,7 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
             }
             const AttentionTile tile = {args.head_dim, rows, k.rows, int64_t(first), int64_t(k.rows) - int64_t(q.rows), args.scale,
                                         {layout.turned_of(K, s, kp), layout.turned_of(K, s, vp), layout.straight_of(K, s, straight), nullptr},
-                                        own + space.x, own + space.dy, sums, sums + width, {own + space.out0, nullptr}, own + space.work};
+                                        own + space.x, own + space.dy, sums, sums + width, {own + space.out0, nullptr}, own + space.work, args.soft_cap, layout.slope(head), args.window};
             kernels.attention_dq(tile);
             layout.store(tile.out[0], args.dq, head, q.first + first, rows, own);
         });
@@ -301,7 +304,7 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
                 const uint64_t row = (head_begin + g) * q_rows + q.first;
                 const AttentionTile tile = {args.head_dim, rows, q.rows, int64_t(first), int64_t(k.rows) - int64_t(q.rows), args.scale,
                                             {layout.turned_of(Q, s, qp), layout.turned_of(Q, s, dyp), layout.straight_of(Q, s, q_straight), layout.straight_of(Q, s, dy_straight)},
-                                            own + space.x, own + space.dy, lse + row, delta + row, {own + space.out0, own + space.out1}, own + space.work};
+                                            own + space.x, own + space.dy, lse + row, delta + row, {own + space.out0, own + space.out1}, own + space.work, args.soft_cap, layout.slope(head_begin + g), args.window};
                 kernels.attention_dkv(tile);
             }
             layout.store(own + space.out0, args.dk, kv + h, k.first + first, rows, own);

@@ -1,5 +1,5 @@
 // losses[t] = log sum exp logits - logits[target], dlogits = grad_scale (softmax - onehot), dx = dlogits W, in chunks of the
-// rows that have a target: the others cost nothing.
+// rows that have a target: the others cost nothing. Capped logits are never stored, so that the cap's slope has all its digits.
 #include "backends/cpu/gemm_cpu.h"
 
 #include <cmath>
@@ -32,7 +32,7 @@ struct Pieces {
     }
     static Product forward(const qlora_cross_entropy_args &args, uint64_t rows, const float *x, float *logits) {
         const uint64_t cols = args.x.cols, vocabulary = args.weight->rows;
-        Product product = {rows, vocabulary, {}, 0, args.compute_type, logits, QLORA_FORMAT_F32, vocabulary, 1, nullptr, false};
+        Product product = {rows, vocabulary, {}, 0, args.compute_type, logits, QLORA_FORMAT_F32, vocabulary, 1, optional<const float>(args.bias), false};
         add_term(product, operand(x, cols, true), operand(*args.weight, true), cols);
         return product;
     }
@@ -75,14 +75,17 @@ int32_t cross_entropy(Context &context, const qlora_cross_entropy_args &args) {
         multiply_product(context, Pieces::forward(args, rows, x, logits), place + pieces.product);
         parallel(context, rows, [&](uint64_t r, uint32_t) {
             float *row = logits + r * vocabulary, maximum, sum;
-            kernels.softmax_sum(row, vocabulary, &maximum, &sum);
+            kernels.softmax_sum(row, vocabulary, args.soft_cap, &maximum, &sum);
             const int32_t target = targets[token[r]];
             const double lse = double(maximum) + std::log(double(sum));
-            losses[token[r]] = float(lse - double(row[target]));
+            // Capped as the others are: the loss of a row with one logit is 0.
+            float slope;
+            const double logit = double(kernels.cap_logit(row[target], args.soft_cap, &slope));
+            losses[token[r]] = float(lse - logit);
             if (!args.dx.type) return;
             // scale / sum as a factor: subtracting a rounded lse would cost digits.
-            const double own = std::exp(double(row[target]) - lse) - 1;
-            kernels.softmax_grad(row, vocabulary, maximum, float(double(args.grad_scale) / double(sum)));
+            const double own = (std::exp(logit - lse) - 1) * double(slope);
+            kernels.softmax_grad(row, vocabulary, args.soft_cap, maximum, float(double(args.grad_scale) / double(sum)));
             row[target] = float(double(args.grad_scale) * own);
         });
         if (!args.dx.type) continue;

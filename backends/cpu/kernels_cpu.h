@@ -8,6 +8,7 @@ namespace cpu {
 
 // Element types by index.
 constexpr int type_count = 3;
+constexpr int activation_count = QLORA_ACTIVATION_RELU + 1;
 constexpr int type_index(int32_t type) { return type == QLORA_FORMAT_F32 ? 0 : type == QLORA_FORMAT_F16 ? 1 : 2; }
 constexpr int format_index(int32_t format) {
     int i = 0;
@@ -54,6 +55,16 @@ struct AttentionTile {
     const float *lse, *delta;
     float *out[2];           // [head_dim][tile_cols]
     float *work;
+    float soft_cap, slope;   // 0 = none
+    uint64_t window;         // query i sees keys above i + shift - window only; 0 = all
+};
+
+// A row of RMSNorm or, centered, LayerNorm. bias may be null and belongs to the forward pass.
+struct NormRow {
+    const void *x;
+    const float *weight, *bias;
+    uint64_t cols;
+    bool centered, accumulate;
 };
 
 // Products of signed bytes in int32. Panels are made of words, each `group` neighbours along the depth, as many bits as an
@@ -137,12 +148,15 @@ struct Kernels {
     // operations: the same bits in every instruction set.
     void (*subtract_product)(const DoubleProduct &product);
 
-    float (*rms_norm[type_count])(const void *x, const float *weight, void *y, uint64_t cols, float epsilon);
-    void (*rms_norm_grad[type_count])(const void *x, const float *weight, const void *dy, void *dx, uint64_t cols, float rstd, bool accumulate);
-    // sum[c] += dy[c] * x[c] * rstd
-    void (*rms_norm_dweight[type_count])(const void *x, const void *dy, float rstd, uint64_t cols, float *sum);
-    void (*swiglu[type_count])(const void *gate, const void *up, void *y, uint64_t count);
-    void (*swiglu_grad[type_count])(const void *gate, const void *up, const void *dy, void *dgate, void *dup, uint64_t count);
+    // Returns rstd.
+    float (*norm[type_count])(const NormRow &row, void *y, float epsilon);
+    void (*norm_grad[type_count])(const NormRow &row, const void *dy, void *dx, float rstd);
+    float (*row_mean[type_count])(const void *x, uint64_t cols);
+    // sum[c] += dy[c] * (x[c] - mean) * rstd
+    void (*norm_dweight[type_count])(const void *x, const void *dy, float mean, float rstd, uint64_t cols, float *sum);
+    // By QLORA_ACTIVATION_*. up, and with it dup, is null where nothing is gated.
+    void (*swiglu[activation_count][type_count])(const void *gate, const void *up, void *y, uint64_t count);
+    void (*swiglu_grad[activation_count][type_count])(const void *gate, const void *up, const void *dy, void *dgate, void *dup, uint64_t count);
     // x is one head; cosine and sine hold rotary_dim / 2 values
     void (*rotate)(float *x, const float *cosine, const float *sine, uint64_t pairs, bool adjacent);
 
@@ -150,10 +164,12 @@ struct Kernels {
     void (*attention_dq)(const AttentionTile &tile);
     void (*attention_dkv)(const AttentionTile &tile);
 
-    // maximum of logits and sum of exp(logit - maximum)
-    void (*softmax_sum)(const float *logits, uint64_t count, float *maximum, float *sum);
-    // logits = scale * exp(logit - lse)
-    void (*softmax_grad)(float *logits, uint64_t count, float lse, float scale);
+    // maximum of the logits, which a soft_cap above 0 caps, and sum of exp(logit - maximum)
+    void (*softmax_sum)(const float *logits, uint64_t count, float soft_cap, float *maximum, float *sum);
+    // logits = scale * exp(capped logit - maximum) * slope of the cap
+    void (*softmax_grad)(float *logits, uint64_t count, float soft_cap, float maximum, float scale);
+    // One logit as these two cap it, and the slope of that.
+    float (*cap_logit)(float logit, float soft_cap, float *slope);
     double (*sum_squares)(const float *x, uint64_t count);
     const OptimizerKernels *optimizer;
 

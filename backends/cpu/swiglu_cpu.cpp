@@ -1,4 +1,4 @@
-// y = gate sigmoid(gate) up and its gradients, by pieces of rows.
+// y = activation(gate) up and its gradients, by pieces of rows.
 #include "backends/cpu/cpu.h"
 
 namespace qlora {
@@ -17,21 +17,24 @@ template <class Task> void each_piece(Context &context, const qlora_tensor &shap
     });
 }
 
+// The place of element (r, c) of a tensor that may be absent.
+char *optional_element(const qlora_tensor &tensor, uint64_t r, uint64_t c) { return tensor.type ? element(tensor, r, c) : nullptr; }
+
 } // namespace
 
 uint64_t swiglu_scratch(Context &, const qlora_swiglu_args &) { return 0; }
 uint64_t swiglu_grad_scratch(Context &, const qlora_swiglu_grad_args &) { return 0; }
 
 int32_t swiglu(Context &context, const qlora_swiglu_args &args) {
-    const auto kernel = kernels_of(context).swiglu[type_index(args.gate.type)];
-    each_piece(context, args.gate, [&](uint64_t r, uint64_t c, uint64_t count) { kernel(element(args.gate, r, c), element(args.up, r, c), element(args.y, r, c), count); });
+    const auto kernel = kernels_of(context).swiglu[args.activation][type_index(args.gate.type)];
+    each_piece(context, args.gate, [&](uint64_t r, uint64_t c, uint64_t count) { kernel(element(args.gate, r, c), optional_element(args.up, r, c), element(args.y, r, c), count); });
     return QLORA_OK;
 }
 
 int32_t swiglu_grad(Context &context, const qlora_swiglu_grad_args &args) {
-    const auto kernel = kernels_of(context).swiglu_grad[type_index(args.gate.type)];
+    const auto kernel = kernels_of(context).swiglu_grad[args.activation][type_index(args.gate.type)];
     each_piece(context, args.gate, [&](uint64_t r, uint64_t c, uint64_t count) {
-        kernel(element(args.gate, r, c), element(args.up, r, c), element(args.dy, r, c), element(args.dgate, r, c), element(args.dup, r, c), count);
+        kernel(element(args.gate, r, c), optional_element(args.up, r, c), element(args.dy, r, c), element(args.dgate, r, c), optional_element(args.dup, r, c), count);
     });
     return QLORA_OK;
 }

@@ -6,7 +6,7 @@ namespace cuda {
 
 constexpr int stream_rows = 32;
 
-template <int TYPE, int DIM> static __global__ void __launch_bounds__(attention_threads) dq_mma_kernel(const __grid_constant__ AttentionView a) {
+template <int TYPE, int DIM, bool SHAPED> static __global__ void __launch_bounds__(attention_threads) dq_mma_kernel(const __grid_constant__ AttentionView a) {
     extern __shared__ uint4 shared4[];
     constexpr int own_halves = Tile<false, attention_own, DIM>::halves, stream_halves = Tile<false, stream_rows, DIM>::halves;
     uint16_t *q = reinterpret_cast<uint16_t *>(shared4), *dy = q + own_halves, *k = dy + own_halves, *v = k + stream_halves;
@@ -24,7 +24,8 @@ template <int TYPE, int DIM> static __global__ void __launch_bounds__(attention_
         delta[half] = a.delta[place];
     }
     const int keys = min(s.k_rows, first + attention_own + s.ahead);
-    for (int key = 0; key < keys; key += stream_rows) {
+    const Shaping<SHAPED> shaping(a, head);
+    for (int key = shaping.template first_key<stream_rows>(s, first); key < keys; key += stream_rows) {
         __syncthreads();
         load_tile<DIM, stream_rows>(k, a.k, s.k_first, key, s.k_rows, kv_head, a);
         load_tile<DIM, stream_rows>(v, a.v, s.k_first, key, s.k_rows, kv_head, a);
@@ -32,20 +33,21 @@ template <int TYPE, int DIM> static __global__ void __launch_bounds__(attention_
         float scores[stream_rows / 8][4], slopes[stream_rows / 8][4];
         dot_tiles<TYPE, DIM, stream_rows>(q, k, scores);
         dot_tiles<TYPE, DIM, stream_rows>(dy, v, slopes);
+        shaping.template cap<true>(scores);
 #pragma unroll
         for (int j = 0; j < stream_rows / 8; j++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int query = row + i / 2 * 8, place = key + 8 * j + lane % 4 * 2 + i % 2;
-                const bool seen = query < s.q_rows && place <= query + s.ahead;
-                scores[j][i] = seen ? __expf(scores[j][i] * a.scale - lse[i / 2]) * (slopes[j][i] - delta[i / 2]) : 0.0f;
+                const bool seen = query < s.q_rows && shaping.sees(query + s.ahead, place);
+                scores[j][i] = seen ? __expf(shaping.score(scores[j][i], query + s.ahead, place) - lse[i / 2]) * (slopes[j][i] - delta[i / 2]) * shaping.derivative(scores[j][i]) : 0.0f;
             }
         add_tiles<TYPE, DIM, stream_rows>(scores, k, sums);
     }
     store_tile<TYPE, DIM>(a.dq, s.q_first, first, s.q_rows, head, a, sums, a.scale, a.scale);
 }
 
-template <int TYPE, int DIM> static __global__ void __launch_bounds__(attention_threads) dkv_mma_kernel(const __grid_constant__ AttentionView a) {
+template <int TYPE, int DIM, bool SHAPED> static __global__ void __launch_bounds__(attention_threads) dkv_mma_kernel(const __grid_constant__ AttentionView a) {
     extern __shared__ uint4 shared4[];
     constexpr int own_halves = Tile<false, attention_own, DIM>::halves, stream_halves = Tile<false, stream_rows, DIM>::halves;
     uint16_t *k = reinterpret_cast<uint16_t *>(shared4), *v = k + own_halves, *q = v + own_halves, *dy = q + stream_halves;
@@ -59,8 +61,10 @@ template <int TYPE, int DIM> static __global__ void __launch_bounds__(attention_
     const int row = first + warp * 16 + lane / 4; // key, and key + 8
     float dk[DIM / 8][4] = {}, dv[DIM / 8][4] = {};
     const int begin = max(0, first - s.ahead) / stream_rows * stream_rows; // the first query that sees one of these keys
-    for (int head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int query = begin; query < s.q_rows; query += stream_rows) {
+    for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        const Shaping<SHAPED> shaping(a, head);
+        const int end = shaping.end_query(s, first + attention_own);
+        for (int query = begin; query < end; query += stream_rows) {
             __syncthreads();
             load_tile<DIM, stream_rows>(q, a.q, s.q_first, query, s.q_rows, head, a);
             load_tile<DIM, stream_rows>(dy, a.dy, s.q_first, query, s.q_rows, head, a);
@@ -73,18 +77,21 @@ template <int TYPE, int DIM> static __global__ void __launch_bounds__(attention_
             float scores[stream_rows / 8][4], slopes[stream_rows / 8][4];
             dot_tiles<TYPE, DIM, stream_rows>(k, q, scores);
             dot_tiles<TYPE, DIM, stream_rows>(v, dy, slopes);
+            shaping.template cap<true>(scores);
 #pragma unroll
             for (int j = 0; j < stream_rows / 8; j++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const int key = row + i / 2 * 8, col = 8 * j + lane % 4 * 2 + i % 2;
-                    const bool seen = query + col < s.q_rows && key < s.k_rows && key <= query + col + s.ahead;
-                    scores[j][i] = seen ? __expf(scores[j][i] * a.scale - lse[col]) : 0.0f;
-                    slopes[j][i] = scores[j][i] * (slopes[j][i] - delta[col]);
+                    const bool seen = query + col < s.q_rows && key < s.k_rows && shaping.sees(query + col + s.ahead, key);
+                    const float p = seen ? __expf(shaping.score(scores[j][i], query + col + s.ahead, key) - lse[col]) : 0.0f;
+                    slopes[j][i] = p * (slopes[j][i] - delta[col]) * shaping.derivative(scores[j][i]);
+                    scores[j][i] = p;
                 }
             add_tiles<TYPE, DIM, stream_rows>(scores, dy, dv);
             add_tiles<TYPE, DIM, stream_rows>(slopes, q, dk);
         }
+    }
     store_tile<TYPE, DIM>(a.dk, s.k_first, first, s.k_rows, kv_head, a, dk, a.scale, a.scale);
     store_tile<TYPE, DIM>(a.dv, s.k_first, first, s.k_rows, kv_head, a, dv, 1, 1);
 }
@@ -95,8 +102,8 @@ int32_t attention_grad_mma(Context &context, cudaStream_t stream, const Attentio
         constexpr size_t bytes = 2 * tile_bytes<size, attention_own>() + 2 * tile_bytes<size, stream_rows>();
         const Grid queries = {dim3(unsigned(ceil_divide(args.max_q_rows, attention_own)), args.heads, args.sequence_count), attention_threads, bytes};
         const Grid keys = {dim3(unsigned(ceil_divide(args.max_k_rows, attention_own)), args.kv_heads, args.sequence_count), attention_threads, bytes};
-        QLORA_TRY(launch(context, stream, queries, dq_mma_kernel<kind, size>, view));
-        return launch(context, stream, keys, dkv_mma_kernel<kind, size>, view);
+        QLORA_TRY(launch(context, stream, queries, view.shaped ? dq_mma_kernel<kind, size, true> : dq_mma_kernel<kind, size, false>, view));
+        return launch(context, stream, keys, view.shaped ? dkv_mma_kernel<kind, size, true> : dkv_mma_kernel<kind, size, false>, view);
     });
 }
 

@@ -6,7 +6,7 @@ namespace cuda {
 
 constexpr int stream_rows = 64;
 
-template <int TYPE, int DIM> static __global__ void __launch_bounds__(attention_threads) attention_mma_kernel(const __grid_constant__ AttentionView a) {
+template <int TYPE, int DIM, bool SHAPED> static __global__ void __launch_bounds__(attention_threads) attention_mma_kernel(const __grid_constant__ AttentionView a) {
     extern __shared__ uint4 shared4[];
     uint16_t *q = reinterpret_cast<uint16_t *>(shared4), *k = q + Tile<false, attention_own, DIM>::halves, *v = k + Tile<false, stream_rows, DIM>::halves;
     const Sequence s = sequence_of(a, blockIdx.z);
@@ -17,22 +17,25 @@ template <int TYPE, int DIM> static __global__ void __launch_bounds__(attention_
     float sums[DIM / 8][4] = {}, maximum[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
     const int row = first + warp * 16 + lane / 4; // and row + 8
     const int keys = min(s.k_rows, first + attention_own + s.ahead);
-    for (int key = 0; key < keys; key += stream_rows) {
+    const Shaping<SHAPED> shaping(a, head);
+    for (int key = shaping.template first_key<stream_rows>(s, first); key < keys; key += stream_rows) {
         __syncthreads();
         load_tile<DIM, stream_rows>(k, a.k, s.k_first, key, s.k_rows, kv_head, a);
         load_tile<DIM, stream_rows>(v, a.v, s.k_first, key, s.k_rows, kv_head, a);
         __syncthreads();
         float scores[stream_rows / 8][4];
         dot_tiles<TYPE, DIM, stream_rows>(q, k, scores);
+        shaping.template cap<true>(scores);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const int last = min(row + 8 * half + s.ahead, s.k_rows - 1); // the last key that this query sees
+            const int last = min(row + 8 * half + s.ahead, s.k_rows - 1); // the last key that this query sees, if it exists
             float largest = maximum[half], sum = 0;
 #pragma unroll
             for (int j = 0; j < stream_rows / 8; j++)
 #pragma unroll
                 for (int i = 2 * half; i < 2 * half + 2; i++) {
-                    scores[j][i] = key + 8 * j + lane % 4 * 2 + i % 2 <= last ? scores[j][i] * a.scale : -INFINITY;
+                    const int place = key + 8 * j + lane % 4 * 2 + i % 2;
+                    scores[j][i] = shaping.sees(last, place) ? shaping.score(scores[j][i], last, place) : -INFINITY;
                     largest = fmaxf(largest, scores[j][i]);
                 }
             for (int step = 1; step <= 2; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
@@ -60,7 +63,8 @@ int32_t attention_mma(Context &context, cudaStream_t stream, const AttentionView
         constexpr int size = decltype(dim)::value;
         const Grid grid = {dim3(unsigned(ceil_divide(args.max_q_rows, attention_own)), args.heads, args.sequence_count), attention_threads,
                            tile_bytes<size, attention_own>() + 2 * tile_bytes<size, stream_rows>()};
-        return launch(context, stream, grid, attention_mma_kernel<decltype(type)::value, size>, view);
+        constexpr int kind = decltype(type)::value;
+        return launch(context, stream, grid, view.shaped ? attention_mma_kernel<kind, size, true> : attention_mma_kernel<kind, size, false>, view);
     });
 }
 

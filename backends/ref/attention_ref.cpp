@@ -18,7 +18,25 @@ template <class Args> double dot(const Args &args, const qlora_tensor &left, uin
     return sum;
 }
 
-// Calls visit(query row, head, kv head, first key row, number of keys seen) for every query of every sequence.
+struct Score {
+    double value, slope; // slope: of the value by the scaled product
+};
+
+// Key j of the `keys` that a query could see without a window.
+template <class Args> Score score(const Args &args, uint64_t m, uint32_t h, uint64_t first, uint32_t kv, uint64_t j, uint64_t keys) {
+    Score score = {args.scale * dot(args, args.q, m, h, args.k, first + j, kv), 1};
+    if (args.soft_cap > 0) {
+        const double t = std::tanh(score.value / args.soft_cap);
+        score = {args.soft_cap * t, 1 - t * t};
+    }
+    if (args.slopes.handle) score.value -= double(address<const float>(args.slopes)[h]) * double(keys - 1 - j);
+    return score;
+}
+
+// The first key that a window leaves to a query.
+template <class Args> uint64_t oldest(const Args &args, uint64_t keys) { return args.window && keys > args.window ? keys - args.window : 0; }
+
+// Calls visit(query row, head, kv head, first key row, number of keys up to the query's own) for every query of every sequence.
 template <class Args, class Visit> int32_t each_query(Context &context, const Args &args, Visit &&visit) {
     const int32_t *table = address<const int32_t>(args.sequences);
     for (uint32_t s = 0; s < args.sequence_count; s++) {
@@ -40,30 +58,32 @@ int32_t attention(Context &context, const qlora_attention_args &args) {
     QLORA_TRY(p.status());
     return each_query(context, args, [&](uint64_t m, uint32_t h, uint32_t kv, uint64_t first, uint64_t keys) {
         double maximum = -INFINITY, sum = 0;
-        for (uint64_t j = 0; j < keys; j++) {
-            p[0][j] = args.scale * dot(args, args.q, m, h, args.k, first + j, kv);
+        const uint64_t begin = oldest(args, keys);
+        for (uint64_t j = begin; j < keys; j++) {
+            p[0][j] = score(args, m, h, first, kv, j, keys).value;
             maximum = std::fmax(maximum, p[0][j]);
         }
-        for (uint64_t j = 0; j < keys; j++) sum += p[0][j] = std::exp(p[0][j] - maximum);
+        for (uint64_t j = begin; j < keys; j++) sum += p[0][j] = std::exp(p[0][j] - maximum);
         for (uint32_t d = 0; d < args.head_dim; d++) {
             double y = 0;
-            for (uint64_t j = 0; j < keys; j++) y += p[0][j] * get(args.v, first + j, uint64_t(kv) * args.head_dim + d);
+            for (uint64_t j = begin; j < keys; j++) y += p[0][j] * get(args.v, first + j, uint64_t(kv) * args.head_dim + d);
             set(args.y, m, uint64_t(h) * args.head_dim + d, y / sum);
         }
         if (args.lse.handle) address<float>(args.lse)[m * args.heads + h] = float(maximum + std::log(sum));
     });
 }
 
-// p = exp(score - lse); ds = p * (dy . v - dy . y); dq = scale * ds k; dk = scale * ds^T q; dv = p^T dy
+// p = exp(score - lse); ds = p * (dy . v - dy . y) * slope; dq = scale * ds k; dk = scale * ds^T q; dv = p^T dy
 int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) {
     Grid dk(context, args.k.rows, args.k.cols), dv(context, args.k.rows, args.k.cols), dq(context, 1, args.head_dim);
     for (Grid *grid : {&dk, &dv, &dq}) QLORA_TRY(grid->status());
     QLORA_TRY(each_query(context, args, [&](uint64_t m, uint32_t h, uint32_t kv, uint64_t first, uint64_t keys) {
         const double lse = address<const float>(args.lse)[m * args.heads + h], delta = dot(args, args.dy, m, h, args.y, m, h);
         for (uint32_t d = 0; d < args.head_dim; d++) dq[0][d] = 0;
-        for (uint64_t j = 0; j < keys; j++) {
-            const double p = std::exp(args.scale * dot(args, args.q, m, h, args.k, first + j, kv) - lse);
-            const double ds = p * (dot(args, args.dy, m, h, args.v, first + j, kv) - delta) * args.scale;
+        for (uint64_t j = oldest(args, keys); j < keys; j++) {
+            const Score at = score(args, m, h, first, kv, j, keys);
+            const double p = std::exp(at.value - lse);
+            const double ds = p * (dot(args, args.dy, m, h, args.v, first + j, kv) - delta) * at.slope * args.scale;
             for (uint32_t d = 0; d < args.head_dim; d++) {
                 const uint64_t q_col = uint64_t(h) * args.head_dim + d, k_col = uint64_t(kv) * args.head_dim + d;
                 dq[0][d] += ds * get(args.k, first + j, k_col);

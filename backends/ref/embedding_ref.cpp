@@ -1,4 +1,4 @@
-// y[i] = W[ids[i]].
+// y[i] (+)= scale * W[ids[i]], rounded in f32 after each operation.
 #include "backends/ref/ref.h"
 
 namespace qlora {
@@ -14,7 +14,10 @@ int32_t embedding(Context &context, const qlora_embedding_args &args) {
             return context.fail(QLORA_ERROR_ARGUMENT, "qlora_embedding_gather: ids[%llu] is %d; the weight has rows 0..%llu", (unsigned long long)i, ids[i],
                                 (unsigned long long)args.weight->rows - 1);
     for (uint64_t i = 0; i < args.y.rows; i++)
-        for (uint64_t c = 0; c < args.y.cols; c++) set(args.y, i, c, decode(*args.weight, uint64_t(ids[i]) * args.weight->cols + c));
+        for (uint64_t c = 0; c < args.y.cols; c++) {
+            const float value = decode(*args.weight, uint64_t(ids[i]) * args.weight->cols + c) * args.scale;
+            set(args.y, i, c, args.flags & QLORA_FLAG_ACCUMULATE ? get(args.y, i, c) + value : value);
+        }
     return QLORA_OK;
 }
 

@@ -395,6 +395,8 @@ namespace Qlora.Native
         public qlora_weight* weight;
         public qlora_span ids;
         public qlora_tensor y;
+        public float scale;
+        public uint reserved;
         /// All zero, but for struct_size.
         public static qlora_embedding_args Create() { return new qlora_embedding_args { struct_size = (uint)sizeof(qlora_embedding_args) }; }
     }
@@ -412,6 +414,7 @@ namespace Qlora.Native
         public qlora_span rstd;
         public float epsilon;
         public uint reserved;
+        public qlora_tensor bias;
         /// All zero, but for struct_size.
         public static qlora_rms_norm_args Create() { return new qlora_rms_norm_args { struct_size = (uint)sizeof(qlora_rms_norm_args) }; }
     }
@@ -429,6 +432,7 @@ namespace Qlora.Native
         public qlora_tensor dx;
         public qlora_span rstd;
         public qlora_span dweight;
+        public qlora_span dbias;
         /// All zero, but for struct_size.
         public static qlora_rms_norm_grad_args Create() { return new qlora_rms_norm_grad_args { struct_size = (uint)sizeof(qlora_rms_norm_grad_args) }; }
     }
@@ -463,6 +467,8 @@ namespace Qlora.Native
         public qlora_tensor gate;
         public qlora_tensor up;
         public qlora_tensor y;
+        public int activation;
+        public uint reserved;
         /// All zero, but for struct_size.
         public static qlora_swiglu_args Create() { return new qlora_swiglu_args { struct_size = (uint)sizeof(qlora_swiglu_args) }; }
     }
@@ -479,6 +485,8 @@ namespace Qlora.Native
         public qlora_tensor dy;
         public qlora_tensor dgate;
         public qlora_tensor dup;
+        public int activation;
+        public uint reserved;
         /// All zero, but for struct_size.
         public static qlora_swiglu_grad_args Create() { return new qlora_swiglu_grad_args { struct_size = (uint)sizeof(qlora_swiglu_grad_args) }; }
     }
@@ -504,6 +512,9 @@ namespace Qlora.Native
         public uint max_k_rows;
         public float scale;
         public uint reserved;
+        public qlora_span slopes;
+        public float soft_cap;
+        public uint window;
         /// All zero, but for struct_size.
         public static qlora_attention_args Create() { return new qlora_attention_args { struct_size = (uint)sizeof(qlora_attention_args) }; }
     }
@@ -533,6 +544,9 @@ namespace Qlora.Native
         public uint max_k_rows;
         public float scale;
         public uint reserved;
+        public qlora_span slopes;
+        public float soft_cap;
+        public uint window;
         /// All zero, but for struct_size.
         public static qlora_attention_grad_args Create() { return new qlora_attention_grad_args { struct_size = (uint)sizeof(qlora_attention_grad_args) }; }
     }
@@ -553,6 +567,9 @@ namespace Qlora.Native
         public uint chunk_rows;
         public int compute_type;
         public uint reserved;
+        public qlora_span bias;
+        public float soft_cap;
+        public uint reserved2;
         /// All zero, but for struct_size.
         public static qlora_cross_entropy_args Create() { return new qlora_cross_entropy_args { struct_size = (uint)sizeof(qlora_cross_entropy_args) }; }
     }
@@ -813,6 +830,8 @@ namespace Qlora.Native
         public const uint QLORA_FLAG_SKIP_ZEROS = 8192;
         public const uint QLORA_FLAG_ZERO_GRADIENTS = 16384;
         public const uint QLORA_FLAG_SIMPLIFIED = 32768;
+        public const uint QLORA_FLAG_CENTERED = 65536;
+        public const uint QLORA_FLAG_UNGATED = 131072;
         public const int QLORA_POWER_FLOOR = 0;
         public const int QLORA_POWER_CEIL = 1;
         public const int QLORA_POWER_EVEN = 2;
@@ -825,6 +844,10 @@ namespace Qlora.Native
         public const uint QLORA_SPQR_PTCSR = 2;
         public const int QLORA_ROPE_ADJACENT = 0;
         public const int QLORA_ROPE_HALF = 1;
+        public const int QLORA_ACTIVATION_SILU = 0;
+        public const int QLORA_ACTIVATION_GELU = 1;
+        public const int QLORA_ACTIVATION_GELU_TANH = 2;
+        public const int QLORA_ACTIVATION_RELU = 3;
         public const int QLORA_OPTIMIZER_ADAMW = 1;
         public const int QLORA_OPTIMIZER_ADAM = 2;
         public const int QLORA_OPTIMIZER_STABLE_ADAMW = 3;

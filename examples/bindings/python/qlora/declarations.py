@@ -109,6 +109,8 @@ QLORA_FLAG_SKIP_TENSORS = 4096
 QLORA_FLAG_SKIP_ZEROS = 8192
 QLORA_FLAG_ZERO_GRADIENTS = 16384
 QLORA_FLAG_SIMPLIFIED = 32768
+QLORA_FLAG_CENTERED = 65536
+QLORA_FLAG_UNGATED = 131072
 QLORA_POWER_FLOOR = 0
 QLORA_POWER_CEIL = 1
 QLORA_POWER_EVEN = 2
@@ -121,6 +123,10 @@ QLORA_SPQR_ADDED = 1
 QLORA_SPQR_PTCSR = 2
 QLORA_ROPE_ADJACENT = 0
 QLORA_ROPE_HALF = 1
+QLORA_ACTIVATION_SILU = 0
+QLORA_ACTIVATION_GELU = 1
+QLORA_ACTIVATION_GELU_TANH = 2
+QLORA_ACTIVATION_RELU = 3
 QLORA_OPTIMIZER_ADAMW = 1
 QLORA_OPTIMIZER_ADAM = 2
 QLORA_OPTIMIZER_STABLE_ADAMW = 3
@@ -505,6 +511,8 @@ class qlora_embedding_args(Sized):
         ("weight", POINTER(qlora_weight)),
         ("ids", qlora_span),
         ("y", qlora_tensor),
+        ("scale", c_float),
+        ("reserved", c_uint32),
     ]
 
 
@@ -520,6 +528,7 @@ class qlora_rms_norm_args(Sized):
         ("rstd", qlora_span),
         ("epsilon", c_float),
         ("reserved", c_uint32),
+        ("bias", qlora_tensor),
     ]
 
 
@@ -535,6 +544,7 @@ class qlora_rms_norm_grad_args(Sized):
         ("dx", qlora_tensor),
         ("rstd", qlora_span),
         ("dweight", qlora_span),
+        ("dbias", qlora_span),
     ]
 
 
@@ -565,6 +575,8 @@ class qlora_swiglu_args(Sized):
         ("gate", qlora_tensor),
         ("up", qlora_tensor),
         ("y", qlora_tensor),
+        ("activation", c_int32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -579,6 +591,8 @@ class qlora_swiglu_grad_args(Sized):
         ("dy", qlora_tensor),
         ("dgate", qlora_tensor),
         ("dup", qlora_tensor),
+        ("activation", c_int32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -602,6 +616,9 @@ class qlora_attention_args(Sized):
         ("max_k_rows", c_uint32),
         ("scale", c_float),
         ("reserved", c_uint32),
+        ("slopes", qlora_span),
+        ("soft_cap", c_float),
+        ("window", c_uint32),
     ]
 
 
@@ -629,6 +646,9 @@ class qlora_attention_grad_args(Sized):
         ("max_k_rows", c_uint32),
         ("scale", c_float),
         ("reserved", c_uint32),
+        ("slopes", qlora_span),
+        ("soft_cap", c_float),
+        ("window", c_uint32),
     ]
 
 
@@ -647,6 +667,9 @@ class qlora_cross_entropy_args(Sized):
         ("chunk_rows", c_uint32),
         ("compute_type", c_int32),
         ("reserved", c_uint32),
+        ("bias", qlora_span),
+        ("soft_cap", c_float),
+        ("reserved2", c_uint32),
     ]
 
 

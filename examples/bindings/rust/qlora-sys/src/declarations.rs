@@ -109,6 +109,8 @@ pub const QLORA_FLAG_SKIP_TENSORS: u32 = 4096;
 pub const QLORA_FLAG_SKIP_ZEROS: u32 = 8192;
 pub const QLORA_FLAG_ZERO_GRADIENTS: u32 = 16384;
 pub const QLORA_FLAG_SIMPLIFIED: u32 = 32768;
+pub const QLORA_FLAG_CENTERED: u32 = 65536;
+pub const QLORA_FLAG_UNGATED: u32 = 131072;
 pub const QLORA_POWER_FLOOR: i32 = 0;
 pub const QLORA_POWER_CEIL: i32 = 1;
 pub const QLORA_POWER_EVEN: i32 = 2;
@@ -121,6 +123,10 @@ pub const QLORA_SPQR_ADDED: u32 = 1;
 pub const QLORA_SPQR_PTCSR: u32 = 2;
 pub const QLORA_ROPE_ADJACENT: i32 = 0;
 pub const QLORA_ROPE_HALF: i32 = 1;
+pub const QLORA_ACTIVATION_SILU: i32 = 0;
+pub const QLORA_ACTIVATION_GELU: i32 = 1;
+pub const QLORA_ACTIVATION_GELU_TANH: i32 = 2;
+pub const QLORA_ACTIVATION_RELU: i32 = 3;
 pub const QLORA_OPTIMIZER_ADAMW: i32 = 1;
 pub const QLORA_OPTIMIZER_ADAM: i32 = 2;
 pub const QLORA_OPTIMIZER_STABLE_ADAMW: i32 = 3;
@@ -724,6 +730,8 @@ pub struct qlora_embedding_args {
     pub weight: *const qlora_weight,
     pub ids: qlora_span,
     pub y: qlora_tensor,
+    pub scale: f32,
+    pub reserved: u32,
 }
 
 /// All zero, but for struct_size.
@@ -749,6 +757,7 @@ pub struct qlora_rms_norm_args {
     pub rstd: qlora_span,
     pub epsilon: f32,
     pub reserved: u32,
+    pub bias: qlora_tensor,
 }
 
 /// All zero, but for struct_size.
@@ -774,6 +783,7 @@ pub struct qlora_rms_norm_grad_args {
     pub dx: qlora_tensor,
     pub rstd: qlora_span,
     pub dweight: qlora_span,
+    pub dbias: qlora_span,
 }
 
 /// All zero, but for struct_size.
@@ -824,6 +834,8 @@ pub struct qlora_swiglu_args {
     pub gate: qlora_tensor,
     pub up: qlora_tensor,
     pub y: qlora_tensor,
+    pub activation: i32,
+    pub reserved: u32,
 }
 
 /// All zero, but for struct_size.
@@ -848,6 +860,8 @@ pub struct qlora_swiglu_grad_args {
     pub dy: qlora_tensor,
     pub dgate: qlora_tensor,
     pub dup: qlora_tensor,
+    pub activation: i32,
+    pub reserved: u32,
 }
 
 /// All zero, but for struct_size.
@@ -881,6 +895,9 @@ pub struct qlora_attention_args {
     pub max_k_rows: u32,
     pub scale: f32,
     pub reserved: u32,
+    pub slopes: qlora_span,
+    pub soft_cap: f32,
+    pub window: u32,
 }
 
 /// All zero, but for struct_size.
@@ -918,6 +935,9 @@ pub struct qlora_attention_grad_args {
     pub max_k_rows: u32,
     pub scale: f32,
     pub reserved: u32,
+    pub slopes: qlora_span,
+    pub soft_cap: f32,
+    pub window: u32,
 }
 
 /// All zero, but for struct_size.
@@ -946,6 +966,9 @@ pub struct qlora_cross_entropy_args {
     pub chunk_rows: u32,
     pub compute_type: i32,
     pub reserved: u32,
+    pub bias: qlora_span,
+    pub soft_cap: f32,
+    pub reserved2: u32,
 }
 
 /// All zero, but for struct_size.
@@ -1490,7 +1513,7 @@ mod tests {
         assert_eq!(&made.dbias as *const _ as usize - base, [464, 464, 460][machine]);
         assert_eq!(&made.scale as *const _ as usize - base, [488, 488, 484][machine]);
         assert_eq!(&made.compute_type as *const _ as usize - base, [492, 492, 488][machine]);
-        assert_eq!(std::mem::size_of::<qlora_embedding_args>(), [128, 128, 124][machine]);
+        assert_eq!(std::mem::size_of::<qlora_embedding_args>(), [136, 136, 132][machine]);
         let made = qlora_embedding_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1500,7 +1523,9 @@ mod tests {
         assert_eq!(&made.weight as *const _ as usize - base, [40, 40, 40][machine]);
         assert_eq!(&made.ids as *const _ as usize - base, [48, 48, 44][machine]);
         assert_eq!(&made.y as *const _ as usize - base, [72, 72, 68][machine]);
-        assert_eq!(std::mem::size_of::<qlora_rms_norm_args>(), [240, 240, 240][machine]);
+        assert_eq!(&made.scale as *const _ as usize - base, [128, 128, 124][machine]);
+        assert_eq!(&made.reserved as *const _ as usize - base, [132, 132, 128][machine]);
+        assert_eq!(std::mem::size_of::<qlora_rms_norm_args>(), [296, 296, 296][machine]);
         let made = qlora_rms_norm_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1513,7 +1538,8 @@ mod tests {
         assert_eq!(&made.rstd as *const _ as usize - base, [208, 208, 208][machine]);
         assert_eq!(&made.epsilon as *const _ as usize - base, [232, 232, 232][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [236, 236, 236][machine]);
-        assert_eq!(std::mem::size_of::<qlora_rms_norm_grad_args>(), [312, 312, 312][machine]);
+        assert_eq!(&made.bias as *const _ as usize - base, [240, 240, 240][machine]);
+        assert_eq!(std::mem::size_of::<qlora_rms_norm_grad_args>(), [336, 336, 336][machine]);
         let made = qlora_rms_norm_grad_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1526,6 +1552,7 @@ mod tests {
         assert_eq!(&made.dx as *const _ as usize - base, [208, 208, 208][machine]);
         assert_eq!(&made.rstd as *const _ as usize - base, [264, 264, 264][machine]);
         assert_eq!(&made.dweight as *const _ as usize - base, [288, 288, 288][machine]);
+        assert_eq!(&made.dbias as *const _ as usize - base, [312, 312, 312][machine]);
         assert_eq!(std::mem::size_of::<qlora_rope_args>(), [168, 168, 168][machine]);
         let made = qlora_rope_args::default();
         let base = &made as *const _ as usize;
@@ -1542,7 +1569,7 @@ mod tests {
         assert_eq!(&made.freq_base as *const _ as usize - base, [156, 156, 156][machine]);
         assert_eq!(&made.freq_scale as *const _ as usize - base, [160, 160, 160][machine]);
         assert_eq!(&made.magnitude as *const _ as usize - base, [164, 164, 164][machine]);
-        assert_eq!(std::mem::size_of::<qlora_swiglu_args>(), [208, 208, 208][machine]);
+        assert_eq!(std::mem::size_of::<qlora_swiglu_args>(), [216, 216, 216][machine]);
         let made = qlora_swiglu_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1552,7 +1579,9 @@ mod tests {
         assert_eq!(&made.gate as *const _ as usize - base, [40, 40, 40][machine]);
         assert_eq!(&made.up as *const _ as usize - base, [96, 96, 96][machine]);
         assert_eq!(&made.y as *const _ as usize - base, [152, 152, 152][machine]);
-        assert_eq!(std::mem::size_of::<qlora_swiglu_grad_args>(), [320, 320, 320][machine]);
+        assert_eq!(&made.activation as *const _ as usize - base, [208, 208, 208][machine]);
+        assert_eq!(&made.reserved as *const _ as usize - base, [212, 212, 212][machine]);
+        assert_eq!(std::mem::size_of::<qlora_swiglu_grad_args>(), [328, 328, 328][machine]);
         let made = qlora_swiglu_grad_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1564,7 +1593,9 @@ mod tests {
         assert_eq!(&made.dy as *const _ as usize - base, [152, 152, 152][machine]);
         assert_eq!(&made.dgate as *const _ as usize - base, [208, 208, 208][machine]);
         assert_eq!(&made.dup as *const _ as usize - base, [264, 264, 264][machine]);
-        assert_eq!(std::mem::size_of::<qlora_attention_args>(), [344, 344, 344][machine]);
+        assert_eq!(&made.activation as *const _ as usize - base, [320, 320, 320][machine]);
+        assert_eq!(&made.reserved as *const _ as usize - base, [324, 324, 324][machine]);
+        assert_eq!(std::mem::size_of::<qlora_attention_args>(), [376, 376, 376][machine]);
         let made = qlora_attention_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1585,7 +1616,10 @@ mod tests {
         assert_eq!(&made.max_k_rows as *const _ as usize - base, [332, 332, 332][machine]);
         assert_eq!(&made.scale as *const _ as usize - base, [336, 336, 336][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [340, 340, 340][machine]);
-        assert_eq!(std::mem::size_of::<qlora_attention_grad_args>(), [568, 568, 568][machine]);
+        assert_eq!(&made.slopes as *const _ as usize - base, [344, 344, 344][machine]);
+        assert_eq!(&made.soft_cap as *const _ as usize - base, [368, 368, 368][machine]);
+        assert_eq!(&made.window as *const _ as usize - base, [372, 372, 372][machine]);
+        assert_eq!(std::mem::size_of::<qlora_attention_grad_args>(), [600, 600, 600][machine]);
         let made = qlora_attention_grad_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1610,7 +1644,10 @@ mod tests {
         assert_eq!(&made.max_k_rows as *const _ as usize - base, [556, 556, 556][machine]);
         assert_eq!(&made.scale as *const _ as usize - base, [560, 560, 560][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [564, 564, 564][machine]);
-        assert_eq!(std::mem::size_of::<qlora_cross_entropy_args>(), [224, 224, 220][machine]);
+        assert_eq!(&made.slopes as *const _ as usize - base, [568, 568, 568][machine]);
+        assert_eq!(&made.soft_cap as *const _ as usize - base, [592, 592, 592][machine]);
+        assert_eq!(&made.window as *const _ as usize - base, [596, 596, 596][machine]);
+        assert_eq!(std::mem::size_of::<qlora_cross_entropy_args>(), [256, 256, 252][machine]);
         let made = qlora_cross_entropy_args::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1626,6 +1663,9 @@ mod tests {
         assert_eq!(&made.chunk_rows as *const _ as usize - base, [212, 212, 208][machine]);
         assert_eq!(&made.compute_type as *const _ as usize - base, [216, 216, 212][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [220, 220, 216][machine]);
+        assert_eq!(&made.bias as *const _ as usize - base, [224, 224, 220][machine]);
+        assert_eq!(&made.soft_cap as *const _ as usize - base, [248, 248, 244][machine]);
+        assert_eq!(&made.reserved2 as *const _ as usize - base, [252, 252, 248][machine]);
         assert_eq!(std::mem::size_of::<qlora_parameter>(), [248, 248, 248][machine]);
         let made = qlora_parameter::default();
         let base = &made as *const _ as usize;
