@@ -25,14 +25,15 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) dq_m
     const int head = blockIdx.x % a.heads, kv_head = head / (a.heads / a.kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Shaping<SHAPED> shaping(a, head);
     const int begin = shaping.template first_key<stream_rows>(s, first), keys = min(s.k_rows, first + own_rows + s.ahead);
-    const auto fetch = [&](int key, int stage) {
-        fetch_tile<DIM, stream_rows, attention_threads>(shared + T::stages + stage * T::stage, a.k, s.k_first, key, s.k_rows, kv_head, a);
-        fetch_tile<DIM, stream_rows, attention_threads>(shared + T::stages + stage * T::stage + T::tile, a.v, s.k_first, key, s.k_rows, kv_head, a);
+    Stream<DIM, own_rows, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(shared);
+    Stream<DIM, own_rows, attention_threads>(a, a.dy, s.q_first, first, s.q_rows, head).fetch(shared + T::own);
+    Stream<DIM, stream_rows, attention_threads> k_stream(a, a.k, s.k_first, begin, s.k_rows, kv_head), v_stream(a, a.v, s.k_first, begin, s.k_rows, kv_head);
+    const auto fetch = [&](int stage) {
+        k_stream.fetch(shared + T::stages + stage * T::stage);
+        v_stream.fetch(shared + T::stages + stage * T::stage + T::tile);
         commit_copies();
     };
-    fetch_tile<DIM, own_rows, attention_threads>(shared, a.q, s.q_first, first, s.q_rows, head, a);
-    fetch_tile<DIM, own_rows, attention_threads>(shared + T::own, a.dy, s.q_first, first, s.q_rows, head, a);
-    fetch(begin, 0);
+    fetch(0);
     const uint32_t own = shared + warp * M * tile_bytes<DIM, 16> + lane_rows<DIM>();
     const auto q = [&](int t, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + t * tile_bytes<DIM, 16> + d * 2); };
     const auto dy = [&](int t, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + T::own + t * tile_bytes<DIM, 16> + d * 2); };
@@ -49,7 +50,7 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) dq_m
     for (int key = begin, stage = 0; key < keys; key += stream_rows, stage ^= 1) {
         wait_copies<0>();
         __syncthreads(); // this stage is there, and everyone is done with the other
-        if (key + stream_rows < keys) fetch(key + stream_rows, stage ^ 1);
+        if (key + stream_rows < keys) fetch(stage ^ 1);
         if (key >= row + M * 16 + s.ahead) continue; // no row of this warp sees any of it
         const uint32_t k = shared + T::stages + stage * T::stage, v = k + T::tile;
         float scores[M][stream_rows / 8][4], slopes[M][stream_rows / 8][4];
@@ -88,8 +89,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS) dkv_mma_kernel(c
     const int begin = max(0, first - s.ahead) / stream_rows * stream_rows; // the first query that sees one of these keys
     const int end = Shaping<SHAPED>(a, 0).end_query(s, first + own_rows), last_head = (kv_head + 1) * group;
     const auto fetch = [&](int head, int query, int stage) {
-        fetch_tile<DIM, stream_rows, threads>(shared + T::stages + stage * T::stage, a.q, s.q_first, query, s.q_rows, head, a);
-        fetch_tile<DIM, stream_rows, threads>(shared + T::stages + stage * T::stage + T::tile, a.dy, s.q_first, query, s.q_rows, head, a);
+        Stream<DIM, stream_rows, threads>(a, a.q, s.q_first, query, s.q_rows, head).fetch(shared + T::stages + stage * T::stage);
+        Stream<DIM, stream_rows, threads>(a, a.dy, s.q_first, query, s.q_rows, head).fetch(shared + T::stages + stage * T::stage + T::tile);
         if (threadIdx.x < 2 * stream_rows) {
             const int r = threadIdx.x % stream_rows;
             const int64_t place = (s.q_first + query + r) * a.heads + head;
@@ -97,8 +98,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS) dkv_mma_kernel(c
         }
         commit_copies();
     };
-    fetch_tile<DIM, own_rows, threads>(shared, a.k, s.k_first, first, s.k_rows, kv_head, a);
-    fetch_tile<DIM, own_rows, threads>(shared + T::own, a.v, s.k_first, first, s.k_rows, kv_head, a);
+    Stream<DIM, own_rows, threads>(a, a.k, s.k_first, first, s.k_rows, kv_head).fetch(shared);
+    Stream<DIM, own_rows, threads>(a, a.v, s.k_first, first, s.k_rows, kv_head).fetch(shared + T::own);
     if (begin < end) fetch(kv_head * group, begin, 0);
     else commit_copies();
     const uint32_t own = shared + warp * tile_bytes<DIM, 16> + lane_rows<DIM>();

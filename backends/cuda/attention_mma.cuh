@@ -26,29 +26,38 @@ template <int DIM, int ROWS> constexpr uint32_t tile_bytes = ROWS * row_bytes<DI
 template <int DIM> __device__ __forceinline__ uint32_t lane_rows() { return threadIdx.x % 16 * row_bytes<DIM> + threadIdx.x % 32 / 16 * 16; }
 template <int DIM> __device__ __forceinline__ uint32_t lane_columns() { return (threadIdx.x % 8 + threadIdx.x % 32 / 16 * 8) * row_bytes<DIM> + threadIdx.x / 8 % 2 * 16; }
 
-// Begins to copy rows first .. first + ROWS of one head
-// to a tile, with zeros past limit and past head_dim.
-template <int DIM, int ROWS, int THREADS>
-__device__ __forceinline__ void fetch_tile(uint32_t tile, const View &view, int64_t base, int first, int limit, int head, const AttentionView &a) {
-    constexpr int step = THREADS / (DIM / 8); // rows that the block copies at a time
+// Rows of one head from first on, which a block of THREADS copies to tiles of ROWS, one after the other, with zeros past limit and
+// past head_dim.
+template <int DIM, int ROWS, int THREADS> struct Stream {
+    static constexpr int groups = DIM / 8, step = THREADS / groups; // step: rows that the block copies at a time
     static_assert(ROWS % step == 0, "every thread copies as much");
-    const int d = threadIdx.x % (DIM / 8) * 8, from = threadIdx.x / (DIM / 8);
-    const uint16_t *data = static_cast<const uint16_t *>(view.data) + (base + first + from) * view.stride + int64_t(head) * a.head_dim + d;
+    const AttentionView &a;
+    const View &view;
+    const uint16_t *data; // of this thread's next eight values
+    int left;             // rows from there to limit
+    __device__ __forceinline__ Stream(const AttentionView &a, const View &view, int64_t base, int first, int limit, int head)
+        : a(a), view(view), data(static_cast<const uint16_t *>(view.data) + (base + first + threadIdx.x / groups) * view.stride + int64_t(head) * a.head_dim + threadIdx.x % groups * 8),
+          left(int(threadIdx.x % groups * 8) < a.head_dim ? limit - first - int(threadIdx.x / groups) : 0) {}
+    // Begins to copy the next tile.
+    __device__ __forceinline__ void fetch(uint32_t tile) {
+        uint32_t place = tile + threadIdx.x / groups * row_bytes<DIM> + threadIdx.x % groups * 16;
 #pragma unroll
-    for (int row = 0; row < ROWS; row += step, data += step * view.stride) {
-        const bool valid = first + from + row < limit && d < a.head_dim;
-        const uint32_t place = tile + (from + row) * row_bytes<DIM> + d * 2;
-        if (a.vector) {
-            copy_async<16>(place, data, valid);
-        } else {
+        for (int row = 0; row < ROWS; row += step, place += step * row_bytes<DIM>, data += step * view.stride) {
+            if (a.vector) {
+                copy_async<16>(place, data, row < left);
+                continue;
+            }
             uint32_t words[4];
 #pragma unroll
-            for (int j = 0; j < 4; j++)
-                words[j] = (valid && d + 2 * j < a.head_dim ? data[2 * j] : 0) | uint32_t(valid && d + 2 * j + 1 < a.head_dim ? data[2 * j + 1] : 0) << 16;
+            for (int i = 0; i < 4; i++) {
+                const int rest = row < left ? a.head_dim - int(threadIdx.x % groups * 8) - 2 * i : 0;
+                words[i] = (rest > 0 ? data[2 * i] : 0) | uint32_t(rest > 1 ? data[2 * i + 1] : 0) << 16;
+            }
             store_shared(place, words);
         }
+        left -= ROWS;
     }
-}
+};
 
 // dots[16 M own rows of the warp][STREAM] = own stream^T over DIM. left(t, d, words) gives 16 columns from d of the t-th own 16
 // rows; stream is a tile plus lane_columns.

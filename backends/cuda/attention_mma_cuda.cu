@@ -35,7 +35,7 @@ static __device__ __forceinline__ void soften(float (&scores)[stream_rows / 8][4
 }
 
 template <int TYPE, int DIM, int M, bool SHAPED>
-static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) attention_mma_kernel(const __grid_constant__ AttentionView a) {
+static __global__ void __launch_bounds__(attention_threads, 2) attention_mma_kernel(const __grid_constant__ AttentionView a) {
     using T = Shape<DIM, M>;
     extern __shared__ uint4 shared4[];
     const uint32_t shared = shared_address(shared4);
@@ -45,14 +45,15 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
     const int head = blockIdx.x % a.heads, kv_head = head / (a.heads / a.kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Shaping<SHAPED> shaping(a, head);
     const int begin = shaping.template first_key<stream_rows>(s, first), keys = min(s.k_rows, first + T::own + s.ahead);
-    const auto fetch = [&](int key, int stage) {
-        fetch_tile<DIM, stream_rows, attention_threads>(shared + T::stages + stage * T::stage, a.k, s.k_first, key, s.k_rows, kv_head, a);
-        fetch_tile<DIM, stream_rows, attention_threads>(shared + T::stages + stage * T::stage + T::tile, a.v, s.k_first, key, s.k_rows, kv_head, a);
+    Stream<DIM, T::own, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(shared + T::q);
+    commit_copies();
+    Stream<DIM, stream_rows, attention_threads> k_stream(a, a.k, s.k_first, begin, s.k_rows, kv_head), v_stream(a, a.v, s.k_first, begin, s.k_rows, kv_head);
+    const auto fetch = [&](int stage) {
+        k_stream.fetch(shared + T::stages + stage * T::stage);
+        v_stream.fetch(shared + T::stages + stage * T::stage + T::tile);
         commit_copies();
     };
-    fetch_tile<DIM, T::own, attention_threads>(shared + T::q, a.q, s.q_first, first, s.q_rows, head, a);
-    commit_copies();
-    fetch(begin, 0);
+    fetch(0);
     const uint32_t own = shared + T::q + warp * M * tile_bytes<DIM, 16> + lane_rows<DIM>();
     uint32_t kept[DIM / 16][4];
     if constexpr (M == 1) {
@@ -78,7 +79,7 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
     for (int key = begin, stage = 0; key < keys; key += stream_rows, stage ^= 1) {
         wait_copies<0>();
         __syncthreads(); // this stage is there, and everyone is done with the other
-        if (key + stream_rows < keys) fetch(key + stream_rows, stage ^ 1);
+        if (key + stream_rows < keys) fetch(stage ^ 1);
         if (key >= row + M * 16 + s.ahead) continue; // no row of this warp sees any of it
         const uint32_t k = shared + T::stages + stage * T::stage, v = k + T::tile;
         float scores[M][stream_rows / 8][4];
