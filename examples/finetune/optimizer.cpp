@@ -115,7 +115,7 @@ std::vector<uint8_t> Optimizer::read(const qlora_span &span) const {
     return bytes;
 }
 
-void Optimizer::save(const std::string &path, uint64_t step) const {
+void Optimizer::save(const std::string &path, uint64_t step, const std::map<std::string, std::string> &extra) const {
     std::vector<std::vector<uint8_t>> data;
     std::vector<std::pair<std::string, bool>> names; // and whether floats
     for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -139,11 +139,16 @@ void Optimizer::save(const std::string &path, uint64_t step) const {
     writer.add_metadata("version", state_version);
     writer.add_metadata("optimizer", choice_.name);
     writer.add_metadata("step", std::to_string(step));
-    writer.add_metadata("checksum", hexadecimal(checksum(sum, &step, sizeof step)));
+    sum = checksum(sum, &step, sizeof step);
+    for (const auto &[key, text] : extra) {
+        writer.add_metadata(key, text);
+        sum = checksum(sum, text.data(), text.size());
+    }
+    writer.add_metadata("checksum", hexadecimal(sum));
     writer.save(path);
 }
 
-uint64_t Optimizer::load(const std::string &path) {
+uint64_t Optimizer::load(const std::string &path, std::map<std::string, std::string> *extra) {
     const SafeTensors file(path);
     const auto metadata = [&](const char *key) {
         const std::string *value = file.metadata(key);
@@ -173,7 +178,13 @@ uint64_t Optimizer::load(const std::string &path) {
         for (int piece = 0; piece < QLORA_STATE_COUNT; ++piece)
             if (piece_span(parameters_[i], piece).size != 0) expect(name_of(i) + "." + piece_names[piece], piece_span(parameters_[i], piece));
     }
-    if (hexadecimal(checksum(sum, &step, sizeof step)) != metadata("checksum")) file.reject("damaged: its checksum differs from what is written in it");
+    sum = checksum(sum, &step, sizeof step);
+    for (const auto &[key, text] : file.all_metadata()) {
+        if (key == "format" || key == "version" || key == "optimizer" || key == "step" || key == "checksum") continue;
+        sum = checksum(sum, text.data(), text.size());
+        if (extra != nullptr) (*extra)[key] = text;
+    }
+    if (hexadecimal(sum) != metadata("checksum")) file.reject("damaged: its checksum differs from what is written in it");
     for (const Piece &piece : pieces) device_.write(piece.span, piece.tensor->data, piece.tensor->bytes);
     return step;
 }

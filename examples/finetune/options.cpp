@@ -2,6 +2,8 @@
 
 #include "chat.h"
 #include "commands.h"
+#include "config_file.h"
+#include "options_run.h"
 
 #include <cmath>
 
@@ -90,8 +92,6 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
         ->group("Training");
     app.add_option("--save-state", o.save_state,
                    "write adapter and optimizer state to this safetensors file at the end, for --resume")
-        ->group("Training");
-    app.add_option("--resume", o.train.resume, "go on from a state that --save-state wrote, up to --steps or --epochs")
         ->group("Training");
     app.add_option("--import-state", o.train.import_state,
                    "begin with the moments and the step of a bitsandbytes optimizer, saved as safetensors")
@@ -194,7 +194,7 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     const bool trains = !o.steps_given || o.train.steps > 0;
     if (trains && o.data.empty() && o.train_ids.empty())
         fail("no training rows: give --data FILE.jsonl (or --steps 0 to evaluate only)");
-    if (trains && o.out.empty()) fail("no place for the adapter: give --out FILE.gguf");
+    if (trains && o.out.empty()) fail("no place for the adapter: give --out FILE.gguf, or --run-dir FOLDER");
     if ((o.exact_match > 0 || o.samples > 0) && o.eval_data.empty() && o.eval_ids.empty() && o.eval_fraction == 0)
         fail("--exact-match and --samples need held-out rows: give --eval-data, --eval-ids or --eval-fraction");
 }
@@ -206,11 +206,14 @@ bool parse_options(int argc, char **argv, Options *options, bool planning) {
                    planning ? plan_examples : examples);
     std::string schedule = "cosine", order = "shuffled", too_long = "error", optimizer = "adamw";
     describe(app, *options, schedule, order, too_long, optimizer);
+    add_run_options(app, *options);
     if (!app.read(argc, argv)) return false;
     options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
     if (app.count("--samples") == 0 && (!options->eval_data.empty() || options->eval_fraction > 0)) options->samples = 2;
     options->train.optimizer = optimizer_by_name(optimizer);
+    check_run_options(*options);
+    options->config_text = config_text(app);
     if (!options->train.resume.empty() && !options->train.import_state.empty())
         fail("--resume and --import-state: give one of them");
     check(*options, schedule, order, too_long, planning);

@@ -3,7 +3,7 @@
 
 #include "data.h"
 #include "options_common.h"
-#include "train.h"
+#include "training_run.h"
 
 #include <string>
 
@@ -32,6 +32,8 @@ struct Options : CommonOptions {
     uint32_t window = 512;
     uint64_t perplexity_tokens = 0; // 0: all
     TrainOptions train;
+    RunOptions run;
+    std::string config, config_text; // a file to read; and all options as one
 
     // Whether a format is to be calibrated.
     bool calibrates(const FormatChoice &choice) const {

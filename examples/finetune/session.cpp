@@ -2,9 +2,11 @@
 
 #include "calibrate.h"
 #include "evaluate.h"
+#include "exit_codes.h"
 #include "format_choice.h"
 #include "generate.h"
 #include "report.h"
+#include "run_flags.h"
 
 #include <chrono>
 #include <cmath>
@@ -13,8 +15,6 @@
 
 namespace finetune {
 namespace {
-
-const uint32_t generate_at_once = 32;
 
 struct Inputs {
     BaseModel base;
@@ -58,7 +58,7 @@ Inputs::Inputs(const Options &options) : base(options.model), shape(base.shape()
         const double rows = options.epochs * double(train->rows.size());
         plan.steps = static_cast<uint64_t>(std::ceil(rows / double(plan.batch) / double(plan.accumulate)));
     }
-    plan.sum_gradients =
+    plan.scale_loss =
         options.precision().compute == QLORA_FORMAT_F16 || options.precision().activations == QLORA_FORMAT_F16;
 }
 
@@ -79,17 +79,19 @@ void check_device(const Device &device, const Precision &precision) {
 class Session {
 public:
     explicit Session(const Options &options)
-        : options_(options), in_(options), adapter_shape_(in_.shape.adapter_shape(options.rank)),
+        : options_(options), in_(options), folder_(open_folder()), adapter_shape_(in_.shape.adapter_shape(options.rank)),
           initial_(first_adapter(options, adapter_shape_)), device_(options.device, options.threads),
           model_(quantized_model()), trainable_(device_, adapter_shape_, initial_) {}
 
-    void run();
+    int run();
     void plan() {
         plan_memory();
         print_plan();
     }
 
 private:
+    // Null without one. What decides results is compared before anything is computed.
+    std::unique_ptr<RunFolder> open_folder();
     // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
     Model quantized_model();
     Model model_of(const FormatChoice &choice);
@@ -99,11 +101,10 @@ private:
     std::optional<double> eval_loss();
     // Answers held-out rows; returns the share that is exactly right and keeps the first for samples.
     double exact_match(std::vector<std::vector<int32_t>> *answers);
-    bool matches(const Row &row, const std::vector<int32_t> &answer) const;
     void print_samples(const std::vector<std::vector<int32_t>> &before,
                        const std::vector<std::vector<int32_t>> &after) const;
     std::string text_of(const std::vector<int32_t> &ids) const;
-    void train();
+    RunEnd train();
     void save();
 
     uint32_t generated_rows() const {
@@ -114,6 +115,8 @@ private:
 
     const Options &options_;
     Inputs in_;
+    RunFlags flags_;
+    std::unique_ptr<RunFolder> folder_;
     AdapterShape adapter_shape_;
     Adapter initial_;
     Device device_;
@@ -124,6 +127,16 @@ private:
     std::unique_ptr<Generator> generator_;
     Metrics metrics_;
 };
+
+std::unique_ptr<RunFolder> Session::open_folder() {
+    if (options_.run.folder.empty() || in_.plan.steps == 0 || options_.plan_only) return nullptr;
+    flags_ = run_flags(options_, in_.plan, in_.base, *in_.train, in_.eval ? &*in_.eval : nullptr);
+    auto folder = std::make_unique<RunFolder>(options_.run.folder, options_.run.resume);
+    if (options_.run.resume) check_same_run(*folder, flags_);
+    if (!folder->checkpoints().steps().empty()) in_.plan.import_state.clear(); // it is in the checkpoint
+    write_text(folder->file("config.toml"), options_.config_text);
+    return folder;
+}
 
 Model Session::quantized_model() {
     FormatChoice choice = options_.format();
@@ -173,14 +186,8 @@ void Session::plan_memory() {
                                       Network::Options{precision, options_.checkpointing, in_.plan.steps > 0 || options_.plan_only}, bounds);
 
     if (generated_rows() == 0) return;
-    uint32_t longest_prompt = 1, longest_answer = 1;
-    for (uint32_t i = 0; i < generated_rows(); ++i) {
-        longest_prompt = std::max(longest_prompt, uint32_t(in_.eval->rows[i].prompt.size()));
-        longest_answer = std::max(longest_answer, uint32_t(in_.eval->rows[i].first_answer().size()));
-    }
-    generator_ =
-        std::make_unique<Generator>(device_, model_, trainable_, precision.compute,
-                                    std::min(generate_at_once, generated_rows()), longest_prompt, longest_answer + 1);
+    generator_ = std::make_unique<Generator>(
+        answer_generator(device_, model_, trainable_, precision.compute, in_.eval->rows, generated_rows()));
 }
 
 void Session::print_plan() const {
@@ -231,25 +238,13 @@ std::string Session::text_of(const std::vector<int32_t> &ids) const {
     return text;
 }
 
-bool Session::matches(const Row &row, const std::vector<int32_t> &answer) const {
-    std::vector<int32_t> expected = row.first_answer();
-    if (!expected.empty() && expected.back() == in_.end_token) expected.pop_back();
-    return answer == expected || (in_.tokenizer && text_of(answer) == text_of(expected));
-}
-
 double Session::exact_match(std::vector<std::vector<int32_t>> *answers) {
     const std::vector<Row> &rows = in_.eval->rows;
+    *answers = answer_rows(*generator_, rows, generated_rows(), in_.end_token);
+    const size_t count = std::min<size_t>(options_.exact_match, answers->size());
     uint32_t right = 0;
-    for (uint32_t first = 0; first < generated_rows(); first += generate_at_once) {
-        std::vector<std::vector<int32_t>> prompts;
-        for (uint32_t i = first; i < std::min(first + generate_at_once, generated_rows()); ++i)
-            prompts.push_back(rows[i].prompt);
-        for (std::vector<int32_t> &answer : generator_->generate(prompts, in_.end_token)) {
-            if (answers->size() < options_.exact_match) right += matches(rows[answers->size()], answer);
-            answers->push_back(std::move(answer));
-        }
-    }
-    return double(right) / double(std::max<uint64_t>(1, std::min<uint64_t>(options_.exact_match, answers->size())));
+    for (size_t i = 0; i < count; ++i) right += is_right(rows[i], (*answers)[i], in_.tokenizer.get(), in_.end_token);
+    return double(right) / double(std::max<size_t>(1, count));
 }
 
 void Session::print_samples(const std::vector<std::vector<int32_t>> &before,
@@ -262,18 +257,22 @@ void Session::print_samples(const std::vector<std::vector<int32_t>> &before,
     }
 }
 
-void Session::train() {
-    Progress progress(in_.plan.steps);
-    Trainer trainer(device_, *network_, trainable_, in_.plan);
+RunEnd Session::train() {
+    const auto info = device_.context().query();
+    const uint64_t taken = model_.bytes() + trainable_.bytes() + network_->bytes() + device_.scratch_bytes();
+    const TrainingTask task = {device_, *network_, trainable_, in_.plan, in_.train->rows, eval_batches_, flags_, taken,
+                               info.memory_free_bytes > 0 ? taken + info.memory_free_bytes : 0};
+    TrainingRun run(task, options_.run, folder_.get());
+    Trainer &trainer = run.trainer();
     printf("optimizer    %s, %s of state on the device, %s in host memory\n", trainer.optimizer().name().c_str(),
            readable_bytes(trainer.optimizer().device_bytes()).c_str(), readable_bytes(trainer.optimizer().host_bytes()).c_str());
     const auto start = std::chrono::steady_clock::now();
-    trainer.run(in_.train->rows, [&](const StepReport &report) {
-        metrics_.train.push_back(report);
-        progress.show(report);
-    });
+    if (folder_ && metrics_.eval_before && trainer.state().step == 0)
+        folder_->log({{"step", 0}, {"validation_loss", *metrics_.eval_before}});
+    const RunEnd end = run.run([&](const StepReport &report) { metrics_.train.push_back(report); });
     metrics_.train_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     metrics_.norms_step0 = trainer.first_norms();
+    metrics_.eval_after = run.last_validation();
     if (!options_.save_state.empty()) {
         trainer.save_state(options_.save_state);
         printf("state written to %s\n", options_.save_state.c_str());
@@ -283,6 +282,11 @@ void Session::train() {
             for (const char *half : {"lora_A", "lora_B"})
                 metrics_.norm_names.push_back(peft_weight_name(layer, Linear(i), half, "default."));
     printf("trained in %.1f s\n", metrics_.train_seconds);
+    const std::optional<double> best = run.watchdog().best_validation();
+    if (folder_ && best)
+        printf("best validation loss %.4f at step %llu: %s\n", *best, static_cast<unsigned long long>(run.watchdog().best_step()),
+               folder_->checkpoints().path(run.watchdog().best_step()).c_str());
+    return end;
 }
 
 void Session::save() {
@@ -298,7 +302,7 @@ void Session::save() {
     if (!options_.metrics.empty()) metrics_.save(options_.metrics);
 }
 
-void Session::run() {
+int Session::run() {
     plan_memory();
     print_plan();
     metrics_.device = device_.name();
@@ -318,8 +322,14 @@ void Session::run() {
     if (metrics_.match_before) printf("held-out exact match before %.1f %%\n", 100 * *metrics_.match_before);
     fflush(stdout);
     if (in_.plan.steps > 0) {
-        train();
-        if ((metrics_.eval_after = eval_loss()))
+        if (train() == RunEnd::interrupted) {
+            // The folder holds a checkpoint; without one, what there is so far goes where the whole would have gone.
+            if (folder_) printf("interrupted; go on with --resume %s\n", folder_->path().c_str());
+            else save();
+            return exit_interrupted;
+        }
+        if (!metrics_.eval_after) metrics_.eval_after = eval_loss();
+        if (metrics_.eval_after)
             printf("held-out answer loss  before %.4f  after %.4f\n", *metrics_.eval_before, *metrics_.eval_after);
         if (generator_) {
             const double share = exact_match(&answers_after);
@@ -331,14 +341,16 @@ void Session::run() {
     }
     print_samples(answers_before, answers_after.empty() ? answers_before : answers_after);
     save();
+    return exit_success;
 }
 
 } // namespace
 
-void run_session(const Options &options) {
-    for (const std::string &path : {options.out, options.metrics, options.save_state})
-        if (!path.empty()) check_writable(path);
-    Session(options).run();
+int run_session(const Options &options) {
+    for (const std::string &path : {options.metrics, options.save_state}) if (!path.empty()) check_writable(path);
+    // The adapter's usual place is in the folder of the run, which may not be there yet.
+    if (!options.out.empty() && options.run.folder.empty()) check_writable(options.out);
+    return Session(options).run();
 }
 
 void run_plan(const Options &options) { Session(options).plan(); }
