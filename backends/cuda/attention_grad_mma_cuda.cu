@@ -6,17 +6,17 @@ namespace cuda {
 
 constexpr int stream_rows = 32;
 
-// Shared memory: two tiles of own rows, then two stages of two tiles of the other side, then, for keys, two stages of lse and
-// delta.
-template <int DIM, int OWN> struct Shape {
-    static constexpr uint32_t own = tile_bytes<DIM, OWN>, tile = tile_bytes<DIM, stream_rows>, stages = 2 * own, stage = 2 * tile, rows = stages + 2 * stage, row_stage = 2 * stream_rows * sizeof(float);
-    static constexpr size_t queries_bytes = rows, keys_bytes = rows + 2 * row_stage;
-};
+// Shared memory: two stages of two tiles of the other side, then own rows, then, for keys, two stages of lse and delta. Own rows
+// that are kept in registers lie in the stages before those are used.
+template <int DIM> constexpr uint32_t tile = tile_bytes<DIM, stream_rows>;
+template <int DIM, int M> constexpr uint32_t queries_bytes = 4 * tile<DIM> + (M == 1 ? 0 : 2 * tile_bytes<DIM, 64 * M>);
+template <int DIM, int WARPS> constexpr uint32_t keys_rows = 4 * tile<DIM> + tile_bytes<DIM, 16 * WARPS>;
+template <int DIM, int WARPS> constexpr uint32_t keys_bytes = keys_rows<DIM, WARPS> + 4 * stream_rows * uint32_t(sizeof(float));
 
 template <int TYPE, int DIM, int M, bool SHAPED>
-static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) dq_mma_kernel(const __grid_constant__ AttentionView a) {
+static __global__ void __launch_bounds__(attention_threads, 2) dq_mma_kernel(const __grid_constant__ AttentionView a) {
     constexpr int own_rows = 64 * M;
-    using T = Shape<DIM, own_rows>;
+    constexpr uint32_t stage_bytes = 2 * tile<DIM>, q_tile = M == 1 ? 0 : 2 * stage_bytes, dy_tile = q_tile + tile_bytes<DIM, own_rows>;
     extern __shared__ uint4 shared4[];
     const uint32_t shared = shared_address(shared4);
     const Sequence s = sequence_of(a, blockIdx.z);
@@ -25,18 +25,25 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) dq_m
     const int head = blockIdx.x % a.heads, kv_head = head / (a.heads / a.kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Shaping<SHAPED> shaping(a, head);
     const int begin = shaping.template first_key<stream_rows>(s, first), keys = min(s.k_rows, first + own_rows + s.ahead);
-    Stream<DIM, own_rows, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(shared);
-    Stream<DIM, own_rows, attention_threads>(a, a.dy, s.q_first, first, s.q_rows, head).fetch(shared + T::own);
+    Stream<DIM, own_rows, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(shared + q_tile);
+    Stream<DIM, own_rows, attention_threads>(a, a.dy, s.q_first, first, s.q_rows, head).fetch(shared + dy_tile);
+    const uint32_t own = shared + q_tile + warp * M * tile_bytes<DIM, 16> + lane_rows<DIM>();
+    uint32_t kept[2][DIM / 16][4];
+    if constexpr (M == 1) {
+        commit_copies();
+        keep_tile<DIM>(own, kept[0]);
+        keep_tile<DIM>(own + dy_tile - q_tile, kept[1]);
+        __syncthreads();
+    }
     Stream<DIM, stream_rows, attention_threads> k_stream(a, a.k, s.k_first, begin, s.k_rows, kv_head), v_stream(a, a.v, s.k_first, begin, s.k_rows, kv_head);
     const auto fetch = [&](int stage) {
-        k_stream.fetch(shared + T::stages + stage * T::stage);
-        v_stream.fetch(shared + T::stages + stage * T::stage + T::tile);
+        k_stream.fetch(shared + stage * stage_bytes);
+        v_stream.fetch(shared + stage * stage_bytes + tile<DIM>);
         commit_copies();
     };
     fetch(0);
-    const uint32_t own = shared + warp * M * tile_bytes<DIM, 16> + lane_rows<DIM>();
-    const auto q = [&](int t, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + t * tile_bytes<DIM, 16> + d * 2); };
-    const auto dy = [&](int t, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + T::own + t * tile_bytes<DIM, 16> + d * 2); };
+    const auto q = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M>(own, kept[0], t, d, words); };
+    const auto dy = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M>(own + dy_tile - q_tile, kept[1], t, d, words); };
     const float factor = SHAPED ? log2_e : a.scale * log2_e;
     const int row = first + warp * M * 16; // of the warp's first; a lane has rows lane / 4 and 8 below of each 16
     float sums[M][DIM / 8][4] = {}, shift[M][2], delta[M][2];
@@ -52,7 +59,7 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) dq_m
         __syncthreads(); // this stage is there, and everyone is done with the other
         if (key + stream_rows < keys) fetch(stage ^ 1);
         if (key >= row + M * 16 + s.ahead) continue; // no row of this warp sees any of it
-        const uint32_t k = shared + T::stages + stage * T::stage, v = k + T::tile;
+        const uint32_t k = shared + stage * stage_bytes, v = k + tile<DIM>;
         float scores[M][stream_rows / 8][4], slopes[M][stream_rows / 8][4];
         dot_tiles<TYPE, DIM, stream_rows, M>(q, k + lane_columns<DIM>(), scores);
         dot_tiles<TYPE, DIM, stream_rows, M>(dy, v + lane_columns<DIM>(), slopes);
@@ -79,7 +86,7 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) dq_m
 template <int TYPE, int DIM, int WARPS, bool SHAPED>
 static __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS) dkv_mma_kernel(const __grid_constant__ AttentionView a) {
     constexpr int own_rows = 16 * WARPS, threads = 32 * WARPS;
-    using T = Shape<DIM, own_rows>;
+    constexpr uint32_t stage_bytes = 2 * tile<DIM>, v_tile = 2 * stage_bytes, rows = keys_rows<DIM, WARPS>, rows_bytes = 2 * stream_rows * sizeof(float);
     extern __shared__ uint4 shared4[];
     const uint32_t shared = shared_address(shared4);
     const Sequence s = sequence_of(a, blockIdx.z);
@@ -89,22 +96,25 @@ static __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS) dkv_mma_kernel(c
     const int begin = max(0, first - s.ahead) / stream_rows * stream_rows; // the first query that sees one of these keys
     const int end = Shaping<SHAPED>(a, 0).end_query(s, first + own_rows), last_head = (kv_head + 1) * group;
     const auto fetch = [&](int head, int query, int stage) {
-        Stream<DIM, stream_rows, threads>(a, a.q, s.q_first, query, s.q_rows, head).fetch(shared + T::stages + stage * T::stage);
-        Stream<DIM, stream_rows, threads>(a, a.dy, s.q_first, query, s.q_rows, head).fetch(shared + T::stages + stage * T::stage + T::tile);
+        Stream<DIM, stream_rows, threads>(a, a.q, s.q_first, query, s.q_rows, head).fetch(shared + stage * stage_bytes);
+        Stream<DIM, stream_rows, threads>(a, a.dy, s.q_first, query, s.q_rows, head).fetch(shared + stage * stage_bytes + tile<DIM>);
         if (threadIdx.x < 2 * stream_rows) {
             const int r = threadIdx.x % stream_rows;
             const int64_t place = (s.q_first + query + r) * a.heads + head;
-            copy_async<4>(shared + T::rows + stage * T::row_stage + threadIdx.x * 4, (threadIdx.x < stream_rows ? a.lse : a.delta) + place, query + r < s.q_rows);
+            copy_async<4>(shared + rows + stage * rows_bytes + threadIdx.x * 4, (threadIdx.x < stream_rows ? a.lse : a.delta) + place, query + r < s.q_rows);
         }
         commit_copies();
     };
     Stream<DIM, own_rows, threads>(a, a.k, s.k_first, first, s.k_rows, kv_head).fetch(shared);
-    Stream<DIM, own_rows, threads>(a, a.v, s.k_first, first, s.k_rows, kv_head).fetch(shared + T::own);
-    if (begin < end) fetch(kv_head * group, begin, 0);
-    else commit_copies();
+    Stream<DIM, own_rows, threads>(a, a.v, s.k_first, first, s.k_rows, kv_head).fetch(shared + v_tile);
+    commit_copies();
     const uint32_t own = shared + warp * tile_bytes<DIM, 16> + lane_rows<DIM>();
-    const auto k = [&](int, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + d * 2); };
-    const auto v = [&](int, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + T::own + d * 2); };
+    uint32_t kept[DIM / 16][4];
+    keep_tile<DIM>(own, kept);
+    __syncthreads();
+    if (begin < end) fetch(kv_head * group, begin, 0);
+    const auto k = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, 1>(own, kept, t, d, words); };
+    const auto v = [&](int, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + v_tile + d * 2); };
     const float factor = SHAPED ? log2_e : a.scale * log2_e;
     const int row = first + warp * 16; // the warp's first key
     float dk[1][DIM / 8][4] = {}, dv[1][DIM / 8][4] = {};
@@ -117,8 +127,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS) dkv_mma_kernel(c
             if (query + stream_rows < end) fetch(head, query + stream_rows, stage ^ 1);
             else if (head + 1 < last_head) fetch(head + 1, begin, stage ^ 1);
             if (query + stream_rows + s.ahead <= row) continue; // none of them sees a key of this warp
-            const uint32_t q = shared + T::stages + stage * T::stage, dy = q + T::tile;
-            const float *lse = reinterpret_cast<const float *>(reinterpret_cast<const char *>(shared4) + T::rows + stage * T::row_stage), *delta = lse + stream_rows;
+            const uint32_t q = shared + stage * stage_bytes, dy = q + tile<DIM>;
+            const float *lse = reinterpret_cast<const float *>(reinterpret_cast<const char *>(shared4) + rows + stage * rows_bytes), *delta = lse + stream_rows;
             float scores[1][stream_rows / 8][4], slopes[1][stream_rows / 8][4];
             dot_tiles<TYPE, DIM, stream_rows, 1>(k, q + lane_columns<DIM>(), scores);
             dot_tiles<TYPE, DIM, stream_rows, 1>(v, dy + lane_columns<DIM>(), slopes);
@@ -151,14 +161,14 @@ int32_t attention_grad_mma(Context &context, cudaStream_t stream, const Attentio
         constexpr int kind = decltype(type)::value, size = decltype(dim)::value;
         const auto queries = [&](int own) { return attention_blocks(args.max_q_rows, own, args.heads, args.sequence_count); };
         const auto keys = [&](int own) { return attention_blocks(args.max_k_rows, own, args.kv_heads, args.sequence_count); };
-        if (!view.shaped && fills_device(context, queries(128)))
-            QLORA_TRY(launch(context, stream, Grid{queries(128), attention_threads, Shape<size, 128>::queries_bytes}, dq_mma_kernel<kind, size, 2, false>, view));
+        if (!view.shaped && fits_device(context, queries(128), queries_bytes<size, 2>))
+            QLORA_TRY(launch(context, stream, Grid{queries(128), attention_threads, queries_bytes<size, 2>}, dq_mma_kernel<kind, size, 2, false>, view));
         else
-            QLORA_TRY(launch(context, stream, Grid{queries(64), attention_threads, Shape<size, 64>::queries_bytes},
+            QLORA_TRY(launch(context, stream, Grid{queries(64), attention_threads, queries_bytes<size, 1>},
                              view.shaped ? dq_mma_kernel<kind, size, 1, true> : dq_mma_kernel<kind, size, 1, false>, view));
-        if (!view.shaped && fills_device(context, keys(128)))
-            return launch(context, stream, Grid{keys(128), 256, Shape<size, 128>::keys_bytes}, dkv_mma_kernel<kind, size, 8, false>, view);
-        return launch(context, stream, Grid{keys(64), 128, Shape<size, 64>::keys_bytes}, view.shaped ? dkv_mma_kernel<kind, size, 4, true> : dkv_mma_kernel<kind, size, 4, false>, view);
+        if (!view.shaped && fits_device(context, keys(128), keys_bytes<size, 8>))
+            return launch(context, stream, Grid{keys(128), 256, keys_bytes<size, 8>}, dkv_mma_kernel<kind, size, 8, false>, view);
+        return launch(context, stream, Grid{keys(64), 128, keys_bytes<size, 4>}, view.shaped ? dkv_mma_kernel<kind, size, 4, true> : dkv_mma_kernel<kind, size, 4, false>, view);
     });
 }
 

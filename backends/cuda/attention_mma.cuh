@@ -59,6 +59,23 @@ template <int DIM, int ROWS, int THREADS> struct Stream {
     }
 };
 
+// The 16 own rows of a warp with M of 1, to be kept in registers: of the tile plus lane_rows, when the block's copies are there.
+template <int DIM> __device__ __forceinline__ void keep_tile(uint32_t own, uint32_t (&kept)[DIM / 16][4]) {
+    wait_copies<0>();
+    __syncthreads();
+#pragma unroll
+    for (int d = 0; d < DIM / 16; d++) load_matrices<false>(kept[d], own + d * 32);
+}
+// 16 columns from d of the t-th 16 own rows, kept or from the tile.
+template <int DIM, int M> __device__ __forceinline__ void take_own(uint32_t own, const uint32_t (&kept)[DIM / 16][4], int t, int d, uint32_t (&words)[4]) {
+    if constexpr (M > 1) {
+        load_matrices<false>(words, own + t * tile_bytes<DIM, 16> + d * 2);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[i] = kept[d / 16][i];
+    }
+}
+
 // dots[16 M own rows of the warp][STREAM] = own stream^T over DIM. left(t, d, words) gives 16 columns from d of the t-th own 16
 // rows; stream is a tile plus lane_columns.
 template <int TYPE, int DIM, int STREAM, int M, class Left> __device__ __forceinline__ void dot_tiles(const Left &left, uint32_t stream, float (&dots)[M][STREAM / 8][4]) {
@@ -148,8 +165,10 @@ template <class Run> int32_t with_attention_tile(int32_t type, uint32_t head_dim
 
 // One block per `own` rows and head. Heads come fastest in a grid, so that the longest blocks of all of them start first.
 inline dim3 attention_blocks(uint32_t rows, int own, uint32_t heads, uint32_t sequences) { return dim3(unsigned(ceil_divide(rows, uint64_t(own)) * heads), 1, sequences); }
-// Whether blocks of two tiles per warp are enough to fill the device twice.
-inline bool fills_device(Context &context, dim3 blocks) { return uint64_t(blocks.x) * blocks.z >= 2 * uint64_t(state_of(context).multiprocessors); }
+// Whether blocks of 128 rows find the shared memory that they want, and there are enough of them.
+inline bool fits_device(Context &context, dim3 blocks, uint32_t shared_bytes) {
+    return shared_bytes <= uint32_t(state_of(context).shared_bytes) && uint64_t(blocks.x) * blocks.z >= 2 * uint64_t(state_of(context).multiprocessors);
+}
 
 } // namespace cuda
 } // namespace qlora

@@ -4,29 +4,26 @@
 namespace qlora {
 namespace cuda {
 
-constexpr int stream_rows = 64;
-
-// Shared memory: queries, then two stages of keys and values. With M of 1 queries move to registers, and their place is the
-// second stage.
+// Shared memory: two stages of keys and values, then queries. With M of 1 these lie in the first stage before they are kept in
+// registers.
 template <int DIM, int M> struct Shape {
-    static constexpr int own = 64 * M;
-    static constexpr uint32_t tile = tile_bytes<DIM, stream_rows>, stage = 2 * tile, stages = M == 1 ? 0 : tile_bytes<DIM, own>, q = M == 1 ? stage : 0;
-    static constexpr size_t shared_bytes = stages + 2 * stage;
+    static constexpr int own = 64 * M, stream = 32 * M;
+    static constexpr uint32_t tile = tile_bytes<DIM, stream>, stage = 2 * tile, q = M == 1 ? 0 : 2 * stage, shared_bytes = 2 * stage + (M == 1 ? 0 : tile_bytes<DIM, own>);
 };
 
 // Scores of one tile of 16 rows to weights relative to the running maximum, which with the total of what this lane has goes on;
 // fade is for what was summed before.
-static __device__ __forceinline__ void soften(float (&scores)[stream_rows / 8][4], float factor, float (&maximum)[2], float (&total)[2], float (&fade)[2]) {
+template <int TILES> static __device__ __forceinline__ void soften(float (&scores)[TILES][4], float factor, float (&maximum)[2], float (&total)[2], float (&fade)[2]) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float largest = maximum[half], sum = 0;
 #pragma unroll
-        for (int j = 0; j < stream_rows / 8; j++) largest = fmaxf(largest, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
+        for (int j = 0; j < TILES; j++) largest = fmaxf(largest, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
         for (int step = 1; step <= 2; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
         const float shift = largest == -INFINITY ? 0.0f : largest * factor;
         fade[half] = exp2_of(maximum[half] * factor - shift);
 #pragma unroll
-        for (int j = 0; j < stream_rows / 8; j++)
+        for (int j = 0; j < TILES; j++)
 #pragma unroll
             for (int i = 2 * half; i < 2 * half + 2; i++) sum += scores[j][i] = exp2_of(scores[j][i] * factor - shift);
         total[half] = total[half] * fade[half] + sum;
@@ -35,8 +32,9 @@ static __device__ __forceinline__ void soften(float (&scores)[stream_rows / 8][4
 }
 
 template <int TYPE, int DIM, int M, bool SHAPED>
-static __global__ void __launch_bounds__(attention_threads, 2) attention_mma_kernel(const __grid_constant__ AttentionView a) {
+static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) attention_mma_kernel(const __grid_constant__ AttentionView a) {
     using T = Shape<DIM, M>;
+    constexpr int stream_rows = T::stream;
     extern __shared__ uint4 shared4[];
     const uint32_t shared = shared_address(shared4);
     const Sequence s = sequence_of(a, blockIdx.z);
@@ -46,30 +44,21 @@ static __global__ void __launch_bounds__(attention_threads, 2) attention_mma_ker
     const Shaping<SHAPED> shaping(a, head);
     const int begin = shaping.template first_key<stream_rows>(s, first), keys = min(s.k_rows, first + T::own + s.ahead);
     Stream<DIM, T::own, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(shared + T::q);
-    commit_copies();
-    Stream<DIM, stream_rows, attention_threads> k_stream(a, a.k, s.k_first, begin, s.k_rows, kv_head), v_stream(a, a.v, s.k_first, begin, s.k_rows, kv_head);
-    const auto fetch = [&](int stage) {
-        k_stream.fetch(shared + T::stages + stage * T::stage);
-        v_stream.fetch(shared + T::stages + stage * T::stage + T::tile);
-        commit_copies();
-    };
-    fetch(0);
     const uint32_t own = shared + T::q + warp * M * tile_bytes<DIM, 16> + lane_rows<DIM>();
     uint32_t kept[DIM / 16][4];
     if constexpr (M == 1) {
-        wait_copies<1>();
+        commit_copies();
+        keep_tile<DIM>(own, kept);
         __syncthreads();
-#pragma unroll
-        for (int d = 0; d < DIM / 16; d++) load_matrices<false>(kept[d], own + d * 32);
     }
-    const auto left = [&](int t, int d, uint32_t(&words)[4]) {
-        if constexpr (M > 1) {
-            load_matrices<false>(words, own + t * tile_bytes<DIM, 16> + d * 2);
-        } else {
-#pragma unroll
-            for (int i = 0; i < 4; i++) words[i] = kept[d / 16][i];
-        }
+    const auto q = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M>(own, kept, t, d, words); };
+    Stream<DIM, stream_rows, attention_threads> k_stream(a, a.k, s.k_first, begin, s.k_rows, kv_head), v_stream(a, a.v, s.k_first, begin, s.k_rows, kv_head);
+    const auto fetch = [&](int stage) {
+        k_stream.fetch(shared + stage * T::stage);
+        v_stream.fetch(shared + stage * T::stage + T::tile);
+        commit_copies();
     };
+    fetch(0);
     const float factor = SHAPED ? log2_e : a.scale * log2_e;
     const int row = first + warp * M * 16; // of the warp's first; a lane has rows lane / 4 and 8 below of each 16
     float sums[M][DIM / 8][4] = {}, maximum[M][2], total[M][2];
@@ -81,9 +70,9 @@ static __global__ void __launch_bounds__(attention_threads, 2) attention_mma_ker
         __syncthreads(); // this stage is there, and everyone is done with the other
         if (key + stream_rows < keys) fetch(stage ^ 1);
         if (key >= row + M * 16 + s.ahead) continue; // no row of this warp sees any of it
-        const uint32_t k = shared + T::stages + stage * T::stage, v = k + T::tile;
+        const uint32_t k = shared + stage * T::stage, v = k + T::tile;
         float scores[M][stream_rows / 8][4];
-        dot_tiles<TYPE, DIM, stream_rows, M>(left, k + lane_columns<DIM>(), scores);
+        dot_tiles<TYPE, DIM, stream_rows, M>(q, k + lane_columns<DIM>(), scores);
 #pragma unroll
         for (int t = 0; t < M; t++) {
             shaping.template cap<true>(scores[t]);
@@ -128,7 +117,7 @@ int32_t attention_mma(Context &context, cudaStream_t stream, const AttentionView
     return with_attention_tile(args.q.type, args.head_dim, [&](auto type, auto dim) -> int32_t {
         constexpr int kind = decltype(type)::value, size = decltype(dim)::value;
         const dim3 large = attention_blocks(args.max_q_rows, Shape<size, 2>::own, args.heads, args.sequence_count);
-        if (!view.shaped && fills_device(context, large))
+        if (!view.shaped && fits_device(context, large, Shape<size, 2>::shared_bytes))
             return launch(context, stream, Grid{large, attention_threads, Shape<size, 2>::shared_bytes}, attention_mma_kernel<kind, size, 2, false>, view);
         const Grid grid = {attention_blocks(args.max_q_rows, Shape<size, 1>::own, args.heads, args.sequence_count), attention_threads, Shape<size, 1>::shared_bytes};
         return launch(context, stream, grid, view.shaped ? attention_mma_kernel<kind, size, 1, true> : attention_mma_kernel<kind, size, 1, false>, view);
