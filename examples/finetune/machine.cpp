@@ -39,6 +39,7 @@ Machine::Machine(Device &device, const BaseModel &base, const Task &task, const 
         Network::Options options;
         options.precision = task.precision;
         options.checkpointing = choice.checkpointing;
+        options.kept_layers = choice.kept_layers;
         options.training = task.training;
         options.offload = choice.offload;
         options.chunk_rows = choice.chunk_rows;
