@@ -228,9 +228,14 @@ typedef struct qlora_context qlora_context;
 #define QLORA_ISA_AVX512  3 /* AVX-512 F, BW, DQ, VL */
 #define QLORA_ISA_NEON    4
 
+/* cuda: the stack that the driver keeps ready for every thread that the device could run (1 KiB each: 264 MiB of device memory
+ * on an H100) shrinks to nothing, for the whole process; the driver grows it again for a kernel that needs some, as it
+ * does without the flag beyond 1 KiB. For programs that own their process. Other backends ignore it. */
+#define QLORA_CONTEXT_LEAN 1u
+
 /* Everything the library may take from its host. All of it is optional. */
 typedef struct qlora_context_args {
-    uint32_t struct_size, flags;
+    uint32_t struct_size, flags; /* QLORA_CONTEXT_* */
     uint64_t stream;       /* cuda: the caller's cudaStream_t; 0 = the context makes its own */
     int32_t backend;       /* QLORA_BACKEND_* */
     int32_t device;        /* index among the backend's devices; cuda and vulkan */

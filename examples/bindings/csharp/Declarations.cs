@@ -806,6 +806,7 @@ namespace Qlora.Native
         public const int QLORA_ISA_AVX2 = 2;
         public const int QLORA_ISA_AVX512 = 3;
         public const int QLORA_ISA_NEON = 4;
+        public const uint QLORA_CONTEXT_LEAN = 1;
         public const uint QLORA_BUFFER_HOST = 1;
         public const uint QLORA_OP_QUANTIZE = 1;
         public const uint QLORA_OP_DEQUANTIZE = 2;

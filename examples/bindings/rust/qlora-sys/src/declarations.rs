@@ -69,6 +69,7 @@ pub const QLORA_ISA_SCALAR: i32 = 1;
 pub const QLORA_ISA_AVX2: i32 = 2;
 pub const QLORA_ISA_AVX512: i32 = 3;
 pub const QLORA_ISA_NEON: i32 = 4;
+pub const QLORA_CONTEXT_LEAN: u32 = 1;
 pub const QLORA_BUFFER_HOST: u32 = 1;
 pub const QLORA_OP_QUANTIZE: u32 = 1;
 pub const QLORA_OP_DEQUANTIZE: u32 = 2;
