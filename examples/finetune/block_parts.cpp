@@ -43,7 +43,7 @@ void linear_in_integers(Pass &pass, uint32_t layer, Linear which, const qlora_te
     multiply(pass, scaled, pass.adapter.b(layer, which), y, QLORA_FLAG_ACCUMULATE);
 }
 
-qlora_tensor vector_of(const qlora::Buffer &values, uint64_t cols) {
+qlora_tensor vector_of(const Memory &values, uint64_t cols) {
     return values.size() == 0 ? qlora_tensor{} : qlora::tensor(QLORA_FORMAT_F32, 1, cols, values.span());
 }
 
@@ -195,7 +195,13 @@ void embed(Pass &pass, qlora_span ids, qlora_span y) {
     args.ids = ids;
     args.y = pass.view(y, shape.embedding);
     args.scale = shape.embedding_scale;
-    pass.device.run(QLORA_OP_EMBEDDING, qlora_embedding_gather, args);
+    if (HostEmbedding *rows = pass.model.host_embedding()) {
+        const int32_t type = pass.precision.activations;
+        if (!pass.device.idle())
+            pass.device.write(y, rows->gather(pass.host_ids, pass.tokens, type, args.scale), pass.tokens * shape.embedding * type_bytes(type));
+    } else if (pass.model.embedding().size() > 0) { // a plan does not read the host's
+        pass.device.run(QLORA_OP_EMBEDDING, qlora_embedding_gather, args);
+    }
     if (shape.traits->positions == Positions::learned) {
         args.flags = QLORA_FLAG_ACCUMULATE;
         args.weight = pass.model.positions().get();

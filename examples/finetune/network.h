@@ -13,6 +13,8 @@ public:
         Precision precision;
         bool checkpointing = true; // keep each block's input only, and compute the rest again in the backward pass
         bool training = true;
+        bool offload = false;    // with checkpointing: the kept inputs lie in host memory
+        uint32_t chunk_rows = 0; // tokens whose logits exist at a time; 0: chosen by the device
     };
     Network(Device &device, const Model &model, const Trainable &adapter, const Options &options,
             const BatchBounds &bounds);
@@ -38,7 +40,9 @@ private:
     void loss_grad(Pass &pass, uint64_t losses);
     void backward(Pass &pass, bool accumulate);
     const BlockSpace &space_of(uint32_t layer) const { return spaces_[spaces_.size() == 1 ? 0 : layer]; }
-    qlora_span hidden(uint32_t layer) const { return hidden_[hidden_.size() == 2 ? layer % 2 : layer]; }
+    // The last block's output has a place of its own, which the gradient of the hidden states takes over.
+    qlora_span hidden(uint32_t layer) const { return layer == model_.shape().layers ? last_hidden_ : hidden_[layer % hidden_.size()]; }
+    qlora_span host_hidden(uint32_t layer) const;
 
     Device &device_;
     const Model &model_;
@@ -46,7 +50,9 @@ private:
     Options options_;
     BatchBounds bounds_;
     Arena arena_;
-    std::vector<qlora_span> hidden_; // input of each block and output of the last
+    std::vector<qlora_span> hidden_; // inputs of blocks: all of them, or two in turn
+    qlora_span last_hidden_;
+    Memory host_hidden_; // offloaded inputs of blocks
     std::vector<BlockSpace> spaces_;
     GradientSpace gradients_;
     qlora_span ids_, positions_, sequences_, loss_rows_, targets_, loss_index_;

@@ -81,17 +81,17 @@ Optimizer::Optimizer(Device &device, const Trainable &adapter, const OptimizerCh
     const qlora::Context &context = device.context();
     context.pager_plan(pager_);
     const auto make = [&](uint64_t bytes, bool host, qlora_span &span) {
-        if (bytes == 0) return qlora::Buffer();
-        qlora::Buffer buffer = host ? qlora::Buffer::on_host(context, bytes) : qlora::Buffer(context, bytes);
-        buffer.fill(0);
-        span = buffer.span();
-        return buffer;
+        const Device::Section section(device, "optimizer state");
+        Memory memory = device.take(bytes, host);
+        device.fill_zero(memory.span(), bytes);
+        span = memory.span();
+        return memory;
     };
     resident_ = make(pager_.resident_bytes, false, pager_.resident);
     window_ = make(pager_.window_bytes, false, pager_.window);
     arena_ = make(pager_.arena_bytes, true, pager_.arena);
     context.pager_place(pager_);
-    if (!choice.small) return;
+    if (!choice.small || device.planning()) return;
     signed_table_ = table_of(device, QLORA_FORMAT_DYN8);
     unsigned_table_ = table_of(device, QLORA_FORMAT_UDYN8);
 }

@@ -58,7 +58,7 @@ private:
     OptimizerChoice choice_;
     std::vector<qlora_parameter> parameters_;
     qlora_pager pager_;
-    qlora::Buffer resident_, window_, arena_;
+    Memory resident_, window_, arena_;
     std::vector<float> signed_table_, unsigned_table_; // values of 8-bit codes
 };
 

@@ -53,10 +53,10 @@ BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &op
 
 Trainer::Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options)
     : device_(device), network_(network), adapter_(adapter), options_(options),
-      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.context(), 4),
-      norms_(device.context(), 4 * adapter.parameters().size()) {
-    if (!options.import_state.empty()) state_.step = optimizer_.import_bitsandbytes(options.import_state);
-    if (!options.resume.empty()) load_state(options.resume);
+      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.take(4)),
+      norms_(device.take(4 * adapter.parameters().size())) {
+    if (!device.planning() && !options.import_state.empty()) state_.step = optimizer_.import_bitsandbytes(options.import_state);
+    if (!device.planning() && !options.resume.empty()) load_state(options.resume);
     device_.measure([&] { step({}, 0); });
 }
 

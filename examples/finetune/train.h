@@ -96,7 +96,7 @@ private:
     TrainState state_;
     uint64_t tokens_ = 0; // and seconds, of this process
     double seconds_ = 0;
-    qlora::Buffer norm_, norms_;
+    Memory norm_, norms_;
     std::vector<float> first_norms_;
 };
 

@@ -54,7 +54,7 @@ void check_same_run(const RunFolder &folder, const RunFlags &now) {
 }
 
 TrainingRun::TrainingRun(const TrainingTask &task, const RunOptions &options, RunFolder *folder)
-    : task_(task), options_(options), folder_(folder), trainer_(task.device, task.network, task.adapter, task.plan),
+    : task_(task), options_(options), folder_(folder), trainer_(task.trainer),
       watchdog_(options.watchdog), progress_(task.plan.steps, task.memory_bytes, task.memory_limit) {
     if (folder_ != nullptr && options_.resume) load();
     progress_.begin(trainer_.state().step);
