@@ -74,7 +74,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, std::string_view m
         if (control && vocabulary_.control_trims && id != vocabulary_.begin && piece(id) != "<|endoftext|>")
             while (i < text.size() && strchr(" \t\n\v\f\r", text[i]) != nullptr && text[i] != 0) ++i;
         plain = i;
-        first = vocabulary_.adds_prefix;
+        first = vocabulary_.adds_prefix && !vocabulary_.prefix_first_only;
     }
     if (plain < text.size()) family_->encode(text.substr(plain), first, ids);
     return ids;
