@@ -203,7 +203,7 @@ int32_t qlora_context_create(const qlora_context_args *caller, qlora_context **c
     *context = nullptr;
     qlora_context_args args;
     if (!adopt(caller, &args)) return QLORA_ERROR_ARGUMENT;
-    if (args.flags) return creation_failure(args, QLORA_ERROR_ARGUMENT, "qlora_context_create: flags: none are defined yet; use 0");
+    if (args.flags & ~QLORA_CONTEXT_LEAN) return creation_failure(args, QLORA_ERROR_ARGUMENT, "qlora_context_create: flags: only QLORA_CONTEXT_LEAN is defined");
     if (!args.allocate != !args.release)
         return creation_failure(args, QLORA_ERROR_ARGUMENT, "qlora_context_create: allocate and release: give both or neither");
     const Backend *backend = find_backend(args.backend);

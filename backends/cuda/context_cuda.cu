@@ -56,6 +56,7 @@ static int32_t open(Context &context, State &state, const qlora_context_args &ar
         int device;
         ~Restore() { if (device >= 0) cudaSetDevice(device); }
     } restore = {previous};
+    if (args.flags & QLORA_CONTEXT_LEAN) QLORA_CUDA(context, "cudaDeviceSetLimit", cudaDeviceSetLimit(cudaLimitStackSize, 0));
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state.device));
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, state.device));
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&state.multiprocessors, cudaDevAttrMultiProcessorCount, state.device));

@@ -36,6 +36,7 @@ qlora::Context open(Choice choice, uint32_t threads) {
     args.backend = choice.backend;
     args.device = choice.device;
     args.threads = threads;
+    args.flags = QLORA_CONTEXT_LEAN;
     return qlora::Context(args);
 }
 
