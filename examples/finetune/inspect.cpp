@@ -75,7 +75,7 @@ Json key_value(const Gguf &file, std::string_view key) {
 }
 
 void add_shape(Json &out, const ModelShape &shape) {
-    out["architecture"] = shape.architecture;
+    out["architecture"] = shape.traits->gguf;
     out["layers"] = shape.layers;
     out["embedding"] = shape.embedding;
     out["heads"] = shape.heads;

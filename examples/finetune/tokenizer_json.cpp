@@ -159,8 +159,9 @@ private:
         for (const Json *part : parts_of(normalizer, "normalizers")) {
             const std::string type = text(*part, "type");
             const std::string pattern = text(member(*part, "pattern"), "String"), content = text(*part, "content");
-            if (type == "NFC") continue; // texts are in this form, but for the rarest
-            if (type == "Prepend" && text(*part, "prepend") == space_mark) {
+            if (type == "NFC") {
+                vocabulary_.composes = true;
+            } else if (type == "Prepend" && text(*part, "prepend") == space_mark) {
                 vocabulary_.adds_prefix = true;
             } else if (type == "Replace" && pattern == " " && content == space_mark) {
                 continue; // as SentencePiece's pieces are spelled

@@ -42,8 +42,7 @@ public:
         const size_t first = out.size();
         std::vector<Symbol> word;
         size_t start = 0; // of the word in the text; the prefix has no bytes there
-        const bool spaced = vocabulary_.prefix_unless_space && (text[0] == ' ' || text.substr(0, 3) == "\xe2\x96\x81");
-        if (prefix && !spaced) word.push_back({character_symbol(space_mark), 0});
+        if (prefix && vocabulary_.takes_prefix(text)) word.push_back({character_symbol(space_mark), 0});
         const auto flush = [&](size_t end) {
             finish(word, text.substr(start, end - start), first, out);
             word.clear();

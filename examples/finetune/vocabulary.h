@@ -38,11 +38,16 @@ struct Vocabulary {
 
     // What a tokenizer.json says beyond that. merges may be there for SentencePiece pairs too, in place of scores.
     std::vector<std::string> patterns;  // of byte pairs, in place of a name: cut by one after the other
+    bool composes = false;              // texts are brought to Unicode's form C first
     bool whole_words = false;           // of byte pairs: a word that is a token is taken as such
     bool prefix_first_only = false;     // the space before a text is not added again after a special token
     bool prefix_unless_space = false;   // nor where there is one
     bool splits_at_spaces = false;      // of SentencePiece pairs: pieces hold no space but their first character
 
+    // Whether a text that begins a sentence gets a space before it.
+    bool takes_prefix(std::string_view text) const {
+        return !prefix_unless_space || (text.substr(0, 1) != " " && text.substr(0, 3) != "\xe2\x96\x81");
+    }
     // A piece at a place that may lie beyond the last; what is skipped is never produced.
     void place(uint64_t id, const std::string &piece, int64_t type);
     // Throws Error unless lengths, types, scores and ids agree.
