@@ -17,7 +17,7 @@ struct AttentionView {
     int32_t heads, kv_heads, head_dim;
     float scale;
     bool vector; // eight neighbours from a multiple of eight in a head are aligned to 16 bytes, in every tensor
-    bool shaped; // by any of the following
+    bool shaped; // by any of the following, or with a scale that does not keep the order of products
     float soft_cap;
     int32_t window; // the largest number where there is none
     const float *slopes;
@@ -38,7 +38,7 @@ template <class Args> AttentionView attention_view(const Args &args) {
     view.soft_cap = args.soft_cap;
     view.slopes = args.slopes.handle ? address<const float>(args.slopes) : nullptr;
     view.window = args.window && args.window < 0x7fffffffu ? int32_t(args.window) : 0x7fffffff;
-    view.shaped = args.soft_cap > 0 || view.slopes || args.window;
+    view.shaped = args.soft_cap > 0 || view.slopes || args.window || !(args.scale > 0);
     view.vector = args.head_dim % 8 == 0 && view.q.vector && view.k.vector && view.v.vector && view.y.vector;
     return view;
 }

@@ -5,16 +5,22 @@
 namespace qlora {
 namespace cuda {
 
-// delta[token][head] = dy . y, one warp each.
+constexpr int delta_lanes = 8;
+
+// delta[token][head] = dy . y, by delta_lanes threads each.
 static __global__ void __launch_bounds__(attention_threads) delta_kernel(const __grid_constant__ AttentionView a) {
-    const int64_t i = (blockIdx.x * int64_t(attention_threads) + threadIdx.x) / 32;
-    if (i >= a.q.rows * a.heads) return;
-    const int64_t token = i / a.heads, first = i % a.heads * a.head_dim;
+    const int64_t i = (blockIdx.x * int64_t(attention_threads) + threadIdx.x) / delta_lanes, token = i / a.heads, first = i % a.heads * a.head_dim;
+    const int lane = threadIdx.x % delta_lanes;
     float sum = 0;
-    for (int d = threadIdx.x % 32; d < a.head_dim; d += 32)
-        sum += load1(a.dy.data, a.dy.type, token * a.dy.stride + first + d) * load1(a.y.data, a.y.type, token * a.y.stride + first + d);
-    for (int half = 16; half >= 1; half /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, half);
-    if (threadIdx.x % 32 == 0) a.delta[i] = sum;
+    for (int d = lane * 8; token < a.q.rows && d < a.head_dim; d += delta_lanes * 8) {
+        float slopes[8], values[8];
+        load8(a.dy.data, a.dy.type, token * a.dy.stride + first + d, a.head_dim - d, a.vector, slopes);
+        load8(a.y.data, a.y.type, token * a.y.stride + first + d, a.head_dim - d, a.vector, values);
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += slopes[j] * values[j];
+    }
+    for (int half = delta_lanes / 2; half >= 1; half /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, half);
+    if (lane == 0 && token < a.q.rows) a.delta[i] = sum;
 }
 
 template <int DIM> struct Queries {
@@ -135,7 +141,7 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
     view.dv = view_of(args.dv);
     view.delta = address<float>(args.scratch);
     view.vector = view.vector && view.dy.vector && view.dq.vector && view.dk.vector && view.dv.vector;
-    QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(ceil_divide(args.q.rows * args.heads, attention_threads / 32))), attention_threads}, delta_kernel, view));
+    QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(ceil_divide(args.q.rows * args.heads, attention_threads / delta_lanes))), attention_threads}, delta_kernel, view));
     if (takes_attention_mma(context, args)) return attention_grad_mma(context, stream, view, args);
     return with_head_dim(args.head_dim, [&](auto dim) -> int32_t {
         constexpr int size = decltype(dim)::value;

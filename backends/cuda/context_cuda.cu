@@ -60,6 +60,7 @@ static int32_t open(Context &context, State &state, const qlora_context_args &ar
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state.device));
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, state.device));
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&state.multiprocessors, cudaDevAttrMultiProcessorCount, state.device));
+    QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&state.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, state.device));
     state.capability = major * 10 + minor;
     if (state.capability < 75)
         return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: device %d has compute capability %d.%d; 7.5 or later is needed", state.device, major, minor);

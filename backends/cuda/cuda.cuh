@@ -23,6 +23,7 @@ struct State {
     int capability;      // of the device: 75, 80, 90, ...
     int compiled;        // of the kernels that it runs
     int multiprocessors;
+    int shared_bytes;    // of shared memory that a block may have
     cudaStream_t stream; // the default one; the caller's or our own
     bool own_stream;
     Lt *lt;              // null when there is no cuBLASLt
