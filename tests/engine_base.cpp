@@ -300,9 +300,9 @@ TEST_CASE("base: directories that are incomplete, of another kind, or lie") {
     CHECK(config(windowed) == "");
     CHECK(BaseModel(folder.path).shape().layer.at(0).window == 16);
     CHECK(config(config_of(shape)) == "");
-    CHECK(contains(error_of([&] { BaseModel(folder.path).tokenizer(true); }), "there is no tokenizer.model; put"));
+    CHECK(contains(error_of([&] { BaseModel(folder.path).tokenizer(true); }), "there is no tokenizer.json and no tokenizer.model; put"));
     folder.write("tokenizer.json", "{}");
-    CHECK(contains(error_of([&] { BaseModel(folder.path).tokenizer(true); }), "only a tokenizer.json"));
+    CHECK(contains(error_of([&] { BaseModel(folder.path).tokenizer(true); }), "tokenizer.json: model: type '' is not supported"));
     CHECK(BaseModel(folder.path).tokenizer(false) == nullptr);
 
     const auto index = [&](const std::string &text) {

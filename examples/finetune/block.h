@@ -12,6 +12,14 @@ struct Precision {
     int32_t activations = QLORA_FORMAT_F32, compute = QLORA_FORMAT_F32;
 };
 
+// Of the adapters' inputs. The masks of a pass follow from its seed, so that what is computed again has the same.
+struct Dropout {
+    float probability = 0; // 0: none, and no room
+    uint64_t seed = 0;
+    qlora_span input;                // of the linear layer at hand: tokens x the widest input
+    qlora_span first, second, third; // tokens x rank
+};
+
 // What every block of one pass shares.
 struct Pass {
     Device &device;
@@ -24,6 +32,7 @@ struct Pass {
     uint32_t sequence_count, most_q_rows, most_k_rows;
     uint32_t reach = 0; // tokens that the longest sequence will have in the end; 0: most_k_rows
     const int32_t *host_ids = nullptr; // where the embedding is on the host
+    Dropout dropout = {};
 
     uint32_t longest() const { return reach != 0 ? reach : most_k_rows; }
     qlora_tensor view(qlora_span span, uint64_t cols) const {

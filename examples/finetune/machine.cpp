@@ -43,6 +43,7 @@ Machine::Machine(Device &device, const BaseModel &base, const Task &task, const 
         options.training = task.training;
         options.offload = choice.offload;
         options.chunk_rows = choice.chunk_rows;
+        options.dropout = task.options.dropout;
         network = std::make_unique<Network>(device, model, trainable, options, bounds);
     }
     if (task.training && network) {

@@ -17,6 +17,7 @@ Network::Network(Device &device, const Model &model, const Trainable &adapter, c
     device_.measure([&] {
         Pass pass = {device_,    model_,     adapter_,      options_.precision, bounds_.tokens,
                      positions_, sequences_, bounds_.count, bounds_.longest,    bounds_.longest};
+        if (options_.training) pass.dropout = dropout_;
         forward(pass, options_.training);
         loss(pass, bounds_.losses, 1, options_.training);
         if (!options_.training) return;
@@ -48,6 +49,14 @@ void Network::take_spans() {
     ids_ = arena_.take(tokens * 4);
     positions_ = arena_.take(tokens * 4);
     sequences_ = arena_.take(uint64_t(bounds_.count) * 16);
+    dropout_.probability = options_.training ? options_.dropout : 0;
+    if (dropout_.probability > 0) {
+        uint64_t widest = 0;
+        for (const AdapterLinear &linear : adapter_.shape().linears) widest = std::max(widest, linear.inputs);
+        dropout_.input = arena_.take(tokens * widest * type_bytes(type));
+        for (qlora_span *span : {&dropout_.first, &dropout_.second, &dropout_.third})
+            *span = arena_.take(tokens * adapter_.rank() * type_bytes(type));
+    }
     loss_rows_ = arena_.take(losses * 4);
     targets_ = arena_.take(losses * 4);
     losses_ = arena_.take(losses * 4);
@@ -168,8 +177,10 @@ double Network::evaluate(const Batch &batch) {
     return read_loss();
 }
 
-void Network::train(const Batch &batch, float grad_scale, bool accumulate) {
+void Network::train(const Batch &batch, float grad_scale, bool accumulate, uint64_t seed) {
     Pass pass = upload(batch);
+    pass.dropout = dropout_;
+    pass.dropout.seed = seed;
     std::vector<int32_t> index = batch.loss_index;
     for (int32_t &place : index)
         if (place < 0) place = static_cast<int32_t>(batch.losses());

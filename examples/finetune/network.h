@@ -16,6 +16,7 @@ public:
         bool offload = false;    // with checkpointing: the kept inputs lie in host memory
         uint32_t chunk_rows = 0; // tokens whose logits exist at a time; 0: chosen by the device
         uint32_t kept_layers = 0; // with checkpointing: of which all is kept nevertheless
+        float dropout = 0;       // of the adapters' inputs, while training
     };
     Network(Device &device, const Model &model, const Trainable &adapter, const Options &options,
             const BatchBounds &bounds);
@@ -24,8 +25,8 @@ public:
     double evaluate(const Batch &batch);
 
     // Forward and backward: gradients of grad_scale * sum(losses), overwriting the parameters' gradients or adding to
-    // them. Does not wait; the losses are kept until read_loss().
-    void train(const Batch &batch, float grad_scale, bool accumulate);
+    // them. Does not wait; the losses are kept until read_loss(). seed: of the dropout's masks.
+    void train(const Batch &batch, float grad_scale, bool accumulate, uint64_t seed = 0);
     // The sum of the losses of the last batch trained. Waits for the device.
     double read_loss();
 
@@ -58,6 +59,7 @@ private:
     Memory host_hidden_; // offloaded inputs of blocks
     std::vector<BlockSpace> spaces_;
     GradientSpace gradients_;
+    Dropout dropout_;
     qlora_span ids_, positions_, sequences_, loss_rows_, targets_, loss_index_;
     qlora_span picked_, picked_normed_, picked_rstd_, losses_, dpicked_normed_, dpicked_, dhidden_;
     std::vector<float> host_losses_;

@@ -15,6 +15,7 @@ struct OptimizerChoice {
     int32_t algorithm = QLORA_OPTIMIZER_ADAMW;
     bool small = false; // 8-bit state
     std::string name = "adamw";
+    float b_rate = 0; // LoRA+ (2402.12354): learns B so many times as fast as A; 0 = 1
 };
 
 // "adamw", "lion8bit", ...; throws for others.

@@ -16,9 +16,17 @@ const char *const description =
     "layers, on the CPU or a GPU, and writes an adapter that llama.cpp loads with --lora.\n";
 
 const char *const examples =
-    "  qlora-finetune train --model base.gguf --data train.jsonl --eval-data test.jsonl --out adapter.gguf\n"
-    "  qlora-finetune train --model base.gguf --quant nf4-dq --train-ids rows.json:train --eval-ids rows.json:test \\\n"
-    "    --adapter-init initial.safetensors --order file --steps 128 --schedule constant --metrics run.json --out "
+    "  a first adapter, with a tenth of the rows held out to judge it:\n"
+    "    qlora-finetune train --model base.gguf --data rows.jsonl --eval-fraction 0.1 --out adapter.gguf\n"
+    "  a longer run that can be stopped, killed and resumed, and is judged on the way:\n"
+    "    qlora-finetune train --model base.gguf --data rows.jsonl --eval-fraction 0.1 --eval-every 50 --early-stop 4 \\\n"
+    "      --epochs 3 --rank 16 --alpha 32 --lora-dropout 0.05 --run-dir run1\n"
+    "    qlora-finetune train --resume run1\n"
+    "  the same again with another learning rate:\n"
+    "    qlora-finetune train --config run1/config.toml --learning-rate 2e-4 --run-dir run2\n"
+    "  the base quantized another way, rows as token ids, an adapter to begin with:\n"
+    "    qlora-finetune train --model base.gguf --quant nf4-dq --train-ids rows.json:train --eval-ids rows.json:test \\\n"
+    "      --adapter-init initial.safetensors --order file --steps 128 --schedule constant --metrics run.json --out "
     "adapter.gguf\n";
 
 const char *const plan_description =
@@ -196,12 +204,15 @@ bool parse_options(int argc, char **argv, Options *options, bool planning) {
                    planning ? plan_examples : examples);
     std::string schedule = "cosine", order = "shuffled", too_long = "error", optimizer = "adamw";
     describe(app, *options, schedule, order, too_long, optimizer);
+    add_adapter_options(app, *options);
     add_run_options(app, *options);
     if (!app.read(argc, argv)) return false;
     options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
     if (app.count("--samples") == 0 && (!options->eval_data.empty() || options->eval_fraction > 0)) options->samples = 2;
+    const float b_rate = options->train.optimizer.b_rate;
     options->train.optimizer = optimizer_by_name(optimizer);
+    options->train.optimizer.b_rate = b_rate;
     check_run_options(*options);
     options->config_text = config_text(app);
     if (!options->train.resume.empty() && !options->train.import_state.empty())

@@ -17,6 +17,8 @@ struct Options : CommonOptions {
     uint32_t rank = 8;
     float alpha = 16;
     bool alpha_given = false;
+    bool rslora = false;
+    std::string targets = "all";
     double epochs = 1;
     bool steps_given = false;
     uint64_t sequence = 0; // 0: the model's context length

@@ -6,7 +6,9 @@
 #include "format_choice.h"
 #include "planner.h"
 #include "report.h"
+#include "html_report.h"
 #include "run_flags.h"
+#include "targets.h"
 
 #include <chrono>
 #include <cmath>
@@ -62,10 +64,17 @@ Inputs::Inputs(const Options &options) : base(options.model), shape(base.shape()
         options.precision().compute == QLORA_FORMAT_F16 || options.precision().activations == QLORA_FORMAT_F16;
 }
 
+AdapterShape targeted(AdapterShape shape, const std::string &targets) {
+    choose_targets(shape, targets);
+    return shape;
+}
+
 Adapter first_adapter(const Options &options, const AdapterShape &shape) {
-    if (options.adapter_init.empty()) return initial_adapter(shape, options.alpha, options.train.seed);
+    // Files know alpha / rank only: rsLoRA's alpha / sqrt(rank) is that of a larger alpha.
+    const float alpha = options.rslora ? options.alpha * std::sqrt(float(options.rank)) : options.alpha;
+    if (options.adapter_init.empty()) return initial_adapter(shape, alpha, options.train.seed);
     Adapter adapter = read_adapter(options.adapter_init, shape);
-    if (options.alpha_given || adapter.alpha == 0) adapter.alpha = options.alpha;
+    if (options.alpha_given || adapter.alpha == 0) adapter.alpha = alpha;
     return adapter;
 }
 
@@ -78,10 +87,16 @@ void check_device(const Device &device, const Precision &precision) {
 
 const char *const head_flag = "--quant-head", *const rows_flag = "--logits-rows", *const kept_flag = "--keep-layers";
 
+void print_samples(const std::vector<Sample> &samples) {
+    for (size_t i = 0; i < samples.size(); ++i)
+        printf("sample %zu\n  prompt    %s\n  expected  %s\n  before    %s\n  after     %s\n", i + 1, one_line(samples[i].prompt).c_str(),
+               one_line(samples[i].expected).c_str(), one_line(samples[i].before).c_str(), one_line(samples[i].after).c_str());
+}
+
 class Session {
 public:
     explicit Session(const Options &options)
-        : options_(options), in_(options), folder_(open_folder()), adapter_shape_(in_.shape.adapter_shape(options.rank)),
+        : options_(options), in_(options), folder_(open_folder()), adapter_shape_(targeted(in_.shape.adapter_shape(options.rank), options.targets)),
           initial_(first_adapter(options, adapter_shape_)), device_(options.device, options.threads),
           budget_(find_budget(device_, options.memory)) {}
 
@@ -106,8 +121,8 @@ private:
     std::optional<double> eval_loss();
     // Answers held-out rows; returns the share that is exactly right and keeps the first for samples.
     double exact_match(std::vector<std::vector<int32_t>> *answers);
-    void print_samples(const std::vector<std::vector<int32_t>> &before,
-                       const std::vector<std::vector<int32_t>> &after) const;
+    std::vector<Sample> samples(const std::vector<std::vector<int32_t>> &before,
+                                const std::vector<std::vector<int32_t>> &after) const;
     std::string text_of(const std::vector<int32_t> &ids) const;
     RunEnd train();
     void save();
@@ -326,14 +341,14 @@ double Session::exact_match(std::vector<std::vector<int32_t>> *answers) {
     return double(right) / double(std::max<size_t>(1, count));
 }
 
-void Session::print_samples(const std::vector<std::vector<int32_t>> &before,
-                            const std::vector<std::vector<int32_t>> &after) const {
+std::vector<Sample> Session::samples(const std::vector<std::vector<int32_t>> &before,
+                                     const std::vector<std::vector<int32_t>> &after) const {
+    std::vector<Sample> list;
     for (uint32_t i = 0; i < std::min<uint64_t>(options_.samples, after.size()); ++i) {
         const Row &row = in_.eval->rows[i];
-        printf("sample %u\n  prompt    %s\n  expected  %s\n  before    %s\n  after     %s\n", i + 1,
-               one_line(text_of(row.prompt)).c_str(), one_line(text_of(row.first_answer())).c_str(),
-               one_line(text_of(before[i])).c_str(), one_line(text_of(after[i])).c_str());
+        list.push_back({text_of(row.prompt), text_of(row.first_answer()), text_of(before[i]), text_of(after[i])});
     }
+    return list;
 }
 
 RunEnd Session::train() {
@@ -415,8 +430,13 @@ int Session::run() {
             printf("held-out exact match  before %.1f %%  after %.1f %%\n", 100 * *metrics_.match_before,
                    100 * *metrics_.match_after);
     }
-    print_samples(answers_before, answers_after.empty() ? answers_before : answers_after);
+    const std::vector<Sample> samples = this->samples(answers_before, answers_after.empty() ? answers_before : answers_after);
+    print_samples(samples);
     save();
+    if (folder_) {
+        write_report(*folder_, samples);
+        printf("report       %s\n", folder_->file("report.html").c_str());
+    }
     return exit_success;
 }
 

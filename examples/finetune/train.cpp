@@ -7,6 +7,11 @@
 #include <map>
 
 namespace finetune {
+namespace {
+
+const uint64_t mask_stream = uint64_t(4) << 32; // of random numbers, one a batch of a step
+
+} // namespace
 
 uint64_t RowOrder::at(uint64_t i) {
     if (!shuffle_) return i % rows_;
@@ -70,7 +75,8 @@ StepReport Trainer::step(const std::vector<Batch> &batches, uint64_t number) {
     StepReport report = {number};
     report.loss_scale = scale;
     for (size_t i = 0; i < batches.size(); ++i) {
-        network_.train(batches[i], static_cast<float>(double(scale) * mean), i > 0);
+        network_.train(batches[i], static_cast<float>(double(scale) * mean), i > 0,
+                       Random(options_.seed, mask_stream + i).at(number));
         report.loss += network_.read_loss();
         report.tokens += batches[i].tokens();
     }

@@ -22,6 +22,7 @@ struct TrainOptions {
     OptimizerChoice optimizer;
     uint64_t optimizer_bytes = 0;      // of device memory for the optimizer's state; 0: no bound
     std::string resume, import_state; // state files to begin with
+    float dropout = 0; // of the adapters' inputs
     bool scale_loss = false;          // f16: gradients are kept large enough for the type
 };
 

@@ -1,5 +1,6 @@
 #include "training_run.h"
 
+#include "html_report.h"
 #include "signals.h"
 
 #include <chrono>
@@ -153,7 +154,10 @@ bool TrainingRun::validate() {
     validation_ = mean_loss(task_.network, task_.validation);
     validated_step_ = step;
     const Watchdog::Verdict verdict = watchdog_.validated(step, validation_);
-    if (folder_ != nullptr) folder_->log({{"step", step}, {"validation_loss", validation_}});
+    if (folder_ != nullptr) {
+        folder_->log({{"step", step}, {"validation_loss", validation_}});
+        write_report(*folder_);
+    }
     std::string remark;
     if (verdict == Watchdog::Verdict::best) remark = ", the best so far";
     else remark = ", best " + four_digits(*watchdog_.best_validation()) + " at step " + std::to_string(watchdog_.best_step());
