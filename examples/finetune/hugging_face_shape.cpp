@@ -223,7 +223,7 @@ ModelShape read_model_shape(const ModelConfig &config) {
         shape.residual = Residual::sequential;
     shape.epsilon = config.number({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"},
                                   traits.norm == NormKind::layer ? 1e-5 : 1e-6);
-    shape.attention_cap = config.cap("attn_logit_softcapping", traits.attention_cap);
+    if (traits.attention_cap > 0) shape.attention_cap = config.cap("attn_logit_softcapping", traits.attention_cap);
     shape.logit_cap = config.cap("final_logit_softcapping", traits.logit_cap);
     if (traits.scaled_embedding) {
         shape.embedding_scale = std::sqrt(float(shape.embedding));
