@@ -10,7 +10,7 @@ constexpr int stream_rows = 32;
 // that are kept in registers lie in the stages before those are used.
 template <int DIM> constexpr uint32_t tile = tile_bytes<DIM, stream_rows>;
 template <int DIM, int M> constexpr uint32_t queries_bytes = 4 * tile<DIM> + (M == 1 ? 0 : 2 * tile_bytes<DIM, 64 * M>);
-template <int DIM, int WARPS> constexpr uint32_t keys_rows = 4 * tile<DIM> + tile_bytes<DIM, 16 * WARPS>;
+template <int DIM, int WARPS> constexpr uint32_t keys_rows = 4 * tile<DIM> + (WARPS == 4 ? 1 : 2) * tile_bytes<DIM, 16 * WARPS>;
 template <int DIM, int WARPS> constexpr uint32_t keys_bytes = keys_rows<DIM, WARPS> + 4 * stream_rows * uint32_t(sizeof(float));
 
 template <int TYPE, int DIM, int M, bool SHAPED>
@@ -25,8 +25,8 @@ static __global__ void __launch_bounds__(attention_threads, 2) dq_mma_kernel(con
     const int head = blockIdx.x % a.heads, kv_head = head / (a.heads / a.kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Shaping<SHAPED> shaping(a, head);
     const int begin = shaping.template first_key<stream_rows>(s, first), keys = min(s.k_rows, first + own_rows + s.ahead);
-    Stream<DIM, own_rows, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(shared + q_tile);
-    Stream<DIM, own_rows, attention_threads>(a, a.dy, s.q_first, first, s.q_rows, head).fetch(shared + dy_tile);
+    Stream<DIM, own_rows, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(a, a.q, shared + q_tile);
+    Stream<DIM, own_rows, attention_threads>(a, a.dy, s.q_first, first, s.q_rows, head).fetch(a, a.dy, shared + dy_tile);
     const uint32_t own = shared + q_tile + warp * M * tile_bytes<DIM, 16> + lane_rows<DIM>();
     uint32_t kept[2][DIM / 16][4];
     if constexpr (M == 1) {
@@ -37,13 +37,13 @@ static __global__ void __launch_bounds__(attention_threads, 2) dq_mma_kernel(con
     }
     Stream<DIM, stream_rows, attention_threads> k_stream(a, a.k, s.k_first, begin, s.k_rows, kv_head), v_stream(a, a.v, s.k_first, begin, s.k_rows, kv_head);
     const auto fetch = [&](int stage) {
-        k_stream.fetch(shared + stage * stage_bytes);
-        v_stream.fetch(shared + stage * stage_bytes + tile<DIM>);
+        k_stream.fetch(a, a.k, shared + stage * stage_bytes);
+        v_stream.fetch(a, a.v, shared + stage * stage_bytes + tile<DIM>);
         commit_copies();
     };
     fetch(0);
-    const auto q = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M>(own, kept[0], t, d, words); };
-    const auto dy = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M>(own + dy_tile - q_tile, kept[1], t, d, words); };
+    const auto q = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M == 1>(own, kept[0], t, d, words); };
+    const auto dy = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M == 1>(own + dy_tile - q_tile, kept[1], t, d, words); };
     const float factor = SHAPED ? log2_e : a.scale * log2_e;
     const int row = first + warp * M * 16; // of the warp's first; a lane has rows lane / 4 and 8 below of each 16
     float sums[M][DIM / 8][4] = {}, shift[M][2], delta[M][2];
@@ -54,27 +54,28 @@ static __global__ void __launch_bounds__(attention_threads, 2) dq_mma_kernel(con
             shift[t][half] = a.lse[place] * log2_e;
             delta[t][half] = a.delta[place];
         }
-    for (int key = begin, stage = 0; key < keys; key += stream_rows, stage ^= 1) {
+    int newest = row + s.ahead - begin; // the last key that the warp's first query sees, counted from the tile's first
+    for (int tiles = (keys - begin + stream_rows - 1) / stream_rows, stage = 0; tiles > 0; tiles--, newest -= stream_rows, stage ^= 1) {
         wait_copies<0>();
         __syncthreads(); // this stage is there, and everyone is done with the other
-        if (key + stream_rows < keys) fetch(stage ^ 1);
-        if (key >= row + M * 16 + s.ahead) continue; // no row of this warp sees any of it
+        if (tiles > 1) fetch(stage ^ 1);
+        if (newest + M * 16 <= 0) continue; // no row of this warp sees any of it
         const uint32_t k = shared + stage * stage_bytes, v = k + tile<DIM>;
         float scores[M][stream_rows / 8][4], slopes[M][stream_rows / 8][4];
-        dot_tiles<TYPE, DIM, stream_rows, M>(q, k + lane_columns<DIM>(), scores);
-        dot_tiles<TYPE, DIM, stream_rows, M>(dy, v + lane_columns<DIM>(), slopes);
+        dot_tiles<TYPE, DIM, stream_rows, M, M == 1>(q, k + lane_columns<DIM>(), scores);
+        dot_tiles<TYPE, DIM, stream_rows, M, M == 1>(dy, v + lane_columns<DIM>(), slopes);
 #pragma unroll
         for (int t = 0; t < M; t++) {
             shaping.template cap<true>(scores[t]);
-            const bool masked = SHAPED || key + stream_rows - 1 > row + t * 16 + s.ahead;
+            const bool masked = SHAPED || newest + t * 16 < stream_rows - 1;
 #pragma unroll
             for (int j = 0; j < stream_rows / 8; j++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const int newest = row + t * 16 + lane / 4 + i / 2 * 8 + s.ahead, place = key + 8 * j + lane % 4 * 2 + i % 2;
-                    const float score = SHAPED ? shaping.score(scores[t][j][i], newest, place) : scores[t][j][i];
+                    const int last = newest + t * 16 + lane / 4 + i / 2 * 8 - lane % 4 * 2, place = 8 * j + i % 2; // counted from this lane's first
+                    const float score = SHAPED ? shaping.score(scores[t][j][i], last, place) : scores[t][j][i];
                     const float weight = exp2_of(score * factor - shift[t][i / 2]) * (slopes[t][j][i] - delta[t][i / 2]) * shaping.derivative(scores[t][j][i]);
-                    scores[t][j][i] = masked && !shaping.sees(newest, place) ? 0.0f : weight;
+                    scores[t][j][i] = masked && !shaping.sees(last, place) ? 0.0f : weight;
                 }
         }
         add_tiles<TYPE, DIM, stream_rows, M>(scores, k + lane_rows<DIM>(), sums);
@@ -85,8 +86,9 @@ static __global__ void __launch_bounds__(attention_threads, 2) dq_mma_kernel(con
 
 template <int TYPE, int DIM, int WARPS, bool SHAPED>
 static __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS) dkv_mma_kernel(const __grid_constant__ AttentionView a) {
+    constexpr bool KEPT = WARPS == 4;
     constexpr int own_rows = 16 * WARPS, threads = 32 * WARPS;
-    constexpr uint32_t stage_bytes = 2 * tile<DIM>, v_tile = 2 * stage_bytes, rows = keys_rows<DIM, WARPS>, rows_bytes = 2 * stream_rows * sizeof(float);
+    constexpr uint32_t stage_bytes = 2 * tile<DIM>, k_tile = KEPT ? 0 : 2 * stage_bytes, v_tile = 2 * stage_bytes + (KEPT ? 0 : tile_bytes<DIM, own_rows>), rows = keys_rows<DIM, WARPS>, rows_bytes = 2 * stream_rows * sizeof(float);
     extern __shared__ uint4 shared4[];
     const uint32_t shared = shared_address(shared4);
     const Sequence s = sequence_of(a, blockIdx.z);
@@ -95,55 +97,63 @@ static __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS) dkv_mma_kernel(c
     const int kv_head = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int begin = max(0, first - s.ahead) / stream_rows * stream_rows; // the first query that sees one of these keys
     const int end = Shaping<SHAPED>(a, 0).end_query(s, first + own_rows), last_head = (kv_head + 1) * group;
+    Stream<DIM, own_rows, threads>(a, a.k, s.k_first, first, s.k_rows, kv_head).fetch(a, a.k, shared + k_tile);
+    Stream<DIM, own_rows, threads>(a, a.v, s.k_first, first, s.k_rows, kv_head).fetch(a, a.v, shared + v_tile);
+    const uint32_t own = shared + k_tile + warp * tile_bytes<DIM, 16> + lane_rows<DIM>();
+    uint32_t kept[DIM / 16][4];
+    if constexpr (KEPT) {
+        commit_copies();
+        keep_tile<DIM>(own, kept);
+        __syncthreads();
+    }
+    using Queries = Stream<DIM, stream_rows, threads>;
+    Queries q_stream, dy_stream;
     const auto fetch = [&](int head, int query, int stage) {
-        Stream<DIM, stream_rows, threads>(a, a.q, s.q_first, query, s.q_rows, head).fetch(shared + stage * stage_bytes);
-        Stream<DIM, stream_rows, threads>(a, a.dy, s.q_first, query, s.q_rows, head).fetch(shared + stage * stage_bytes + tile<DIM>);
+        if (query == begin) {
+            q_stream = Queries(a, a.q, s.q_first, begin, s.q_rows, head);
+            dy_stream = Queries(a, a.dy, s.q_first, begin, s.q_rows, head);
+        }
+        q_stream.fetch(a, a.q, shared + stage * stage_bytes);
+        dy_stream.fetch(a, a.dy, shared + stage * stage_bytes + tile<DIM>);
         if (threadIdx.x < 2 * stream_rows) {
             const int r = threadIdx.x % stream_rows;
-            const int64_t place = (s.q_first + query + r) * a.heads + head;
-            copy_async<4>(shared + rows + stage * rows_bytes + threadIdx.x * 4, (threadIdx.x < stream_rows ? a.lse : a.delta) + place, query + r < s.q_rows);
+            copy_async<4>(shared + rows + stage * rows_bytes + threadIdx.x * 4, (threadIdx.x < stream_rows ? a.lse : a.delta) + (s.q_first + query + r) * a.heads + head, query + r < s.q_rows);
         }
         commit_copies();
     };
-    Stream<DIM, own_rows, threads>(a, a.k, s.k_first, first, s.k_rows, kv_head).fetch(shared);
-    Stream<DIM, own_rows, threads>(a, a.v, s.k_first, first, s.k_rows, kv_head).fetch(shared + v_tile);
-    commit_copies();
-    const uint32_t own = shared + warp * tile_bytes<DIM, 16> + lane_rows<DIM>();
-    uint32_t kept[DIM / 16][4];
-    keep_tile<DIM>(own, kept);
-    __syncthreads();
     if (begin < end) fetch(kv_head * group, begin, 0);
-    const auto k = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, 1>(own, kept, t, d, words); };
-    const auto v = [&](int, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + v_tile + d * 2); };
+    const auto k = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, KEPT>(own, kept, t, d, words); };
+    const auto v = [&](int, int d, uint32_t(&words)[4]) { load_matrices<false>(words, own + v_tile - k_tile + d * 2); };
     const float factor = SHAPED ? log2_e : a.scale * log2_e;
     const int row = first + warp * 16; // the warp's first key
     float dk[1][DIM / 8][4] = {}, dv[1][DIM / 8][4] = {};
     int stage = 0;
     for (int head = kv_head * group; head < last_head; head++) {
         const Shaping<SHAPED> shaping(a, head);
-        for (int query = begin; query < end; query += stream_rows, stage ^= 1) {
+        int newest = begin + s.ahead - row; // the last key that the tile's first query sees, counted from the warp's first
+        for (int query = begin; query < end; query += stream_rows, newest += stream_rows, stage ^= 1) {
             wait_copies<0>();
             __syncthreads(); // this stage is there, and everyone is done with the other
             if (query + stream_rows < end) fetch(head, query + stream_rows, stage ^ 1);
             else if (head + 1 < last_head) fetch(head + 1, begin, stage ^ 1);
-            if (query + stream_rows + s.ahead <= row) continue; // none of them sees a key of this warp
+            if (newest + stream_rows <= 0) continue; // none of them sees a key of this warp
             const uint32_t q = shared + stage * stage_bytes, dy = q + tile<DIM>;
             const float *lse = reinterpret_cast<const float *>(reinterpret_cast<const char *>(shared4) + rows + stage * rows_bytes), *delta = lse + stream_rows;
             float scores[1][stream_rows / 8][4], slopes[1][stream_rows / 8][4];
-            dot_tiles<TYPE, DIM, stream_rows, 1>(k, q + lane_columns<DIM>(), scores);
-            dot_tiles<TYPE, DIM, stream_rows, 1>(v, dy + lane_columns<DIM>(), slopes);
+            dot_tiles<TYPE, DIM, stream_rows, 1, KEPT>(k, q + lane_columns<DIM>(), scores);
+            dot_tiles<TYPE, DIM, stream_rows, 1, false>(v, dy + lane_columns<DIM>(), slopes);
             shaping.template cap<true>(scores[0]);
-            const bool masked = SHAPED || query + s.ahead < row + 15 || query + stream_rows > s.q_rows;
+            const bool masked = SHAPED || newest < 15 || query + stream_rows > s.q_rows;
 #pragma unroll
             for (int j = 0; j < stream_rows / 8; j++) {
                 const int col = 8 * j + lane % 4 * 2;
                 const float2 shifts = *reinterpret_cast<const float2 *>(lse + col), deltas = *reinterpret_cast<const float2 *>(delta + col);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const int key = row + lane / 4 + i / 2 * 8, place = query + col + i % 2;
-                    const float score = SHAPED ? shaping.score(scores[0][j][i], place + s.ahead, key) : scores[0][j][i];
+                    const int last = newest + lane % 4 * 2 - lane / 4 + 8 * j + i % 2, key = i / 2 * 8; // counted from this lane's first
+                    const float score = SHAPED ? shaping.score(scores[0][j][i], last, key) : scores[0][j][i];
                     float weight = exp2_of(score * factor - (i % 2 ? shifts.y : shifts.x) * log2_e);
-                    if (masked && !(place < s.q_rows && shaping.sees(place + s.ahead, key))) weight = 0;
+                    if (masked && !(query + col + i % 2 < s.q_rows && shaping.sees(last, key))) weight = 0;
                     slopes[0][j][i] = weight * (slopes[0][j][i] - (i % 2 ? deltas.y : deltas.x)) * shaping.derivative(scores[0][j][i]);
                     scores[0][j][i] = weight;
                 }

@@ -43,7 +43,7 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
     const int head = blockIdx.x % a.heads, kv_head = head / (a.heads / a.kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Shaping<SHAPED> shaping(a, head);
     const int begin = shaping.template first_key<stream_rows>(s, first), keys = min(s.k_rows, first + T::own + s.ahead);
-    Stream<DIM, T::own, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(shared + T::q);
+    Stream<DIM, T::own, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(a, a.q, shared + T::q);
     const uint32_t own = shared + T::q + warp * M * tile_bytes<DIM, 16> + lane_rows<DIM>();
     uint32_t kept[DIM / 16][4];
     if constexpr (M == 1) {
@@ -51,11 +51,11 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
         keep_tile<DIM>(own, kept);
         __syncthreads();
     }
-    const auto q = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M>(own, kept, t, d, words); };
+    const auto q = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M == 1>(own, kept, t, d, words); };
     Stream<DIM, stream_rows, attention_threads> k_stream(a, a.k, s.k_first, begin, s.k_rows, kv_head), v_stream(a, a.v, s.k_first, begin, s.k_rows, kv_head);
     const auto fetch = [&](int stage) {
-        k_stream.fetch(shared + stage * T::stage);
-        v_stream.fetch(shared + stage * T::stage + T::tile);
+        k_stream.fetch(a, a.k, shared + stage * T::stage);
+        v_stream.fetch(a, a.v, shared + stage * T::stage + T::tile);
         commit_copies();
     };
     fetch(0);
@@ -65,28 +65,28 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
 #pragma unroll
     for (int t = 0; t < M; t++)
         for (int half = 0; half < 2; half++) { maximum[t][half] = -INFINITY; total[t][half] = 0; }
-    for (int key = begin, stage = 0; key < keys; key += stream_rows, stage ^= 1) {
+    int newest = row + s.ahead - begin; // the last key that the warp's first query sees, counted from the tile's first
+    for (int tiles = (keys - begin + stream_rows - 1) / stream_rows, stage = 0; tiles > 0; tiles--, newest -= stream_rows, stage ^= 1) {
         wait_copies<0>();
         __syncthreads(); // this stage is there, and everyone is done with the other
-        if (key + stream_rows < keys) fetch(stage ^ 1);
-        if (key >= row + M * 16 + s.ahead) continue; // no row of this warp sees any of it
+        if (tiles > 1) fetch(stage ^ 1);
+        if (newest + M * 16 <= 0) continue; // no row of this warp sees any of it
         const uint32_t k = shared + stage * T::stage, v = k + T::tile;
         float scores[M][stream_rows / 8][4];
-        dot_tiles<TYPE, DIM, stream_rows, M>(q, k + lane_columns<DIM>(), scores);
+        dot_tiles<TYPE, DIM, stream_rows, M, M == 1>(q, k + lane_columns<DIM>(), scores);
 #pragma unroll
         for (int t = 0; t < M; t++) {
             shaping.template cap<true>(scores[t]);
-            if (SHAPED || key + stream_rows - 1 > min(row + t * 16 + s.ahead, s.k_rows - 1)) {
+            if (SHAPED || newest + t * 16 < stream_rows - 1) {
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    const int newest = min(row + t * 16 + lane / 4 + 8 * half + s.ahead, s.k_rows - 1); // the last key that this query sees, if it exists
+                    const int last = newest + t * 16 + lane / 4 + 8 * half - lane % 4 * 2; // counted from this lane's first
 #pragma unroll
                     for (int j = 0; j < stream_rows / 8; j++)
 #pragma unroll
                         for (int i = 2 * half; i < 2 * half + 2; i++) {
-                            const int place = key + 8 * j + lane % 4 * 2 + i % 2;
-                            if (!shaping.sees(newest, place)) scores[t][j][i] = -INFINITY;
-                            else if (SHAPED) scores[t][j][i] = shaping.score(scores[t][j][i], newest, place);
+                            if (!shaping.sees(last, 8 * j + i % 2)) scores[t][j][i] = -INFINITY;
+                            else if (SHAPED) scores[t][j][i] = shaping.score(scores[t][j][i], last, 8 * j + i % 2);
                         }
                 }
             }
