@@ -165,10 +165,9 @@ template <class Run> int32_t with_attention_tile(int32_t type, uint32_t head_dim
 
 // One block per `own` rows and head. Heads come fastest in a grid, so that the longest blocks of all of them start first.
 inline dim3 attention_blocks(uint32_t rows, int own, uint32_t heads, uint32_t sequences) { return dim3(unsigned(ceil_divide(rows, uint64_t(own)) * heads), 1, sequences); }
-// Whether blocks of 128 rows find the shared memory that they want, and there are enough of them.
-inline bool fits_device(Context &context, dim3 blocks, uint32_t shared_bytes) {
-    return shared_bytes <= uint32_t(state_of(context).shared_bytes) && uint64_t(blocks.x) * blocks.z >= 2 * uint64_t(state_of(context).multiprocessors);
-}
+// Whether a block may have this much shared memory; whether there are enough blocks to keep every multiprocessor at work.
+inline bool fits_device(Context &context, uint32_t shared_bytes) { return shared_bytes <= uint32_t(state_of(context).shared_bytes); }
+inline bool fills_device(Context &context, dim3 blocks) { return uint64_t(blocks.x) * blocks.z >= 2 * uint64_t(state_of(context).multiprocessors); }
 
 } // namespace cuda
 } // namespace qlora

@@ -117,7 +117,7 @@ int32_t attention_mma(Context &context, cudaStream_t stream, const AttentionView
     return with_attention_tile(args.q.type, args.head_dim, [&](auto type, auto dim) -> int32_t {
         constexpr int kind = decltype(type)::value, size = decltype(dim)::value;
         const dim3 large = attention_blocks(args.max_q_rows, Shape<size, 2>::own, args.heads, args.sequence_count);
-        if (!view.shaped && fits_device(context, large, Shape<size, 2>::shared_bytes))
+        if (!view.shaped && fits_device(context, Shape<size, 2>::shared_bytes) && fills_device(context, large))
             return launch(context, stream, Grid{large, attention_threads, Shape<size, 2>::shared_bytes}, attention_mma_kernel<kind, size, 2, false>, view);
         const Grid grid = {attention_blocks(args.max_q_rows, Shape<size, 1>::own, args.heads, args.sequence_count), attention_threads, Shape<size, 1>::shared_bytes};
         return launch(context, stream, grid, view.shaped ? attention_mma_kernel<kind, size, 1, true> : attention_mma_kernel<kind, size, 1, false>, view);
