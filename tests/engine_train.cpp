@@ -53,15 +53,13 @@ std::vector<float> gradient(Device &device, const Trainable &adapter, size_t ind
 Adapter golden_adapter(const SafeTensors &file, const std::string &kind, const AdapterShape &shape, float alpha) {
     Adapter adapter;
     adapter.alpha = alpha;
-    for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i) {
-            AdapterPair pair = {shape.inputs[i], shape.outputs[i], {}, {}};
-            pair.a = file.floats(file.get(kind + peft_weight_name(layer, Linear(i), "lora_A")));
-            pair.b = file.floats(file.get(kind + peft_weight_name(layer, Linear(i), "lora_B")));
-            if (i == linear_q) permute_to_gguf(pair.b, shape.rank, shape.heads);
-            if (i == linear_k) permute_to_gguf(pair.b, shape.rank, shape.kv_heads);
-            adapter.pairs.push_back(std::move(pair));
-        }
+    for (size_t i = 0; i < shape.pairs(); ++i) {
+        AdapterPair pair = {shape.linear(i).inputs, shape.linear(i).outputs, {}, {}};
+        pair.a = file.floats(file.get(kind + shape.peft_name(i, "lora_A")));
+        pair.b = file.floats(file.get(kind + shape.peft_name(i, "lora_B")));
+        shape.to_base(pair.b, i, shape.rank, true);
+        adapter.pairs.push_back(std::move(pair));
+    }
     return adapter;
 }
 
@@ -418,7 +416,7 @@ TEST_CASE("training: moments of a bitsandbytes optimizer are taken over") {
     CHECK(taken.import_bitsandbytes(path) == 2);
     uint64_t same = 0;
     for (size_t i = 0; i < ours.parameters().size(); ++i) {
-        const bool turned = i % 2 == 1 && (i / 2 % linear_count == linear_q || i / 2 % linear_count == linear_k);
+        const bool turned = i % 2 == 1 && run.adapter.shape().turns(i / 2, true);
         if (turned) continue; // rows of B come in another order
         for (const qlora_span qlora_parameter::*piece : {&qlora_parameter::state1, &qlora_parameter::state2, &qlora_parameter::absmax1}) {
             const qlora_span &a = ours.parameters()[i].*piece, &b = taken.parameters()[i].*piece;

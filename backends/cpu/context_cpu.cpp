@@ -38,8 +38,10 @@ const char *avx512_missing() {
     return nullptr;
 }
 bool has_vnni() { return __builtin_cpu_supports("avx512vnni") != 0; }
+bool has_vbmi() { return __builtin_cpu_supports("avx512vbmi") != 0; }
 #else
 bool has_vnni() { return false; }
+bool has_vbmi() { return false; }
 const char *avx2_missing() { return "AVX2"; }
 const char *avx512_missing() { return "AVX-512"; }
 #endif
@@ -85,6 +87,7 @@ int32_t create(Context &context, const qlora_context_args &args) {
     state->threads = threads;
     state->kernels = row->kernels();
     state->int8 = row->isa == QLORA_ISA_AVX512 && has_vnni() ? vnni_kernels() : &state->kernels->int8;
+    state->optimizer = row->isa == QLORA_ISA_AVX512 && has_vbmi() ? vbmi_kernels() : state->kernels->optimizer;
     if (threads > 1 && !context.host.parallel_for) {
         context.message[0] = 0;
         state->pool = pool_create(context, threads);

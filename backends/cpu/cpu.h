@@ -13,6 +13,7 @@ struct State {
     uint32_t threads; // workers, the caller among them
     const Kernels *kernels;
     const Int8Kernels *int8; // of kernels, or better ones
+    const OptimizerKernels *optimizer; // likewise
     Pool *pool; // null when the host runs the threads, or with one thread
 };
 

@@ -192,6 +192,8 @@ const Kernels *avx512_kernels();
 const Kernels *neon_kernels();
 // Better products of bytes for processors with AVX-512 VNNI.
 const Int8Kernels *vnni_kernels();
+// Optimizers with better 8-bit states for processors with AVX-512 VBMI.
+const OptimizerKernels *vbmi_kernels();
 
 } // namespace cpu
 } // namespace qlora

@@ -36,6 +36,7 @@ int body_of(int32_t algorithm) {
 
 struct Stepper {
     const Kernels &kernels;
+    const OptimizerKernels &optimizer;
     const qlora_optimizer_args &args;
     const Coefficients coefficients;
     const Tensor *tensors;
@@ -100,16 +101,16 @@ struct Stepper {
             OptimizerRows rows = {raw, raw, value, {state[0], state[1], state[2]}, nullptr};
             if (theirs) {
                 std::memcpy(gradient, raw, n * 4);
-                kernels.optimizer->blend(gradient, float(tensor.scale), nullptr, 0, n);
+                optimizer.blend(gradient, float(tensor.scale), nullptr, 0, n);
                 if (!small) kernels.round[gradient_index](gradient, n);
                 if (into != 0 && move && small) // one rounding there, two below
                     for (uint64_t i = 0; i < n; i++) gradient[i] = float(double(gradient[i]) + double(into) * double(value[i]));
                 if (into != 0 && move && !small) {
-                    kernels.optimizer->blend(gradient, 1, value, into, n);
+                    optimizer.blend(gradient, 1, value, into, n);
                     kernels.round[gradient_index](gradient, n);
                 }
                 if (args.algorithm == QLORA_OPTIMIZER_LION && kept != 1 && move) {
-                    kernels.optimizer->blend(value, kept, nullptr, 0, n);
+                    optimizer.blend(value, kept, nullptr, 0, n);
                     kernels.round[value_index](value, n);
                 }
                 rows.gradient = gradient;
@@ -117,21 +118,21 @@ struct Stepper {
                 if (!move) rows.top = gradient;
             }
             if (!move) values += kernels.sum_squares(value, n);
-            const auto run = kernels.optimizer->step[body_of(args.algorithm)][move];
+            const auto run = optimizer.step[body_of(args.algorithm)][move];
             rows.update = gradient; // read before it is written
             run(step, n, rows);
             if (move && theirs && kept != 1 && args.algorithm != QLORA_OPTIMIZER_LION) {
                 kernels.round[value_index](value, n);
-                kernels.optimizer->blend(value, kept, nullptr, 0, n);
+                optimizer.blend(value, kept, nullptr, 0, n);
             }
-            if (!move && args.algorithm == QLORA_OPTIMIZER_STABLE_ADAMW) kernels.optimizer->stable_update(step, n, rows);
+            if (!move && args.algorithm == QLORA_OPTIMIZER_STABLE_ADAMW) optimizer.stable_update(step, n, rows);
             if (!move && args.algorithm == QLORA_OPTIMIZER_LARS)
                 for (uint64_t i = 0; i < n; i++) gradient[i] = raw[i] * step.scale;
             if (lost || keeps) put_back(spans, first, n, raw, lost, keeps, values_at, value, state, move ? nullptr : gradient);
             if (!move) { updates += kernels.sum_squares(gradient, n); continue; }
             if (!in_place) store_value(piece, first, n, value, values_at);
             for (uint32_t k = 0; k < states; k++) {
-                if (small) address<float>(state_span(spans, int(k) + 3))[first / state_block] = kernels.optimizer->encode[k != 1](state[k], n, address<uint8_t>(state_span(spans, int(k))) + first);
+                if (small) address<float>(state_span(spans, int(k) + 3))[first / state_block] = optimizer.encode[k != 1](state[k], n, address<uint8_t>(state_span(spans, int(k))) + first);
                 else std::memcpy(address<float>(state_span(spans, int(k))) + first, state[k], n * 4);
             }
         }
@@ -146,7 +147,7 @@ struct Stepper {
     void load_states(qlora_parameter &spans, uint64_t first, uint64_t n, float (*state)[state_block]) const {
         for (uint32_t k = 0; k < state_count(args.algorithm); k++) {
             if (spans.state_type == QLORA_FORMAT_F32) std::memcpy(state[k], address<const float>(state_span(spans, int(k))) + first, n * 4);
-            else kernels.optimizer->decode[k != 1](address<const uint8_t>(state_span(spans, int(k))) + first, address<const float>(state_span(spans, int(k) + 3))[first / state_block], n, state[k]);
+            else optimizer.decode[k != 1](address<const uint8_t>(state_span(spans, int(k))) + first, address<const float>(state_span(spans, int(k) + 3))[first / state_block], n, state[k]);
         }
     }
     // Elements that were not to be stepped get back what they had, or lose their state.
@@ -165,7 +166,7 @@ struct Stepper {
     void store_value(const Piece &piece, uint64_t first, uint64_t n, const float *value, void *place) const {
         const int32_t type = piece.parameter.value_type;
         if (!(args.flags & QLORA_FLAG_STOCHASTIC) || type == QLORA_FORMAT_F32) return kernels.store[type_index(type)](value, n, place);
-        kernels.optimizer->store_random[type == QLORA_FORMAT_F16](value, n, uint32_t(args.seed) ^ uint32_t(args.step), uint32_t(args.seed >> 32) ^ piece.index, piece.first + first, static_cast<uint16_t *>(place));
+        optimizer.store_random[type == QLORA_FORMAT_F16](value, n, uint32_t(args.seed) ^ uint32_t(args.step), uint32_t(args.seed >> 32) ^ piece.index, piece.first + first, static_cast<uint16_t *>(place));
     }
 
     void run(const Piece &piece, uint64_t begin, uint64_t end, bool move) const {
@@ -173,7 +174,7 @@ struct Stepper {
         const Tensor &tensor = tensors[piece.index];
         if (move && !tensor.skip && plain(parameter)) {
             const OptimizerStep step = step_of(parameter, tensor);
-            const auto kernel = kernels.optimizer->step[body_of(args.algorithm)][1];
+            const auto kernel = optimizer.step[body_of(args.algorithm)][1];
             for (uint64_t i = begin; i < end; i += direct) {
                 const float *gradient = address<const float>(parameter.gradient) + i;
                 const OptimizerRows rows = {gradient, gradient, address<float>(parameter.value) + i, {address<float>(parameter.state1) + i, at(parameter.state2, i), at(parameter.state3, i)}, nullptr};
@@ -240,7 +241,7 @@ int32_t optimizer_step(Context &context, const qlora_optimizer_args &args) {
         tensors[i] = {!skip && args.percentile ? scale * percentile_clip(args, args.parameters[i], norms[i]) : scale, 1, skip, granules};
         granules += divide_up(args.parameters[i].count, state_granule);
     }
-    const Stepper stepper = {kernels_of(context), args, coefficients_of(args), tensors, sums, (args.flags & QLORA_FLAG_BITSANDBYTES) != 0};
+    const Stepper stepper = {kernels_of(context), *state_of(context).optimizer, args, coefficients_of(args), tensors, sums, (args.flags & QLORA_FLAG_BITSANDBYTES) != 0};
     auto pass = [&](bool move) {
         return each_page_of_host(context, args, move, [&](const Page &page) {
             first[0] = 0;

@@ -122,10 +122,8 @@ double compress(AdapterFile &adapter, uint64_t rank) {
 
 Adapter device_adapter(const std::vector<AdapterFile> &adapters, const std::vector<double> &weights,
                        const BaseModel &base, AdapterShape *shape) {
-    const bool hugging_face = base.shape().adapter_shape(1).hugging_face_rows;
-    const AdapterKind kind = hugging_face ? AdapterKind::peft : AdapterKind::gguf;
     std::vector<AdapterFile> converted = adapters;
-    for (AdapterFile &one : converted) convert_adapter(one, kind, base);
+    for (AdapterFile &one : converted) convert_adapter(one, AdapterKind::gguf, base);
     AdapterFile sum = converted.empty() ? AdapterFile() : concatenate(converted, weights);
     const uint64_t rank = std::max<uint64_t>(1, sum.most_rank());
     const double scale = sum.pairs.empty() ? 1 : sum.pairs[0].scale;
@@ -137,7 +135,7 @@ Adapter device_adapter(const std::vector<AdapterFile> &adapters, const std::vect
     for (const Module &module : base_modules(base)) {
         AdapterPair one = {module.inputs, module.outputs, std::vector<float>(rank * module.inputs),
                            std::vector<float>(module.outputs * rank)};
-        const auto found = pairs.find(kind == AdapterKind::gguf ? module.gguf : module.peft);
+        const auto found = pairs.find(module.gguf);
         if (found != pairs.end()) {
             const LoraPair &pair = *found->second;
             std::copy(pair.a.begin(), pair.a.end(), one.a.begin());
@@ -146,6 +144,7 @@ Adapter device_adapter(const std::vector<AdapterFile> &adapters, const std::vect
                 for (uint64_t k = 0; k < pair.rank; ++k)
                     one.b[o * rank + k] = float(factor * double(pair.b[o * pair.rank + k]));
         }
+        shape->to_base(one.b, out.pairs.size(), rank, false);
         out.pairs.push_back(std::move(one));
     }
     return out;

@@ -243,24 +243,23 @@ AdapterFile read_adapter_file(const std::string &path, double alpha) {
 }
 
 std::vector<Module> base_modules(const BaseModel &base) {
-    const ModelShape &shape = base.shape();
+    const AdapterShape shape = base.shape().adapter_shape(1);
     std::vector<Module> modules;
-    for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i) {
-            const std::string gguf = gguf_weight_name(layer, Linear(i)), peft = peft_weight_name(layer, Linear(i), "");
-            modules.push_back({gguf.substr(0, gguf.size() - 7), // without ".weight"
-                               peft.substr(peft_prefix.size(), peft.size() - peft_prefix.size() - 8), // and "..weight"
-                               shape.inputs(Linear(i)), shape.outputs(Linear(i)),
-                               i == linear_q ? shape.heads : i == linear_k ? shape.kv_heads : 0});
-        }
+    for (size_t i = 0; i < shape.pairs(); ++i) {
+        const AdapterLinear &linear = shape.linear(i);
+        const std::string gguf = shape.gguf_name(i), peft = shape.peft_name(i, "");
+        modules.push_back({gguf.substr(0, gguf.size() - 7), // without ".weight"
+                           peft.substr(peft_prefix.size(), peft.size() - peft_prefix.size() - 8), // and "..weight"
+                           linear.inputs, linear.outputs, linear.rows, linear.heads});
+    }
     return modules;
 }
 
 void convert_adapter(AdapterFile &adapter, AdapterKind kind, const BaseModel &base) {
     const bool same = adapter.kind == kind;
-    if (adapter.kind == AdapterKind::gguf && adapter.architecture != base.shape().architecture)
+    if (adapter.kind == AdapterKind::gguf && adapter.architecture != base.shape().traits->gguf)
         adapter.reject("the adapter is for architecture ", shown(adapter.architecture), ", the base is ",
-                       shown(base.shape().architecture));
+                       shown(base.shape().traits->gguf));
     std::map<std::string, const Module *> known;
     const std::vector<Module> modules = base_modules(base);
     for (const Module &module : modules)
@@ -276,8 +275,8 @@ void convert_adapter(AdapterFile &adapter, AdapterKind kind, const BaseModel &ba
         if (pair.inputs != module.inputs || pair.outputs != module.outputs)
             adapter.reject(shown(pair.module), " is ", pair.outputs, " x ", pair.inputs, ", in the base ", base.path(),
                            " it is ", module.outputs, " x ", module.inputs, "; another base?");
-        if (!same && module.permuted_heads > 0)
-            (kind == AdapterKind::gguf ? permute_to_gguf : permute_to_hugging_face)(pair.b, pair.rank, module.permuted_heads);
+        if (!same)
+            (kind == AdapterKind::gguf ? permute_to_gguf : permute_to_hugging_face)(pair.b, pair.rank, module.rows, module.heads);
         pair.module = kind == AdapterKind::gguf ? module.gguf : module.peft;
         places.emplace(&module, i);
     }
@@ -293,7 +292,7 @@ void convert_adapter(AdapterFile &adapter, AdapterKind kind, const BaseModel &ba
     for (const LoraPair &pair : adapter.pairs) own.insert(layer_of(pair.module));
     adapter.whole_layers = own == of_base;
     adapter.kind = kind;
-    adapter.architecture = base.shape().architecture;
+    adapter.architecture = base.shape().traits->gguf;
 }
 
 } // namespace finetune

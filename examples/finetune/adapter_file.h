@@ -47,7 +47,8 @@ AdapterFile read_adapter_file(const std::string &path, double alpha = -1);
 struct Module {
     std::string gguf, peft;
     uint64_t inputs, outputs;
-    uint32_t permuted_heads; // whose rows GGUF keeps as rotary pairs, permute_to_gguf(); 0: the same rows in both
+    HeadOrder rows; // how the rows of PEFT's B become GGUF's
+    uint32_t heads; // that they belong to
 };
 std::vector<Module> base_modules(const BaseModel &base);
 

@@ -25,6 +25,7 @@ private:
     Pass make_pass(uint32_t tokens, uint32_t most_k_rows);
     void compute(uint32_t first, uint32_t tokens);
     void forward(Pass &pass, uint32_t first);
+    const std::vector<float> &read_logits();
 
     Device &device_;
     const Model &model_;
@@ -33,8 +34,8 @@ private:
     uint32_t context_, chunk_;
     Arena arena_;
     BlockSpace space_;
-    qlora_span hidden_[2], ids_, positions_, sequences_, normed_, rstd_, logits_;
-    std::vector<qlora_span> keys_, values_; // of each layer: [context][kv width]
+    qlora_span hidden_[2], ids_, positions_, sequences_, rows_, normed_, rstd_, logits_;
+    std::vector<qlora_span> keys_, values_; // of each layer: [context][width]
     std::vector<int32_t> tokens_;
     std::vector<float> host_logits_;
 };

@@ -3,6 +3,8 @@
 #include "format_choice.h"
 #include "stored_weight.h"
 
+#include <cmath>
+
 namespace finetune {
 
 Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready,
@@ -10,32 +12,76 @@ Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t blo
     : shape_(base.shape()) {
     embedding_ = upload(device, base.tensor("token_embd.weight"), Use::embedding, 0, 0);
     if (!shape_.tied) head_ = upload(device, base.tensor("output.weight"), Use::head, 0, 0);
-    output_norm_ = upload_floats(device, decode_floats(base.tensor("output_norm.weight").weight));
-    if (!base.rope_factors().empty()) rope_factors_ = upload_floats(device, base.rope_factors());
-    for (uint32_t i = 0; i < shape_.layers; ++i) {
-        const std::string name = "blk." + std::to_string(i) + ".";
-        Layer layer;
-        layer.attention_norm = upload_floats(device, decode_floats(base.tensor(name + "attn_norm.weight").weight));
-        layer.feed_forward_norm = upload_floats(device, decode_floats(base.tensor(name + "ffn_norm.weight").weight));
-        for (int k = 0; k < linear_count; ++k) {
-            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, Linear(k)));
-            const bool other = format != tensor.weight.format || (block != 0 && block != tensor.weight.block);
-            if (format != 0 && other && !is_float(tensor.weight.format))
-                base.reject("tensor ", shown(tensor.own_name), " is ", tensor.type,
-                            " already; use it as it is with --quant none, or take an F16 base");
-            const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(tensor.name);
-            if (ready != nullptr && found != ready->end()) {
-                layer.linear[k] = upload_ready(device, tensor, found->second);
-            } else {
-                const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.weight.cols);
-                layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0, scaled);
-            }
-            count_format(layer.linear[k]);
-            if (const BaseTensor *bias = base.find_tensor(name + linear_gguf_names[k] + ".bias"))
-                layer.bias[k] = upload_floats(device, decode_floats(bias->weight));
+    head_bias_ = upload_vector(device, base, "output.bias");
+    output_norm_ = upload_norm(device, base, "output_norm");
+    embedding_norm_ = upload_norm(device, base, "token_embd_norm");
+    upload_positions(device, base);
+    for (uint32_t i = 0; i < shape_.layers; ++i) upload_block(device, base, ready, format, block, scaled);
+}
+
+void Model::upload_block(Device &device, const BaseModel &base, const HostWeights *ready, int32_t format, uint32_t block,
+                         bool scaled) {
+    const uint32_t number = static_cast<uint32_t>(layers_.size());
+    const std::string name = "blk." + std::to_string(number) + ".";
+    Layer layer;
+    layer.attention_norm = upload_norm(device, base, name + "attn_norm");
+    layer.feed_forward_norm = upload_norm(device, base, name + "ffn_norm");
+    layer.attention_after = upload_norm(device, base, name + "post_attention_norm");
+    layer.feed_forward_after = upload_norm(device, base, name + "post_ffw_norm");
+    layer.q_norm = upload_norm(device, base, name + "attn_q_norm");
+    layer.k_norm = upload_norm(device, base, name + "attn_k_norm");
+    for (Linear k : shape_.traits->linears()) {
+        const BaseTensor &tensor = base.tensor(gguf_weight_name(number, k));
+        const bool other = format != tensor.weight.format || (block != 0 && block != tensor.weight.block);
+        if (format != 0 && other && !is_float(tensor.weight.format))
+            base.reject("tensor ", shown(tensor.own_name), " is ", tensor.type,
+                        " already; use it as it is with --quant none, or take an F16 base");
+        const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(tensor.name);
+        if (ready != nullptr && found != ready->end()) {
+            layer.linear[k] = upload_ready(device, tensor, found->second);
+        } else {
+            const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.weight.cols);
+            layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0, scaled);
         }
-        layers_.push_back(std::move(layer));
+        count_format(layer.linear[k]);
+        layer.bias[k] = upload_vector(device, base, name + linear_gguf_names[k] + ".bias");
     }
+    layers_.push_back(std::move(layer));
+}
+
+void Model::upload_positions(Device &device, const BaseModel &base) {
+    if (shape_.traits->positions == Positions::learned)
+        positions_ = upload(device, base.tensor("position_embd.weight"), Use::embedding, 0, 0);
+    for (const Rope &rope : shape_.ropes) {
+        Factors factors;
+        if (!rope.factors.empty()) factors.usual = upload_floats(device, rope.factors);
+        if (!rope.long_factors.empty()) factors.beyond = upload_floats(device, rope.long_factors);
+        rope_factors_.push_back(std::move(factors));
+    }
+    if (shape_.traits->positions != Positions::slopes) return;
+    // A geometric row for the largest power of two of heads, every other of the next one's for those beyond (ALiBi).
+    uint32_t power = 1;
+    while (2 * power <= shape_.heads) power *= 2;
+    std::vector<float> slopes;
+    for (uint32_t head = 0; head < shape_.heads; ++head)
+        slopes.push_back(static_cast<float>(head < power ? std::exp2(-8.0 * (head + 1) / power)
+                                                         : std::exp2(-4.0 * (2 * (head - power) + 1) / power)));
+    slopes_ = upload_floats(device, slopes);
+}
+
+qlora_span Model::rope_factors(int rope, uint32_t length) const {
+    const Factors &factors = rope_factors_[size_t(rope)];
+    const bool beyond = factors.beyond.size() > 0 && length > shape_.ropes[size_t(rope)].switch_length;
+    return beyond ? factors.beyond.span() : factors.usual.span();
+}
+
+qlora::Buffer Model::upload_vector(Device &device, const BaseModel &base, const std::string &name) {
+    const BaseTensor *tensor = base.find_tensor(name);
+    return tensor == nullptr ? qlora::Buffer() : upload_floats(device, decode_floats(tensor->weight));
+}
+
+Norm Model::upload_norm(Device &device, const BaseModel &base, const std::string &name) {
+    return {upload_vector(device, base, name + ".weight"), upload_vector(device, base, name + ".bias")};
 }
 
 void Model::compute_in_integers(const Device &device, float threshold) {

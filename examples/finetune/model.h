@@ -1,4 +1,4 @@
-// A llama-architecture model on a device, its weights uploaded as they are or quantized on the way.
+// A model on a device, its weights uploaded as they are or quantized on the way.
 #pragma once
 
 #include "base_model.h"
@@ -6,10 +6,17 @@
 
 namespace finetune {
 
+struct Norm {
+    qlora::Buffer weight, bias; // f32; bias: empty when the model has none
+};
+
+// What an architecture does not have is empty.
 struct Layer {
     qlora::Weight linear[linear_count];
-    qlora::Buffer bias[linear_count]; // empty when the model has none
-    qlora::Buffer attention_norm, feed_forward_norm;
+    qlora::Buffer bias[linear_count];
+    Norm attention_norm, feed_forward_norm; // of the inputs of the two parts
+    Norm attention_after, feed_forward_after;
+    Norm q_norm, k_norm;
 };
 
 using HostWeights = std::unordered_map<std::string, HostWeight>;
@@ -38,8 +45,13 @@ public:
     const Layer &layer(uint32_t i) const { return layers_[i]; }
     const qlora::Weight &embedding() const { return embedding_; }
     const qlora::Weight &head() const { return shape_.tied ? embedding_ : head_; }
-    const qlora::Buffer &output_norm() const { return output_norm_; }
-    qlora_span rope_factors() const { return rope_factors_.span(); }
+    qlora_span head_bias() const { return head_bias_.span(); }
+    const qlora::Weight &positions() const { return positions_; } // a row for each; empty unless they are learned
+    const Norm &embedding_norm() const { return embedding_norm_; }
+    const Norm &output_norm() const { return output_norm_; }
+    // Of a rope of the shape, for sequences that reach `length` tokens; absent: none.
+    qlora_span rope_factors(int rope, uint32_t length) const;
+    qlora_span slopes() const { return slopes_.span(); } // f32[heads], of ALiBi; absent where there is none
     uint64_t bytes() const { return bytes_; }
     std::string linear_format() const; // for people: "nf4-dq", "q5_0 x 36 + q4_k x 6"
     double linear_bits() const { return 8 * double(linear_bytes_) / double(linear_weights_); } // of one weight
@@ -53,11 +65,21 @@ private:
                          bool scaled = false);
     void count_format(const qlora::Weight &weight);
     qlora::Buffer upload_floats(Device &device, const std::vector<float> &values);
+    qlora::Buffer upload_vector(Device &device, const BaseModel &base, const std::string &name); // empty when absent
+    Norm upload_norm(Device &device, const BaseModel &base, const std::string &name);
+    void upload_positions(Device &device, const BaseModel &base);
+    void upload_block(Device &device, const BaseModel &base, const HostWeights *ready, int32_t format, uint32_t block,
+                      bool scaled);
 
     ModelShape shape_;
     std::vector<Layer> layers_;
-    qlora::Weight embedding_, head_;
-    qlora::Buffer output_norm_, rope_factors_;
+    qlora::Weight embedding_, head_, positions_;
+    Norm embedding_norm_, output_norm_;
+    qlora::Buffer head_bias_, slopes_;
+    struct Factors {
+        qlora::Buffer usual, beyond;
+    };
+    std::vector<Factors> rope_factors_; // of each rope
     uint64_t bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
     bool integers_ = false;
     float threshold_ = 0;

@@ -87,6 +87,8 @@ void Network::loss(Pass &pass, uint64_t losses, float grad_scale, bool training)
     if (training) args.dx = qlora::tensor(type, losses, cols, dpicked_normed_);
     args.targets = targets_;
     args.losses = losses_;
+    args.bias = model_.head_bias();
+    args.soft_cap = model_.shape().logit_cap;
     args.grad_scale = grad_scale;
     args.compute_type = options_.precision.compute;
     device_.run(QLORA_OP_CROSS_ENTROPY, qlora_cross_entropy_loss, args);
@@ -97,13 +99,8 @@ void Network::loss_grad(Pass &pass, uint64_t losses) {
     const uint64_t cols = model_.shape().embedding;
     const int32_t type = options_.precision.activations;
     const uint64_t row_bytes = cols * type_bytes(type);
-    auto args = qlora::make<qlora_rms_norm_grad_args>();
-    args.x = qlora::tensor(type, losses, cols, picked_);
-    args.weight = qlora::tensor(QLORA_FORMAT_F32, 1, cols, model_.output_norm().span());
-    args.dy = qlora::tensor(type, losses, cols, dpicked_normed_);
-    args.dx = qlora::tensor(type, losses, cols, dpicked_);
-    args.rstd = picked_rstd_;
-    device_.run(QLORA_OP_RMS_NORM_GRAD, qlora_rms_norm_grad, args);
+    const auto matrix = [&](qlora_span span) { return qlora::tensor(type, losses, cols, span); };
+    backward_norm(pass, matrix(picked_), model_.output_norm(), matrix(dpicked_normed_), matrix(dpicked_), picked_rstd_);
     device_.fill_zero(part(dpicked_, losses * row_bytes, row_bytes), row_bytes);
     gather_rows(pass, dpicked_, losses + 1, loss_index_, dhidden_, pass.tokens);
 }
@@ -111,10 +108,7 @@ void Network::loss_grad(Pass &pass, uint64_t losses) {
 void Network::backward(Pass &pass, bool accumulate) {
     for (uint32_t layer = model_.shape().layers; layer-- > 0;) {
         BlockSpace space = space_of(layer);
-        if (options_.checkpointing) {
-            forward_block(pass, layer, space, hidden(layer), qlora_span{});
-            space.xa[linear_down] = {}; // the last linear layer did not run again
-        }
+        if (options_.checkpointing) forward_block_again(pass, layer, space, hidden(layer));
         backward_block(pass, layer, space, gradients_, hidden(layer), dhidden_, accumulate);
     }
 }

@@ -105,8 +105,7 @@ void Optimizer::fill(qlora_optimizer_args &args) const {
 }
 
 std::string Optimizer::name_of(size_t i, const char *adapter) const {
-    const size_t pair = i / 2;
-    return peft_weight_name(uint32_t(pair / linear_count), Linear(pair % linear_count), i % 2 == 0 ? "lora_A" : "lora_B", adapter);
+    return adapter_.shape().peft_name(i / 2, i % 2 == 0 ? "lora_A" : "lora_B", adapter);
 }
 
 std::vector<uint8_t> Optimizer::read(const qlora_span &span) const {

@@ -16,7 +16,7 @@ std::vector<FormatChoice> chosen_formats(const Options &options, const BaseModel
     std::vector<FormatChoice> choices;
     const std::string &names = options.perplexity_table;
     if (names == "all") {
-        const bool wide = base.tensor(gguf_weight_name(0, linear_q)).weight.format == QLORA_FORMAT_F32;
+        const bool wide = base.tensor(gguf_weight_name(0, linear_output)).weight.format == QLORA_FORMAT_F32;
         for (int32_t format : all_formats()) {
             // f32 holds nothing that a base of 16 bits has not; unsigned codes hold no weights.
             if (format == QLORA_FORMAT_UDYN8 || (format == QLORA_FORMAT_F32 && !wide)) continue;

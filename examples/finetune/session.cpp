@@ -196,7 +196,7 @@ void Session::print_plan() const {
     for (const BaseTensor &tensor : in_.base.tensors()) parameters += tensor.elements;
     printf("plan\n");
     printf("  model        %s: %s, %u layers of %u, %s parameters, vocabulary %u\n", options_.model.c_str(),
-           shape.architecture.c_str(), shape.layers, shape.embedding, readable_count(parameters).c_str(),
+           shape.traits->gguf, shape.layers, shape.embedding, readable_count(parameters).c_str(),
            shape.vocabulary);
     printf("  device       %s, products in %s\n", device_.name().c_str(), options_.compute.c_str());
     printf("  base         linear layers %s, %s in all\n", model_.linear_format().c_str(),
@@ -277,10 +277,9 @@ RunEnd Session::train() {
         trainer.save_state(options_.save_state);
         printf("state written to %s\n", options_.save_state.c_str());
     }
-    for (uint32_t layer = 0; layer < in_.shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i)
-            for (const char *half : {"lora_A", "lora_B"})
-                metrics_.norm_names.push_back(peft_weight_name(layer, Linear(i), half, "default."));
+    for (size_t i = 0; i < adapter_shape_.pairs(); ++i)
+        for (const char *half : {"lora_A", "lora_B"})
+            metrics_.norm_names.push_back(adapter_shape_.peft_name(i, half, "default."));
     printf("trained in %.1f s\n", metrics_.train_seconds);
     const std::optional<double> best = run.watchdog().best_validation();
     if (folder_ && best)

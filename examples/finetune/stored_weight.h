@@ -50,6 +50,9 @@ std::string tensor_scale_name(const std::string &weight_name);
 // What NVFP4's recipe takes: the largest magnitude becomes the largest value that there is. 0 where all are zero.
 float recipe_tensor_scale(const std::vector<float> &values);
 std::vector<float> decode_floats(const StoredWeight &weight); // of plain floats
+// Row i becomes what row from[i] was; a vector's elements are its rows. Double-quantized scales become plain ones, to the
+// bit what they stand for. An Error, which names the tensor, where rows cannot be told apart.
+void reorder_rows(StoredWeight &weight, const std::vector<uint64_t> &from, const std::string &name);
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored);
 
 } // namespace finetune

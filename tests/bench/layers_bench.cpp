@@ -46,7 +46,9 @@ struct Ring {
     std::vector<float> first(uint64_t rows) const { return part_of(buffers[0], type, 0, rows * shape.cols); }
 };
 
-void rms_norm(Bench &bench, const Shape &shape, int32_t type) {
+// RMSNorm, or with a flag and a bias LayerNorm.
+void norm(Bench &bench, const Shape &shape, int32_t type, uint32_t flags) {
+    const std::string name = flags & QLORA_FLAG_CENTERED ? "layer_norm" : "rms_norm";
     const uint64_t bytes = shape.rows * shape.cols * element_bytes(type), sampled = std::min<uint64_t>(shape.rows, 4);
     const size_t copies = bench.rotation(3 * bytes);
     const Ring x(bench, type, shape, copies, 1), y(bench, type, shape, copies, 2), dx(bench, type, shape, copies, 3);
@@ -55,13 +57,15 @@ void rms_norm(Bench &bench, const Shape &shape, int32_t type) {
     forward.weight = qlora::tensor(QLORA_FORMAT_F32, 1, shape.cols, weight.span());
     forward.rstd = rstd.span();
     forward.epsilon = 1e-5f;
+    forward.flags = flags;
+    if (flags & QLORA_FLAG_CENTERED) forward.bias = forward.weight;
     forward.x = x.at(0);
     forward.y = y.at(0);
     const qlora::Buffer forward_scratch = bench.scratch(QLORA_OP_RMS_NORM, forward);
     forward.scratch = forward_scratch.span();
-    Bench::Row row = {QLORA_OP_RMS_NORM, type, "rms_norm forward", shape.name(), format_name(type), shape.rows, {}, {}, 2.0 * double(bytes), 0, 0};
+    Bench::Row row = {QLORA_OP_RMS_NORM, type, name + " forward", shape.name(), format_name(type), shape.rows, {}, {}, 2.0 * double(bytes), 0, 0};
     const std::vector<float> xs = x.first(sampled), gain = part_of(weight, QLORA_FORMAT_F32, 0, shape.cols);
-    if (bench.wanted("rms_norm forward", shape.name(), row.type)) {
+    if (bench.wanted(row.workload, row.shape, row.type)) {
         row.ours = bench.time([&](uint64_t i) {
             forward.x = x.at(i);
             forward.y = y.at(i);
@@ -73,11 +77,13 @@ void rms_norm(Bench &bench, const Shape &shape, int32_t type) {
                                        args.weight = stage.tensor(QLORA_FORMAT_F32, 1, shape.cols, gain);
                                        args.y = stage.output("y", type, sampled, shape.cols);
                                        args.epsilon = 1e-5f;
+                                       args.flags = flags;
+                                       if (flags & QLORA_FLAG_CENTERED) args.bias = args.weight;
                                        stage.run<QLORA_OP_RMS_NORM>(args);
                                    }));
         bench.print(row);
     }
-    row.workload = "rms_norm backward";
+    row.workload = name + " backward";
     row.operation = QLORA_OP_RMS_NORM_GRAD;
     if (!bench.wanted(row.workload, row.shape, row.type)) return;
     forward.x = x.at(0);
@@ -85,6 +91,7 @@ void rms_norm(Bench &bench, const Shape &shape, int32_t type) {
     bench.context().rms_norm_forward(forward); // rstd of the first x
     auto backward = qlora::make<qlora_rms_norm_grad_args>();
     backward.weight = forward.weight;
+    backward.flags = flags;
     backward.rstd = rstd.span();
     backward.x = x.at(0);
     backward.dy = y.at(0);
@@ -105,68 +112,84 @@ void rms_norm(Bench &bench, const Shape &shape, int32_t type) {
                                    args.dy = stage.tensor(type, sampled, shape.cols, y.first(sampled));
                                    args.rstd = stage.floats(part_of(rstd, QLORA_FORMAT_F32, 0, sampled));
                                    args.dx = stage.output("dx", type, sampled, shape.cols);
+                                   args.flags = flags;
                                    stage.run<QLORA_OP_RMS_NORM_GRAD>(args);
                                }));
     bench.print(row);
 }
 
-void swiglu(Bench &bench, const Shape &shape, int32_t type) {
+// An activation that gates, or UNGATED stands alone.
+void activation(Bench &bench, const std::string &name, int32_t kind, uint32_t flags, const Shape &shape, int32_t type) {
+    const bool gated = !(flags & QLORA_FLAG_UNGATED);
     const uint64_t bytes = shape.rows * shape.cols * element_bytes(type), sampled = std::min<uint64_t>(shape.rows, 4);
     const size_t copies = bench.rotation(3 * bytes);
     const Ring gate(bench, type, shape, copies, 1), up(bench, type, shape, copies, 2), y(bench, type, shape, copies, 3);
-    Bench::Row row = {QLORA_OP_SWIGLU, type, "swiglu forward", shape.name(), format_name(type), shape.rows, {}, {}, 3.0 * double(bytes), 0, 0};
+    Bench::Row row = {QLORA_OP_SWIGLU, type, name + " forward", shape.name(), format_name(type), shape.rows, {}, {}, (gated ? 3.0 : 2.0) * double(bytes), 0, 0};
     auto forward = qlora::make<qlora_swiglu_args>();
+    forward.flags = flags;
+    forward.activation = kind;
     forward.gate = gate.at(0);
-    forward.up = up.at(0);
+    if (gated) forward.up = up.at(0);
     forward.y = y.at(0);
     const qlora::Buffer forward_scratch = bench.scratch(QLORA_OP_SWIGLU, forward);
     forward.scratch = forward_scratch.span();
     if (bench.wanted(row.workload, row.shape, row.type)) {
         row.ours = bench.time([&](uint64_t i) {
             forward.gate = gate.at(i);
-            forward.up = up.at(i);
+            if (gated) forward.up = up.at(i);
             forward.y = y.at(i);
             bench.context().swiglu_forward(forward);
         });
         row.error = relative_error(y.first(sampled), by_ref(bench, [&](Stage &stage) {
                                        qlora_swiglu_args args = {};
+                                       args.flags = flags;
+                                       args.activation = kind;
                                        args.gate = stage.tensor(type, sampled, shape.cols, gate.first(sampled));
-                                       args.up = stage.tensor(type, sampled, shape.cols, up.first(sampled));
+                                       if (gated) args.up = stage.tensor(type, sampled, shape.cols, up.first(sampled));
                                        args.y = stage.output("y", type, sampled, shape.cols);
                                        stage.run<QLORA_OP_SWIGLU>(args);
                                    }));
         bench.print(row);
     }
-    row.workload = "swiglu backward";
+    row.workload = name + " backward";
     row.operation = QLORA_OP_SWIGLU_GRAD;
     if (!bench.wanted(row.workload, row.shape, row.type)) return;
     const Ring dgate(bench, type, shape, copies, 4), dup(bench, type, shape, copies, 5);
     auto backward = qlora::make<qlora_swiglu_grad_args>();
+    backward.flags = flags;
+    backward.activation = kind;
     backward.gate = gate.at(0);
-    backward.up = up.at(0);
     backward.dy = y.at(0);
     backward.dgate = dgate.at(0);
-    backward.dup = dup.at(0);
+    if (gated) {
+        backward.up = up.at(0);
+        backward.dup = dup.at(0);
+    }
     const qlora::Buffer backward_scratch = bench.scratch(QLORA_OP_SWIGLU_GRAD, backward);
     backward.scratch = backward_scratch.span();
-    row.bytes = 5.0 * double(bytes);
+    row.bytes = (gated ? 5.0 : 3.0) * double(bytes);
     row.ours = bench.time([&](uint64_t i) {
         backward.gate = gate.at(i);
-        backward.up = up.at(i);
         backward.dy = y.at(i);
         backward.dgate = dgate.at(i);
-        backward.dup = dup.at(i);
+        if (gated) {
+            backward.up = up.at(i);
+            backward.dup = dup.at(i);
+        }
         bench.context().swiglu_grad(backward);
     });
-    std::vector<float> found = dgate.first(sampled), second = dup.first(sampled);
+    std::vector<float> found = dgate.first(sampled);
+    const std::vector<float> second = gated ? dup.first(sampled) : std::vector<float>();
     found.insert(found.end(), second.begin(), second.end());
     row.error = relative_error(found, by_ref(bench, [&](Stage &stage) {
                                    qlora_swiglu_grad_args args = {};
+                                   args.flags = flags;
+                                   args.activation = kind;
                                    args.gate = stage.tensor(type, sampled, shape.cols, gate.first(sampled));
-                                   args.up = stage.tensor(type, sampled, shape.cols, up.first(sampled));
+                                   if (gated) args.up = stage.tensor(type, sampled, shape.cols, up.first(sampled));
                                    args.dy = stage.tensor(type, sampled, shape.cols, y.first(sampled));
                                    args.dgate = stage.output("dgate", type, sampled, shape.cols);
-                                   args.dup = stage.output("dup", type, sampled, shape.cols);
+                                   if (gated) args.dup = stage.output("dup", type, sampled, shape.cols);
                                    stage.run<QLORA_OP_SWIGLU_GRAD>(args);
                                }));
     bench.print(row);
@@ -227,23 +250,13 @@ void rope(Bench &bench, const Shape &shape, uint32_t head_dim, int32_t type) {
     bench.print(row);
 }
 
-} // namespace
-
-void bench_elementwise(Bench &bench) {
-    const int32_t type = activations(bench);
-    const uint64_t tokens = bench.quick() ? 5 : bench.on_gpu() ? 8192 : 2048;
-    rms_norm(bench, {tokens, bench.quick() ? 128u : 4096u}, type);
-    swiglu(bench, {tokens, bench.quick() ? 128u : 11008u}, type);
-    dropout(bench, {tokens, bench.quick() ? 64u : 4096u}, type);
-    rope(bench, {tokens, bench.quick() ? 128u : 4096u}, bench.quick() ? 64 : 128, type);
-}
-
-void bench_attention(Bench &bench) {
+// Causal attention of one sequence; with a window, of the newest keys alone.
+void attention(Bench &bench, uint64_t tokens, uint32_t window) {
     const int32_t type = activations(bench);
     const uint32_t heads = bench.quick() ? 2 : 32, kv_heads = bench.quick() ? 1 : 8, head_dim = bench.quick() ? 32 : 128;
-    const uint64_t tokens = bench.quick() ? 40 : bench.on_gpu() ? 2048 : 512, q_cols = uint64_t(heads) * head_dim, k_cols = uint64_t(kv_heads) * head_dim;
+    const uint64_t q_cols = uint64_t(heads) * head_dim, k_cols = uint64_t(kv_heads) * head_dim;
     const Shape q_shape = {tokens, q_cols}, k_shape = {tokens, k_cols};
-    const std::string shape = std::to_string(heads) + "/" + std::to_string(kv_heads) + "x" + std::to_string(head_dim) + " causal";
+    const std::string shape = std::to_string(heads) + "/" + std::to_string(kv_heads) + "x" + std::to_string(head_dim) + (window ? " window " + std::to_string(window) : " causal");
     if (!bench.wanted("attention forward backward", shape, format_name(type))) return;
     const Ring q(bench, type, q_shape, 1, 1), k(bench, type, k_shape, 1, 2), v(bench, type, k_shape, 1, 3), y(bench, type, q_shape, 1, 4), dy(bench, type, q_shape, 1, 5), dq(bench, type, q_shape, 1, 6),
         dk(bench, type, k_shape, 1, 7), dv(bench, type, k_shape, 1, 8);
@@ -253,6 +266,7 @@ void bench_attention(Bench &bench) {
         args.heads = h;
         args.kv_heads = kv;
         args.head_dim = head_dim;
+        args.window = window;
     };
     auto forward = qlora::make<qlora_attention_args>();
     describe(forward, heads, kv_heads);
@@ -264,27 +278,31 @@ void bench_attention(Bench &bench) {
     forward.sequences = table.span();
     const qlora::Buffer forward_scratch = bench.scratch(QLORA_OP_ATTENTION, forward);
     forward.scratch = forward_scratch.span();
-    const double pairs = double(tokens) * double(tokens + 1) / 2 * heads, bytes = double(tokens * (2 * q_cols + 2 * k_cols) * element_bytes(type));
+    const double hidden = window && window < tokens ? double(tokens - window) : 0; // keys that the last query does not see
+    const double pairs = (double(tokens) * double(tokens + 1) - hidden * (hidden + 1)) / 2 * heads, bytes = double(tokens * (2 * q_cols + 2 * k_cols) * element_bytes(type));
     Bench::Row row = {QLORA_OP_ATTENTION, type, "attention forward", shape, format_name(type), tokens, {}, {}, bytes, 4 * pairs * head_dim, 0};
     row.ours = bench.time([&](uint64_t) { bench.context().attention_forward(forward); });
 
-    // Parity: the first tokens, which see nothing later, of the first group of heads.
-    const uint64_t sampled = std::min<uint64_t>(tokens, 96);
+    // Parity: of the first group of heads the first tokens, which see nothing later, or the last ones with the keys of their window.
+    const uint64_t sampled = std::min<uint64_t>(tokens, 96), q_first = window ? tokens - sampled : 0, k_first = hidden > 0 ? q_first - std::min<uint64_t>(q_first, window - 1) : 0;
+    const uint64_t k_sampled = q_first + sampled - k_first;
     const uint32_t group = heads / kv_heads;
     auto columns = [&](const Ring &ring, uint64_t count) {
-        const std::vector<float> all = ring.first(sampled);
+        const bool keys = ring.shape.cols == k_cols;
+        const uint64_t first = keys ? k_first : q_first, end = first + (keys ? k_sampled : sampled);
+        const std::vector<float> all = ring.first(end);
         std::vector<float> some;
-        for (uint64_t r = 0; r < sampled; r++) some.insert(some.end(), all.begin() + std::ptrdiff_t(r * ring.shape.cols), all.begin() + std::ptrdiff_t(r * ring.shape.cols + count));
+        for (uint64_t r = first; r < end; r++) some.insert(some.end(), all.begin() + std::ptrdiff_t(r * ring.shape.cols), all.begin() + std::ptrdiff_t(r * ring.shape.cols + count));
         return some;
     };
     const uint64_t q_some = uint64_t(group) * head_dim, k_some = head_dim;
-    const std::vector<int32_t> rows = {0, int32_t(sampled), 0, int32_t(sampled)};
+    const std::vector<int32_t> rows = {0, int32_t(sampled), 0, int32_t(k_sampled)};
     row.error = relative_error(columns(y, q_some), by_ref(bench, [&](Stage &stage) {
                                    qlora_attention_args args = {};
                                    describe(args, group, 1);
                                    args.q = stage.tensor(type, sampled, q_some, columns(q, q_some));
-                                   args.k = stage.tensor(type, sampled, k_some, columns(k, k_some));
-                                   args.v = stage.tensor(type, sampled, k_some, columns(v, k_some));
+                                   args.k = stage.tensor(type, k_sampled, k_some, columns(k, k_some));
+                                   args.v = stage.tensor(type, k_sampled, k_some, columns(v, k_some));
                                    args.y = stage.output("y", type, sampled, q_some);
                                    args.sequences = stage.integers(rows);
                                    stage.run<QLORA_OP_ATTENTION>(args);
@@ -310,21 +328,21 @@ void bench_attention(Bench &bench) {
     row.bytes = double(tokens * (4 * q_cols + 4 * k_cols) * element_bytes(type));
     row.flops = 10 * pairs * head_dim;
     row.ours = bench.time([&](uint64_t) { bench.context().attention_grad(backward); });
-    // dq of the first tokens depends on nothing later.
+    // dq of those tokens depends on nothing else.
     std::vector<float> lse_some;
-    const std::vector<float> lse_all = part_of(lse, QLORA_FORMAT_F32, 0, sampled * heads);
+    const std::vector<float> lse_all = part_of(lse, QLORA_FORMAT_F32, q_first * heads, sampled * heads);
     for (uint64_t r = 0; r < sampled; r++) lse_some.insert(lse_some.end(), lse_all.begin() + std::ptrdiff_t(r * heads), lse_all.begin() + std::ptrdiff_t(r * heads + group));
     std::vector<float> expected = by_ref(bench, [&](Stage &stage) {
         qlora_attention_grad_args args = {};
         describe(args, group, 1);
         args.dq = stage.output("dq", type, sampled, q_some);
         args.q = stage.tensor(type, sampled, q_some, columns(q, q_some));
-        args.k = stage.tensor(type, sampled, k_some, columns(k, k_some));
-        args.v = stage.tensor(type, sampled, k_some, columns(v, k_some));
+        args.k = stage.tensor(type, k_sampled, k_some, columns(k, k_some));
+        args.v = stage.tensor(type, k_sampled, k_some, columns(v, k_some));
         args.y = stage.tensor(type, sampled, q_some, columns(y, q_some));
         args.dy = stage.tensor(type, sampled, q_some, columns(dy, q_some));
-        args.dk = stage.output("dk", type, sampled, k_some);
-        args.dv = stage.output("dv", type, sampled, k_some);
+        args.dk = stage.output("dk", type, k_sampled, k_some);
+        args.dv = stage.output("dv", type, k_sampled, k_some);
         args.lse = stage.floats(lse_some);
         args.sequences = stage.integers(rows);
         stage.run<QLORA_OP_ATTENTION_GRAD>(args);
@@ -332,6 +350,26 @@ void bench_attention(Bench &bench) {
     expected.resize(sampled * q_some);
     row.error = relative_error(columns(dq, q_some), expected);
     bench.print(row);
+}
+
+} // namespace
+
+void bench_elementwise(Bench &bench) {
+    const int32_t type = activations(bench);
+    const uint64_t tokens = bench.quick() ? 5 : bench.on_gpu() ? 8192 : 2048;
+    for (uint32_t flags : {0u, QLORA_FLAG_CENTERED}) norm(bench, {tokens, bench.quick() ? 128u : 4096u}, type, flags);
+    const Shape hidden = {tokens, bench.quick() ? 128u : 11008u};
+    activation(bench, "swiglu", QLORA_ACTIVATION_SILU, 0, hidden, type);
+    activation(bench, "gelu_tanh gated", QLORA_ACTIVATION_GELU_TANH, 0, hidden, type);
+    activation(bench, "gelu_tanh", QLORA_ACTIVATION_GELU_TANH, QLORA_FLAG_UNGATED, hidden, type);
+    activation(bench, "gelu", QLORA_ACTIVATION_GELU, QLORA_FLAG_UNGATED, hidden, type);
+    dropout(bench, {tokens, bench.quick() ? 64u : 4096u}, type);
+    rope(bench, {tokens, bench.quick() ? 128u : 4096u}, bench.quick() ? 64 : 128, type);
+}
+
+void bench_attention(Bench &bench) {
+    attention(bench, bench.quick() ? 40 : bench.on_gpu() ? 2048 : 512, 0);
+    attention(bench, bench.quick() ? 120 : 2048, bench.quick() ? 9 : 512);
 }
 
 void bench_cross_entropy(Bench &bench) {
