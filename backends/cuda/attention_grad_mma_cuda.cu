@@ -18,6 +18,7 @@ static __global__ void __launch_bounds__(attention_threads, 2) dq_mma_kernel(con
     constexpr int own_rows = 64 * M;
     constexpr uint32_t stage_bytes = 2 * tile<DIM>, q_tile = M == 1 ? 0 : 2 * stage_bytes, dy_tile = q_tile + tile_bytes<DIM, own_rows>;
     extern __shared__ uint4 shared4[];
+    wait_for_previous();
     const uint32_t shared = shared_address(shared4);
     const Sequence s = sequence_of(a, blockIdx.z);
     const int blocks = gridDim.x / a.heads, first = (blocks - 1 - int(blockIdx.x) / a.heads) * own_rows;
@@ -107,6 +108,7 @@ static __global__ void __launch_bounds__(32 * WARPS * SHARES, 8 / (WARPS * SHARE
     constexpr int own_rows = 16 * WARPS, threads = 32 * WARPS * SHARES, stage_rows = SHARES * stream_rows;
     constexpr uint32_t stage_bytes = 2 * SHARES * tile<DIM>, k_tile = KEPT ? 0 : 2 * stage_bytes, v_tile = 2 * stage_bytes + (KEPT ? 0 : tile_bytes<DIM, own_rows>), rows = keys_rows<DIM, WARPS, SHARES>, rows_bytes = 2 * stage_rows * sizeof(float);
     extern __shared__ uint4 shared4[];
+    wait_for_previous();
     const uint32_t shared = shared_address(shared4);
     const Sequence s = sequence_of(a, blockIdx.z);
     const int first = int(blockIdx.x) / a.kv_heads * own_rows; // the keys that most queries see come first
@@ -194,15 +196,15 @@ int32_t attention_grad_mma(Context &context, cudaStream_t stream, const Attentio
         const auto queries = [&](int own) { return attention_blocks(args.max_q_rows, own, args.heads, args.sequence_count); };
         const auto keys = [&](int own) { return attention_blocks(args.max_k_rows, own, args.kv_heads, args.sequence_count); };
         if (!view.shaped && fits_device(context, queries_bytes<size, 2>) && fills_device(context, queries(128)))
-            QLORA_TRY(launch(context, stream, Grid{queries(128), attention_threads, queries_bytes<size, 2>}, dq_mma_kernel<kind, size, 2, false>, view));
+            QLORA_TRY(launch_early(context, stream, Grid{queries(128), attention_threads, queries_bytes<size, 2>}, dq_mma_kernel<kind, size, 2, false>, view));
         else
-            QLORA_TRY(launch(context, stream, Grid{queries(64), attention_threads, queries_bytes<size, 1>},
+            QLORA_TRY(launch_early(context, stream, Grid{queries(64), attention_threads, queries_bytes<size, 1>},
                              view.shaped ? dq_mma_kernel<kind, size, 1, true> : dq_mma_kernel<kind, size, 1, false>, view));
         if (!view.shaped && fits_device(context, keys_bytes<size, 8, 1>) && fills_device(context, keys(128)))
-            return launch(context, stream, Grid{keys(128), 256, keys_bytes<size, 8, 1>}, dkv_mma_kernel<kind, size, 8, 1, false>, view);
+            return launch_early(context, stream, Grid{keys(128), 256, keys_bytes<size, 8, 1>}, dkv_mma_kernel<kind, size, 8, 1, false>, view);
         if (!view.shaped && fits_device(context, keys_bytes<size, 4, 2>))
-            return launch(context, stream, Grid{keys(64), 256, keys_bytes<size, 4, 2>}, dkv_mma_kernel<kind, size, 4, 2, false>, view);
-        return launch(context, stream, Grid{keys(64), 128, keys_bytes<size, 4, 1>}, view.shaped ? dkv_mma_kernel<kind, size, 4, 1, true> : dkv_mma_kernel<kind, size, 4, 1, false>, view);
+            return launch_early(context, stream, Grid{keys(64), 256, keys_bytes<size, 4, 2>}, dkv_mma_kernel<kind, size, 4, 2, false>, view);
+        return launch_early(context, stream, Grid{keys(64), 128, keys_bytes<size, 4, 1>}, view.shaped ? dkv_mma_kernel<kind, size, 4, 1, true> : dkv_mma_kernel<kind, size, 4, 1, false>, view);
     });
 }
 

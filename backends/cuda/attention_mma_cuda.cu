@@ -36,6 +36,7 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
     using T = Shape<DIM, M>;
     constexpr int stream_rows = T::stream;
     extern __shared__ uint4 shared4[];
+    wait_for_previous();
     const uint32_t shared = shared_address(shared4);
     const Sequence s = sequence_of(a, blockIdx.z);
     const int blocks = gridDim.x / a.heads, first = (blocks - 1 - int(blockIdx.x) / a.heads) * T::own; // the longest rows start first
@@ -118,9 +119,9 @@ int32_t attention_mma(Context &context, cudaStream_t stream, const AttentionView
         constexpr int kind = decltype(type)::value, size = decltype(dim)::value;
         const dim3 large = attention_blocks(args.max_q_rows, Shape<size, 2>::own, args.heads, args.sequence_count);
         if (!view.shaped && fits_device(context, Shape<size, 2>::shared_bytes) && fills_device(context, large))
-            return launch(context, stream, Grid{large, attention_threads, Shape<size, 2>::shared_bytes}, attention_mma_kernel<kind, size, 2, false>, view);
+            return launch_early(context, stream, Grid{large, attention_threads, Shape<size, 2>::shared_bytes}, attention_mma_kernel<kind, size, 2, false>, view);
         const Grid grid = {attention_blocks(args.max_q_rows, Shape<size, 1>::own, args.heads, args.sequence_count), attention_threads, Shape<size, 1>::shared_bytes};
-        return launch(context, stream, grid, view.shaped ? attention_mma_kernel<kind, size, 1, true> : attention_mma_kernel<kind, size, 1, false>, view);
+        return launch_early(context, stream, grid, view.shaped ? attention_mma_kernel<kind, size, 1, true> : attention_mma_kernel<kind, size, 1, false>, view);
     });
 }
 
