@@ -298,7 +298,8 @@ QLORA_API int32_t qlora_device_count(int32_t backend, uint32_t *count);
 
 /* ---- buffers ------------------------------------------------------------------------------------------ */
 /* For callers with no device API of their own. */
-#define QLORA_BUFFER_HOST 1u /* create and destroy: host memory that the device copies from and to by itself */
+#define QLORA_BUFFER_HOST   1u /* create and destroy: host memory that the device copies from and to by itself; copy, join: to it */
+#define QLORA_BUFFER_BESIDE 2u /* copy: beside the operations, see join */
 
 typedef struct qlora_buffer_args {
     uint32_t struct_size, flags;
@@ -320,8 +321,14 @@ QLORA_API int32_t qlora_buffer_destroy(qlora_context *context, const qlora_buffe
 QLORA_API int32_t qlora_buffer_write(qlora_context *context, const qlora_buffer_args *args);
 /* src -> host; returns when the data has arrived, hence after all work before it. */
 QLORA_API int32_t qlora_buffer_read(qlora_context *context, const qlora_buffer_args *args);
-/* src -> dst on the device. */
+/* src -> dst on the device. With BESIDE it comes after all work that was enqueued before, copies beside in the other direction
+ * excepted, but what is enqueued later does not wait for it until a join: the next weights arrive, or results leave, while
+ * operations go on. One of src and dst is then memory of BUFFER_HOST; HOST says that it is dst. cuda has a stream for each
+ * direction; ref, cpu and vulkan copy in the order of the calls. */
 QLORA_API int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_args *args);
+/* What is enqueued from now on comes after all copies beside so far: those to the device, or with HOST those to host memory.
+ * Only flags and stream are looked at. A capture that such copies are part of ends after their join. */
+QLORA_API int32_t qlora_buffer_join(qlora_context *context, const qlora_buffer_args *args);
 /* Fills dst with a 32-bit pattern. */
 QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *args);
 

@@ -276,6 +276,7 @@ public:
     Result<void> buffer_write(const qlora_buffer_args &args) const { return check(qlora_buffer_write(context_, &args)); }
     Result<void> buffer_read(const qlora_buffer_args &args) const { return check(qlora_buffer_read(context_, &args)); }
     Result<void> buffer_copy(const qlora_buffer_args &args) const { return check(qlora_buffer_copy(context_, &args)); }
+    Result<void> buffer_join(const qlora_buffer_args &args) const { return check(qlora_buffer_join(context_, &args)); }
     Result<void> buffer_fill(const qlora_buffer_args &args) const { return check(qlora_buffer_fill(context_, &args)); }
 
     Result<void> weight_quantize(const qlora_quantize_args &args) const { return check(qlora_weight_quantize(context_, &args)); }

@@ -15,7 +15,7 @@ fail() { printf 'kill_resume: FAILED: %s\n' "$*" >&2; exit 1; }
 train() {
     $program train --model "$data/demo-base-f16.gguf" --data "$data/dates_train.jsonl" --eval-data "$data/dates_test.jsonl" \
         --eval-rows 4 --samples 0 --steps 24 --batch 1 --sequence 64 --device cpu --threads 1 --optimizer adamw8bit \
-        --learning-rate 3e-3 --save-every 3 --keep 2 --eval-every 8 --metrics "$work/metrics.json" "$@"
+        --learning-rate 3e-3 --lora-dropout 0.1 --lora-plus 4 --rslora --targets q,v,down --save-every 3 --keep 2 --eval-every 8 --metrics "$work/metrics.json" "$@"
 }
 begin=$(date +%s%3N)
 train --run-dir "$work/whole" > "$work/log" || fail "the run without a pause: $(cat "$work/log")"
@@ -55,6 +55,13 @@ same "$work/run$run"
 # Another flag is refused, by name.
 if "$program" train --resume "$work/whole" --learning-rate 1 > "$work/log" 2>&1; then fail "another learning rate was taken"; fi
 grep -q -- '--learning-rate 0.003' "$work/log" || fail "no word of the flag that differs: $(cat "$work/log")"
+
+# The folder's config.toml repeats the run; a name that is none is refused, with the nearest.
+"$program" train --config "$work/whole/config.toml" --run-dir "$work/again" > "$work/log" 2>&1 || fail "config.toml: $(cat "$work/log")"
+same "$work/again"
+printf 'model = "x"\nlearning-rat = 1e-3\n' > "$work/wrong.toml"
+if "$program" train --config "$work/wrong.toml" > "$work/log" 2>&1; then fail "a wrong name was taken"; fi
+grep -q "wrong.toml:2: there is no option 'learning-rat'; did you mean learning-rate?" "$work/log" || fail "$(cat "$work/log")"
 
 (program="exec $program" && train --run-dir "$work/interrupted" --steps 1000) > "$work/log" 2>&1 &
 pid=$!

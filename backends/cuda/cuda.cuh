@@ -12,10 +12,12 @@ namespace cuda {
 struct Lt; // cuBLASLt, when it could be loaded (cublaslt_cuda.cu)
 
 // Streams and events of paged optimizer state, made with the context: copies in, copies out, and per page of the window
-// when its state has arrived, has been stepped, and may be overwritten.
+// when its state has arrived, has been stepped, and may be overwritten. Copies beside the operations take the same streams;
+// an event per direction, to the device and to the host, says when the last is done.
 struct Paging {
     cudaStream_t in, out;
-    cudaEvent_t begin, arrived[most_slots], stepped[most_slots], free[most_slots];
+    cudaEvent_t begin, arrived[most_slots], stepped[most_slots], free[most_slots], beside[2];
+    bool open[2]; // copies beside that nothing has waited for
 };
 
 struct State {

@@ -2,6 +2,7 @@
 #include "adapter_file.h"
 #include "decode.h"
 #include "json.h"
+#include "run_folder.h"
 
 #include <algorithm>
 #include <cmath>
@@ -210,10 +211,7 @@ void write_peft_adapter(const std::string &directory, const AdapterFile &adapter
     }
     for (const Encoded &half : halves) writer.add(half.name, half.dtype, {half.rows, half.cols}, half.data());
     writer.save(folder + "adapter_model.safetensors");
-    const std::string text = config.dump(2) + "\n";
-    NewFile file(folder + "adapter_config.json");
-    file.write(text.data(), text.size());
-    file.commit();
+    write_text(folder + "adapter_config.json", config.dump(2) + "\n");
 }
 
 void write_adapter_file(const std::string &path, const AdapterFile &adapter, const std::string &base_name) {

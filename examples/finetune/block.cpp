@@ -40,11 +40,17 @@ GradientSpace take_gradient_space(Arena &arena, const ModelShape &shape, int32_t
     const bool wide = shape.traits->has(linear_qkv);
     GradientSpace space;
     space.hidden = activations(shape.embedding);
+    // Where the feed-forward part is done before those of attention are needed, they share its place.
+    const bool shares = shape.residual == Residual::sequential;
+    const uint64_t start = arena.mark();
+    space.product = activations(shape.feed_forward);
+    const uint64_t end = arena.mark();
+    if (shares) arena.rewind(start);
     space.q = activations(wide ? shape.outputs(linear_qkv) : shape.q_width());
     space.k = wide ? qlora_span{} : activations(shape.kv_width());
     space.v = wide ? qlora_span{} : activations(shape.kv_width());
     space.attended = activations(shape.q_width());
-    space.product = activations(shape.feed_forward);
+    arena.rewind(std::max(end, arena.mark()));
     return space;
 }
 

@@ -12,6 +12,14 @@ struct Precision {
     int32_t activations = QLORA_FORMAT_F32, compute = QLORA_FORMAT_F32;
 };
 
+// Of the adapters' inputs. The masks of a pass follow from its seed, so that what is computed again has the same.
+struct Dropout {
+    float probability = 0; // 0: none, and no room
+    uint64_t seed = 0;
+    qlora_span input;                // of the linear layer at hand: tokens x the widest input
+    qlora_span first, second, third; // tokens x rank
+};
+
 // What every block of one pass shares.
 struct Pass {
     Device &device;
@@ -23,6 +31,8 @@ struct Pass {
     qlora_span sequences; // int32[sequence_count][4]
     uint32_t sequence_count, most_q_rows, most_k_rows;
     uint32_t reach = 0; // tokens that the longest sequence will have in the end; 0: most_k_rows
+    const int32_t *host_ids = nullptr; // where the embedding is on the host
+    Dropout dropout = {};
 
     uint32_t longest() const { return reach != 0 ? reach : most_k_rows; }
     qlora_tensor view(qlora_span span, uint64_t cols) const {
@@ -88,7 +98,7 @@ void forward_down(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_spa
 void backward_block(Pass &pass, uint32_t layer, const BlockSpace &space, const GradientSpace &gradients, qlora_span x,
                     qlora_span dx, bool accumulate);
 
-// Hidden states of token ids at pass.positions.
+// Hidden states of token ids at pass.positions; of the pass's host_ids where the embedding is on the host.
 void embed(Pass &pass, qlora_span ids, qlora_span y);
 
 // Rows of hidden states by number: a matrix of floats is a weight too, whose rows embedding_gather delivers.

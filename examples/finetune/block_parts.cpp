@@ -5,25 +5,25 @@
 namespace finetune {
 namespace {
 
-// y (+)= x m^T with a matrix of floats.
-void multiply(Pass &pass, const qlora_tensor &x, const qlora_tensor &m, const qlora_tensor &y, uint32_t flags) {
+qlora_weight weight_of(const qlora_tensor &m) {
     auto weight = qlora::make<qlora_weight>();
     weight.format = m.type;
     weight.rows = m.rows;
     weight.cols = m.cols;
     weight.planes[QLORA_PLANE_CODE] = m.data;
-    auto args = qlora::make<qlora_matmul_args>();
-    args.flags = flags;
-    args.weight = &weight;
-    args.x = x;
-    args.y = y;
-    args.compute_type = pass.precision.compute;
-    pass.device.run(QLORA_OP_MATMUL, qlora_weight_matmul, args);
+    return weight;
 }
 
-// The base's product in integers, then the adapter's.
-void linear_in_integers(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y,
-                        const BlockSpace &space, uint32_t flags) {
+qlora_tensor vector_of(const Memory &values, uint64_t cols) {
+    return values.size() == 0 ? qlora_tensor{} : qlora::tensor(QLORA_FORMAT_F32, 1, cols, values.span());
+}
+
+uint32_t centered(const Pass &pass) {
+    return pass.model.shape().traits->norm == NormKind::layer ? QLORA_FLAG_CENTERED : 0;
+}
+
+// y (+)= x W^T + bias in integers.
+void base_in_integers(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y, uint32_t flags) {
     if (x.type != QLORA_FORMAT_F32) fail("products in integers need --activations f32");
     auto args = qlora::make<qlora_int8_matmul_args>();
     args.flags = flags;
@@ -33,25 +33,30 @@ void linear_in_integers(Pass &pass, uint32_t layer, Linear which, const qlora_te
     args.bias = pass.model.layer(layer).bias[which].span();
     args.threshold = pass.model.outlier_threshold();
     pass.device.run(QLORA_OP_INT8_MATMUL, qlora_int8_matmul, args);
-    const qlora_tensor a = pass.adapter.a(layer, which);
-    if (a.type == 0) return;
-    const uint64_t rank = pass.adapter.rank();
-    const auto matrix = [&](uint64_t rows, qlora_span span) { return qlora::tensor(QLORA_FORMAT_F32, rows, rank, span); };
-    const qlora_tensor xa = matrix(x.rows, space.xa[which]), scaled = matrix(x.rows, space.scaled_xa);
-    multiply(pass, x, a, xa, 0);
-    multiply(pass, xa, matrix(rank, pass.adapter.scaling()), scaled, 0);
-    multiply(pass, scaled, pass.adapter.b(layer, which), y, QLORA_FLAG_ACCUMULATE);
-}
-
-qlora_tensor vector_of(const qlora::Buffer &values, uint64_t cols) {
-    return values.size() == 0 ? qlora_tensor{} : qlora::tensor(QLORA_FORMAT_F32, 1, cols, values.span());
-}
-
-uint32_t centered(const Pass &pass) {
-    return pass.model.shape().traits->norm == NormKind::layer ? QLORA_FLAG_CENTERED : 0;
 }
 
 } // namespace
+
+void multiply(Pass &pass, const qlora_tensor &x, const qlora_tensor &m, const qlora_tensor &y, uint32_t flags, int32_t compute) {
+    const qlora_weight weight = weight_of(m);
+    auto args = qlora::make<qlora_matmul_args>();
+    args.flags = flags;
+    args.weight = &weight;
+    args.x = x;
+    args.y = y;
+    args.compute_type = compute != 0 ? compute : pass.precision.compute;
+    pass.device.run(QLORA_OP_MATMUL, qlora_weight_matmul, args);
+}
+
+void multiply_transposed(Pass &pass, const qlora_tensor &x, const qlora_tensor &m, const qlora_tensor &y) {
+    const qlora_weight weight = weight_of(m);
+    auto args = qlora::make<qlora_matmul_args>();
+    args.weight = &weight;
+    args.y = x; // the gradient call's names
+    args.x = y;
+    args.compute_type = pass.precision.compute;
+    pass.device.run(QLORA_OP_MATMUL_GRAD, qlora_weight_matmul_grad, args);
+}
 
 qlora_tensor columns(const qlora_tensor &matrix, uint64_t first, uint64_t count) {
     const uint64_t stride = matrix.stride != 0 ? matrix.stride : matrix.cols,
@@ -92,19 +97,34 @@ qlora_tensor normed_heads(const Pass &pass, const qlora_tensor &x) {
 
 void linear(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y,
             const BlockSpace &space, uint32_t flags) {
-    if (pass.model.in_integers()) return linear_in_integers(pass, layer, which, x, y, space, flags);
-    auto args = qlora::make<qlora_linear_args>();
-    args.flags = flags;
-    args.weight = pass.model.layer(layer).linear[which].get();
-    args.x = x;
-    args.y = y;
-    args.a = pass.adapter.a(layer, which);
-    args.b = pass.adapter.b(layer, which);
-    args.bias = pass.model.layer(layer).bias[which].span();
-    if (args.a.type != 0) args.xa = space.xa[which];
-    args.scale = pass.adapter.scale();
-    args.compute_type = pass.precision.compute;
-    pass.device.run(QLORA_OP_LINEAR, qlora_linear_forward, args);
+    const qlora_tensor a = pass.adapter.a(layer, which), b = pass.adapter.b(layer, which);
+    const bool integers = pass.model.in_integers(), adapted = a.type != 0, drops = adapted && pass.dropout.probability > 0;
+    if (integers) {
+        base_in_integers(pass, layer, which, x, y, flags);
+    } else {
+        auto args = qlora::make<qlora_linear_args>();
+        args.flags = flags;
+        args.weight = pass.model.layer(layer).linear[which].get();
+        args.x = x;
+        args.y = y;
+        args.bias = pass.model.layer(layer).bias[which].span();
+        args.scale = pass.adapter.scale();
+        args.compute_type = pass.precision.compute;
+        if (adapted && !drops) {
+            args.a = a;
+            args.b = b;
+            args.xa = space.xa[which];
+        }
+        pass.device.run(QLORA_OP_LINEAR, qlora_linear_forward, args);
+    }
+    if (drops) return add_dropped_adapter(pass, layer, which, x, y, space.xa[which]);
+    if (!integers || !adapted) return;
+    const uint64_t rank = pass.adapter.rank();
+    const auto matrix = [&](uint64_t rows, qlora_span span) { return qlora::tensor(QLORA_FORMAT_F32, rows, rank, span); };
+    const qlora_tensor xa = matrix(x.rows, space.xa[which]), scaled = matrix(x.rows, space.scaled_xa);
+    multiply(pass, x, a, xa, 0);
+    multiply(pass, xa, matrix(rank, pass.adapter.scaling()), scaled, 0);
+    multiply(pass, scaled, b, y, QLORA_FLAG_ACCUMULATE);
 }
 
 void linear_grad(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &dy,
@@ -115,15 +135,19 @@ void linear_grad(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x
     args.x = x;
     args.dy = dy;
     args.dx = dx;
-    args.a = pass.adapter.a(layer, which);
-    args.b = pass.adapter.b(layer, which);
-    args.da = pass.adapter.da(layer, which);
-    args.db = pass.adapter.db(layer, which);
-    if (args.a.type != 0) args.xa = xa;
-    else if (dx.type == 0) return;
     args.scale = pass.adapter.scale();
     args.compute_type = pass.precision.compute;
-    pass.device.run(QLORA_OP_LINEAR_GRAD, qlora_linear_grad, args);
+    const qlora_tensor a = pass.adapter.a(layer, which);
+    const bool adapted = a.type != 0, drops = adapted && pass.dropout.probability > 0;
+    if (adapted && !drops) {
+        args.a = a;
+        args.b = pass.adapter.b(layer, which);
+        args.da = pass.adapter.da(layer, which);
+        args.db = pass.adapter.db(layer, which);
+        args.xa = xa;
+    }
+    if (dx.type != 0 || args.a.type != 0) pass.device.run(QLORA_OP_LINEAR_GRAD, qlora_linear_grad, args);
+    if (drops) dropped_adapter_grad(pass, layer, which, x, dy, dx, xa, flags);
 }
 
 void rope(Pass &pass, uint32_t layer, const qlora_tensor &x, uint32_t flags) {
@@ -195,7 +219,13 @@ void embed(Pass &pass, qlora_span ids, qlora_span y) {
     args.ids = ids;
     args.y = pass.view(y, shape.embedding);
     args.scale = shape.embedding_scale;
-    pass.device.run(QLORA_OP_EMBEDDING, qlora_embedding_gather, args);
+    if (HostEmbedding *rows = pass.model.host_embedding()) {
+        const int32_t type = pass.precision.activations;
+        if (!pass.device.idle())
+            pass.device.write(y, rows->gather(pass.host_ids, pass.tokens, type, args.scale), pass.tokens * shape.embedding * type_bytes(type));
+    } else if (pass.model.embedding().size() > 0) { // a plan does not read the host's
+        pass.device.run(QLORA_OP_EMBEDDING, qlora_embedding_gather, args);
+    }
     if (shape.traits->positions == Positions::learned) {
         args.flags = QLORA_FLAG_ACCUMULATE;
         args.weight = pass.model.positions().get();

@@ -30,6 +30,17 @@ void linear(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, con
 void linear_grad(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &dy,
                  const qlora_tensor &dx, qlora_span xa, uint32_t flags);
 
+// y (ACCUMULATE: +)= x m^T, and y = x m, with a matrix of floats. compute 0: as the pass.
+void multiply(Pass &pass, const qlora_tensor &x, const qlora_tensor &m, const qlora_tensor &y, uint32_t flags,
+              int32_t compute = 0);
+void multiply_transposed(Pass &pass, const qlora_tensor &x, const qlora_tensor &m, const qlora_tensor &y);
+
+// The adapter's part of a linear layer, and what its gradients are, where the pass has dropout. xa: of `linear`.
+void add_dropped_adapter(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y,
+                         qlora_span xa);
+void dropped_adapter_grad(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &dy,
+                          const qlora_tensor &dx, qlora_span xa, uint32_t flags);
+
 // In place, of q or k; nothing where this layer's positions are not rotary.
 void rope(Pass &pass, uint32_t layer, const qlora_tensor &x, uint32_t flags);
 

@@ -131,7 +131,7 @@ private:
         if (!model_.shape().traits->has(which)) return;
         const BaseTensor &tensor = base_.tensor(gguf_weight_name(layer, which));
         const uint64_t rows = tensor.weight.rows, cols = tensor.weight.cols;
-        const qlora::Weight &given = model_.layer(layer).linear[which];
+        const PlacedWeight &given = model_.layer(layer).linear[which];
         CalibrationReport report = {std::string(tensor.name), qlora::make<qlora_gptq_outcome>(), 0, 0, rows * cols, 0};
         const qlora_tensor src = qlora::tensor(given.get()->format, rows, cols, given.get()->planes[QLORA_PLANE_CODE]);
         HostWeight done;
@@ -202,11 +202,11 @@ private:
         return host;
     }
 
-    std::vector<float> decoded(const qlora::Weight &weight) {
-        const uint64_t rows = weight.get()->rows, cols = weight.get()->cols;
+    std::vector<float> decoded(const qlora_weight *weight) {
+        const uint64_t rows = weight->rows, cols = weight->cols;
         const qlora::Buffer values(device_.context(), rows * cols * sizeof(float));
         auto args = qlora::make<qlora_dequantize_args>();
-        args.weight = weight.get();
+        args.weight = weight;
         args.dst = qlora::tensor(QLORA_FORMAT_F32, rows, cols, values.span());
         device_.measure([&] { device_.run(QLORA_OP_DEQUANTIZE, qlora_weight_dequantize, args); });
         device_.run(QLORA_OP_DEQUANTIZE, qlora_weight_dequantize, args);
@@ -214,7 +214,7 @@ private:
     }
 
     // The same loss for the same weight rounded to nearest: 1/2 sum d (H + damping) d^T over the rows d of the error.
-    double nearest_loss(const qlora::Weight &given, const qlora_tensor &src, const qlora_gptq_outcome &outcome) {
+    double nearest_loss(const PlacedWeight &given, const qlora_tensor &src, const qlora_gptq_outcome &outcome) {
         const uint64_t rows = src.rows, cols = src.cols;
         const qlora::Weight nearest(device_.context(), plan_.format, rows, cols, plan_.block);
         auto args = qlora::make<qlora_quantize_args>();
@@ -228,8 +228,8 @@ private:
         hessian_.read(hessian.data(), hessian.size() * sizeof(float));
         double mean = 0;
         for (uint64_t c = 0; c < cols; ++c) mean += double(hessian[c * cols + c]) / double(cols);
-        std::vector<float> error = decoded(given);
-        const std::vector<float> after = decoded(nearest);
+        std::vector<float> error = decoded(given.get());
+        const std::vector<float> after = decoded(nearest.get());
         double squares = 0;
         for (uint64_t i = 0; i < error.size(); ++i) {
             const bool dead = hessian[i % cols * cols + i % cols] == 0;

@@ -5,6 +5,7 @@
 #include "json.h"
 #include "loaded.h"
 #include "report.h"
+#include "run_folder.h"
 
 #include <cmath>
 #include <cstdio>
@@ -91,10 +92,7 @@ void save(const std::string &path, const std::vector<Measured> &all) {
         if (one.exact_match) entry["exact_match"] = *one.exact_match;
         list.push_back(entry);
     }
-    const std::string text = list.dump(2) + "\n";
-    NewFile file(path);
-    file.write(text.data(), text.size());
-    file.commit();
+    write_text(path, list.dump(2) + "\n");
 }
 
 void check(const EvalOptions &o) {

@@ -60,6 +60,7 @@ void Decoder::forward(Pass &pass, uint32_t first) {
     };
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
+        model_.bring(device_, layer, true);
         const KeyValueCache cache = {rows(keys_[layer], wide, first, pass.tokens), rows(values_[layer], narrow, first, pass.tokens),
                                      rows(keys_[layer], wide, 0, context_), rows(values_[layer], narrow, 0, context_), rows_};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);

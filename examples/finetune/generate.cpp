@@ -24,6 +24,7 @@ Generator::Generator(Device &device, const Model &model, const Trainable &adapte
 }
 
 void Generator::take_spans() {
+    arena_.section("answers");
     const ModelShape &shape = model_.shape();
     const uint64_t tokens = uint64_t(count_) * longest_prompt_, width = uint64_t(shape.embedding) * 4;
     const uint64_t cached = uint64_t(count_) * (longest_prompt_ + most_new_) * 4;
@@ -78,6 +79,7 @@ void Generator::prefill(Pass &pass, const std::vector<int32_t> &sequences, uint3
     const ModelShape &shape = model_.shape();
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
+        model_.bring(device_, layer, true);
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2]);
         keep(keys_[layer], value_width(shape) == 0 ? space_.q : space_.k, key_width(shape), sequences);
         if (value_width(shape) != 0) keep(values_[layer], space_.v, value_width(shape), sequences);
@@ -90,6 +92,7 @@ void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
     const ModelShape &shape = model_.shape();
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
+        model_.bring(device_, layer, true);
         const KeyValueCache cache = {cache_rows(keys_[layer], key_width(shape), step, count),
                                      cache_rows(values_[layer], value_width(shape), step, count),
                                      whole_cache(keys_[layer], key_width(shape)), whole_cache(values_[layer], value_width(shape)),
@@ -143,6 +146,7 @@ std::vector<std::vector<int32_t>> Generator::generate(const std::vector<std::vec
     device_.write(sequences_, sequences.data(), sequences.size() * 4);
     device_.write(last_rows_, last_rows.data(), last_rows.size() * 4);
     Pass prompt_pass = make_pass(ids.size(), count, longest_prompt_, longest_prompt_);
+    prompt_pass.host_ids = ids.data();
     prefill(prompt_pass, sequences, count);
 
     std::vector<std::vector<int32_t>> answers(count);
@@ -170,6 +174,7 @@ std::vector<std::vector<int32_t>> Generator::generate(const std::vector<std::vec
         device_.write(ids_, next.data(), next.size() * 4);
         device_.write(positions_, positions.data(), positions.size() * 4);
         device_.write(sequences_, sequences.data(), sequences.size() * 4);
+        pass.host_ids = next.data();
         decode(pass, step, count);
     }
 }

@@ -4,7 +4,6 @@
 #include "device.h"
 #include "format_choice.h"
 #include "packed.h"
-#include "tokenizer.h"
 
 #include <algorithm>
 
@@ -58,31 +57,6 @@ void bring_to_gguf(const ModelShape &shape, BaseTensor &tensor) {
     }
 }
 
-void add_tokens(const std::string &path, Vocabulary &vocabulary, uint64_t most) {
-    if (!exists(path)) return;
-    const Config config(path);
-    const bool bos = config.flag("add_bos_token", true);
-    vocabulary.adds_begin = bos;
-    const Json *chat_template = config.find("chat_template");
-    if (chat_template != nullptr && chat_template->is_string())
-        vocabulary.chat_template = chat_template->get<std::string>();
-    const Json *added = config.find("added_tokens_decoder");
-    if (added == nullptr || !added->is_object()) return;
-    for (const auto &[key, token] : added->items()) {
-        const bool digits = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
-        const uint64_t id = digits ? std::stoull(key) : UINT64_MAX;
-        if (id >= most) config.reject("added_tokens_decoder: ", shown(key), " is not a token id below ", most);
-        const Json *content = token.is_object() ? config.find(token, "content") : nullptr;
-        if (content == nullptr || !content->is_string())
-            config.reject("added_tokens_decoder: token ", id, " has no content");
-        const Json *special = config.find(token, "special");
-        const bool control = special != nullptr && special->is_boolean() && special->get<bool>();
-        const std::string piece = content->get<std::string>();
-        if (id < vocabulary.pieces.size() && vocabulary.pieces[id] == piece) continue;
-        vocabulary.place(id, piece, control ? 3 : 4);
-    }
-}
-
 } // namespace
 
 void BaseModel::open_directory() {
@@ -110,27 +84,6 @@ void BaseModel::open_directory() {
         if (one.weight.format != 0) bring_to_gguf(shape_, one);
         add(std::move(one));
     }
-}
-
-std::unique_ptr<Tokenizer> BaseModel::directory_tokenizer(bool needed) const {
-    const std::string folder = safetensors_->folder(), path = folder + "tokenizer.model";
-    if (!exists(path)) {
-        if (!needed) return nullptr;
-        reject("there is no tokenizer.model", exists(folder + "tokenizer.json") ? ", only a tokenizer.json" : "",
-               "; put the model's SentencePiece tokenizer.model beside its config.json, or give token ids: --train-ids, "
-               "--eval-ids");
-    }
-    Vocabulary vocabulary = read_sentencepiece(path);
-    add_tokens(folder + "tokenizer_config.json", vocabulary, shape_.vocabulary);
-    if (vocabulary.pieces.size() > shape_.vocabulary)
-        reject("tokenizer.model has ", vocabulary.pieces.size(), " tokens, the embedding ", shape_.vocabulary, " rows");
-    if (vocabulary.pieces.size() < shape_.vocabulary) vocabulary.place(shape_.vocabulary - 1, "", 5); // padding rows
-    if (begin_token_ >= 0) vocabulary.begin = begin_token_;
-    if (end_token_ >= 0) vocabulary.end = end_token_;
-    for (int32_t token : {vocabulary.begin, vocabulary.end})
-        if (token >= static_cast<int32_t>(shape_.vocabulary))
-            reject("config.json: token ", token, " is outside the vocabulary of ", shape_.vocabulary);
-    return std::make_unique<Tokenizer>(std::move(vocabulary));
 }
 
 } // namespace finetune

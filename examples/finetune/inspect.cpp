@@ -207,8 +207,15 @@ Json inspect(const std::string &path) {
             out["kind"] = "LoRA adapter (PEFT's directory)";
         } else if (exists(folder + "config.json")) {
             out = inspect_safetensors(path, true);
+        } else if (exists(folder + "state.safetensors")) {
+            out = inspect_safetensors(folder + "state.safetensors", false);
+            out["kind"] = "checkpoint of a run";
+        } else if (exists(folder + "config.toml") && exists(folder + "adapter.gguf")) {
+            out = inspect_gguf(folder + "adapter.gguf");
+            out["kind"] = "folder of a run, its adapter";
         } else {
-            fail(path, ": a directory without config.json or adapter_model.safetensors: no model and no adapter");
+            fail(path, ": no model, adapter or run: expected config.json, adapter_model.safetensors, or the adapter.gguf of a complete "
+                       "run in this directory");
         }
         for (const fs::directory_entry &entry : fs::directory_iterator(path))
             if (entry.is_regular_file()) bytes += entry.file_size();

@@ -3,6 +3,7 @@
 #include "json.h"
 #include "merge.h"
 #include "packed.h"
+#include "run_folder.h"
 
 #include <cstdio>
 #include <filesystem>
@@ -70,12 +71,6 @@ std::vector<Step> plan(const SafeTensors &file, const std::vector<PackedTensor> 
     if (done->updated != adapters.pairs.size())
         file.reject("the adapter has ", adapters.pairs.size(), " layers, the files ", done->updated, " of them");
     return steps;
-}
-
-void write_text(const std::string &path, const std::string &text) {
-    NewFile file(path);
-    file.write(text.data(), text.size());
-    file.commit();
 }
 
 // Everything beside the weights; config.json says what the weights are now.

@@ -61,7 +61,7 @@ OptimizerChoice optimizer_by_name(const std::string &name) {
     const bool small = name.size() > ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
     const std::string plain = small ? name.substr(0, name.size() - ending.size()) : name;
     for (const auto &known : algorithms)
-        if (plain == known.name) return {known.algorithm, small, name};
+        if (plain == known.name) return {known.algorithm, small, name, 0};
     fail("--optimizer ", shown(name), ": expected ", optimizer_names());
 }
 
@@ -74,6 +74,7 @@ std::string optimizer_names() {
 Optimizer::Optimizer(Device &device, const Trainable &adapter, const OptimizerChoice &choice, uint64_t budget)
     : device_(device), adapter_(adapter), choice_(choice), parameters_(adapter.parameters()), pager_(qlora::make<qlora_pager>()) {
     for (qlora_parameter &parameter : parameters_) parameter.state_type = choice.small ? QLORA_FORMAT_DYN8 : QLORA_FORMAT_F32;
+    for (size_t i = 1; i < parameters_.size(); i += 2) parameters_[i].learning_rate_scale = choice.b_rate;
     pager_.parameters = parameters_.data();
     pager_.parameter_count = static_cast<uint32_t>(parameters_.size());
     pager_.algorithm = choice.algorithm;
@@ -81,17 +82,17 @@ Optimizer::Optimizer(Device &device, const Trainable &adapter, const OptimizerCh
     const qlora::Context &context = device.context();
     context.pager_plan(pager_);
     const auto make = [&](uint64_t bytes, bool host, qlora_span &span) {
-        if (bytes == 0) return qlora::Buffer();
-        qlora::Buffer buffer = host ? qlora::Buffer::on_host(context, bytes) : qlora::Buffer(context, bytes);
-        buffer.fill(0);
-        span = buffer.span();
-        return buffer;
+        const Device::Section section(device, "optimizer state");
+        Memory memory = device.take(bytes, host);
+        device.fill_zero(memory.span(), bytes);
+        span = memory.span();
+        return memory;
     };
     resident_ = make(pager_.resident_bytes, false, pager_.resident);
     window_ = make(pager_.window_bytes, false, pager_.window);
     arena_ = make(pager_.arena_bytes, true, pager_.arena);
     context.pager_place(pager_);
-    if (!choice.small) return;
+    if (!choice.small || device.planning()) return;
     signed_table_ = table_of(device, QLORA_FORMAT_DYN8);
     unsigned_table_ = table_of(device, QLORA_FORMAT_UDYN8);
 }

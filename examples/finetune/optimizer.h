@@ -15,6 +15,7 @@ struct OptimizerChoice {
     int32_t algorithm = QLORA_OPTIMIZER_ADAMW;
     bool small = false; // 8-bit state
     std::string name = "adamw";
+    float b_rate = 0; // LoRA+ (2402.12354): learns B so many times as fast as A; 0 = 1
 };
 
 // "adamw", "lion8bit", ...; throws for others.
@@ -58,7 +59,7 @@ private:
     OptimizerChoice choice_;
     std::vector<qlora_parameter> parameters_;
     qlora_pager pager_;
-    qlora::Buffer resident_, window_, arena_;
+    Memory resident_, window_, arena_;
     std::vector<float> signed_table_, unsigned_table_; // values of 8-bit codes
 };
 

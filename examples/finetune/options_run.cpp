@@ -34,7 +34,24 @@ void add_run_options(CLI::App &app, Options &o) {
            "give up when the loss' moving average is so many times its best, and 1 more; 0: never");
 }
 
+void add_adapter_options(CLI::App &app, Options &o) {
+    app.add_option("--targets", o.targets,
+                   "linear layers with an adapter: all, attention, feed-forward, or some of q,k,v,o,gate,up,down (qkv and gate_up where "
+                   "a model has them in one)")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_option("--lora-dropout", o.train.dropout, "share of the adapters' inputs that a step leaves out, 0 to below 1")
+        ->capture_default_str()
+        ->group("Training");
+    app.add_flag("--rslora", o.rslora, "scale updates by alpha / sqrt(rank) (rsLoRA): steadier at high ranks")->group("Training");
+    app.add_option("--lora-plus", o.train.optimizer.b_rate, "learn B so many times as fast as A (LoRA+), as 16; 0: as fast")
+        ->capture_default_str()
+        ->group("Training");
+}
+
 void check_run_options(Options &o) {
+    check_range("--lora-dropout", o.train.dropout, 0, 0.99);
+    check_range("--lora-plus", o.train.optimizer.b_rate, 0, 1e4);
     RunOptions &run = o.run;
     check_range("--keep", run.keep, 1, 1e6);
     check_range("--save-every", double(run.save_every), 0, 1e9);

@@ -74,7 +74,7 @@ void print_perplexity_table(const Options &options) {
     if (options.perplexity_tokens > 0 && options.perplexity_tokens < ids.size()) ids.resize(options.perplexity_tokens);
     if (options.window > shape.context)
         fail("--window ", options.window, ": more than the model's context length ", shape.context);
-    const std::vector<Batch> batches = pack_windows(ids, options.window, options.eval_tokens);
+    const std::vector<Batch> batches = pack_windows(ids, options.window, options.memory.start().eval_tokens);
     if (batches.empty()) fail(options.perplexity_ids, ": shorter than one window of ", options.window, " tokens");
     BatchBounds bounds;
     for (const Batch &batch : batches) bounds.include(batch);

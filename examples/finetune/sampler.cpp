@@ -1,11 +1,15 @@
 #include "sampler.h"
 
+#include "error.h"
+
 #include <algorithm>
 #include <cmath>
 
 namespace finetune {
 
 int32_t Sampler::choose(const std::vector<float> &given, const std::vector<int32_t> &recent) {
+    for (float logit : given)
+        if (std::isnan(logit)) fail("the model computes values that are not numbers; choose --compute f32, or another --device");
     const std::vector<float> *logits = &given;
     if (options_.repetition_penalty != 1) {
         penalized_ = given;

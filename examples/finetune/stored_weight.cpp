@@ -25,6 +25,14 @@ template <class Held> qlora_weight shape_of(const Held &held) {
 
 } // namespace
 
+qlora_weight weight_shape(const StoredWeight &stored) {
+    qlora_weight shape = shape_of(stored);
+    shape.tensor_scale = stored.tensor_scale;
+    return shape;
+}
+
+qlora_weight weight_shape(const HostWeight &host) { return shape_of(host); }
+
 StoredWeight view_weight(const GgufTensor &tensor) {
     StoredWeight stored;
     stored.format = format_of(*tensor.type);

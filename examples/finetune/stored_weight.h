@@ -42,6 +42,10 @@ HostWeight download_weight(const qlora::Weight &weight);
 void shrink_outliers(HostWeight &weight, uint64_t outliers);
 qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &weight);
 
+// The shape that a weight has in the library; its planes are absent.
+qlora_weight weight_shape(const StoredWeight &stored);
+qlora_weight weight_shape(const HostWeight &host);
+
 StoredWeight view_weight(const GgufTensor &tensor);
 // The same, with the scale per tensor that its file has beside it: f32[1] X.scale for X.weight.
 StoredWeight view_weight(const Gguf &file, const GgufTensor &tensor);

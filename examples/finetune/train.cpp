@@ -7,6 +7,11 @@
 #include <map>
 
 namespace finetune {
+namespace {
+
+const uint64_t mask_stream = uint64_t(4) << 32; // of random numbers, one a batch of a step
+
+} // namespace
 
 uint64_t RowOrder::at(uint64_t i) {
     if (!shuffle_) return i % rows_;
@@ -53,10 +58,10 @@ BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &op
 
 Trainer::Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options)
     : device_(device), network_(network), adapter_(adapter), options_(options),
-      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.context(), 4),
-      norms_(device.context(), 4 * adapter.parameters().size()) {
-    if (!options.import_state.empty()) state_.step = optimizer_.import_bitsandbytes(options.import_state);
-    if (!options.resume.empty()) load_state(options.resume);
+      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.take(4)),
+      norms_(device.take(4 * adapter.parameters().size())) {
+    if (!device.planning() && !options.import_state.empty()) state_.step = optimizer_.import_bitsandbytes(options.import_state);
+    if (!device.planning() && !options.resume.empty()) load_state(options.resume);
     device_.measure([&] { step({}, 0); });
 }
 
@@ -70,7 +75,8 @@ StepReport Trainer::step(const std::vector<Batch> &batches, uint64_t number) {
     StepReport report = {number};
     report.loss_scale = scale;
     for (size_t i = 0; i < batches.size(); ++i) {
-        network_.train(batches[i], static_cast<float>(double(scale) * mean), i > 0);
+        network_.train(batches[i], static_cast<float>(double(scale) * mean), i > 0,
+                       Random(options_.seed, mask_stream + i).at(number));
         report.loss += network_.read_loss();
         report.tokens += batches[i].tokens();
     }

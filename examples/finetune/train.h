@@ -22,6 +22,7 @@ struct TrainOptions {
     OptimizerChoice optimizer;
     uint64_t optimizer_bytes = 0;      // of device memory for the optimizer's state; 0: no bound
     std::string resume, import_state; // state files to begin with
+    float dropout = 0; // of the adapters' inputs
     bool scale_loss = false;          // f16: gradients are kept large enough for the type
 };
 
@@ -96,7 +97,7 @@ private:
     TrainState state_;
     uint64_t tokens_ = 0; // and seconds, of this process
     double seconds_ = 0;
-    qlora::Buffer norm_, norms_;
+    Memory norm_, norms_;
     std::vector<float> first_norms_;
 };
 

@@ -32,13 +32,16 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
             count_ += next.rows * next.cols;
             bytes += (next.rows * next.cols * 4 + 255) / 256 * 256;
         }
-    for (qlora::Buffer *buffer : {&values_, &gradients_}) {
-        *buffer = qlora::Buffer(device.context(), bytes);
-        buffer->fill(0);
+    for (Memory *memory : {&values_, &gradients_}) {
+        const Device::Section section(device, memory == &values_ ? "adapter" : "gradients");
+        *memory = device.take(bytes);
+        device.fill_zero(memory->span(), bytes);
     }
+    const Device::Section section(device, "adapter");
     std::vector<float> scaling(uint64_t(rank()) * rank(), 0.0f);
     for (uint32_t i = 0; i < rank(); ++i) scaling[uint64_t(i) * (rank() + 1)] = scale();
-    scaling_ = qlora::Buffer(device.context(), scaling);
+    scaling_ = device.take(scaling.size() * sizeof(float));
+    device.write(scaling_.span(), scaling.data(), scaling_.size());
     for (size_t i = 0; i < places_.size(); ++i) {
         const Place &at = places_[i];
         const uint64_t size = at.rows * at.cols * 4;
@@ -52,7 +55,7 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
     }
 }
 
-qlora_tensor Trainable::view(const qlora::Buffer &buffer, uint32_t layer, Linear linear, int half) const {
+qlora_tensor Trainable::view(const Memory &buffer, uint32_t layer, Linear linear, int half) const {
     const size_t pair = shape_.pair(layer, linear);
     if (pair == shape_.pairs()) return {};
     const Place &at = places_[2 * pair + size_t(half)];

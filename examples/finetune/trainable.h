@@ -36,13 +36,13 @@ private:
     struct Place {
         uint64_t offset, rows, cols;
     };
-    qlora_tensor view(const qlora::Buffer &buffer, uint32_t layer, Linear linear, int half) const;
+    qlora_tensor view(const Memory &buffer, uint32_t layer, Linear linear, int half) const;
 
     AdapterShape shape_;
     float alpha_;
     uint64_t count_ = 0;
     std::vector<Place> places_;
-    qlora::Buffer values_, gradients_, scaling_;
+    Memory values_, gradients_, scaling_;
     std::vector<qlora_parameter> parameters_;
 };
 

@@ -1,5 +1,6 @@
 #include "training_run.h"
 
+#include "html_report.h"
 #include "signals.h"
 
 #include <chrono>
@@ -54,7 +55,7 @@ void check_same_run(const RunFolder &folder, const RunFlags &now) {
 }
 
 TrainingRun::TrainingRun(const TrainingTask &task, const RunOptions &options, RunFolder *folder)
-    : task_(task), options_(options), folder_(folder), trainer_(task.device, task.network, task.adapter, task.plan),
+    : task_(task), options_(options), folder_(folder), trainer_(task.trainer),
       watchdog_(options.watchdog), progress_(task.plan.steps, task.memory_bytes, task.memory_limit) {
     if (folder_ != nullptr && options_.resume) load();
     progress_.begin(trainer_.state().step);
@@ -148,7 +149,10 @@ bool TrainingRun::validate() {
     validation_ = mean_loss(task_.network, task_.validation);
     validated_step_ = step;
     const Watchdog::Verdict verdict = watchdog_.validated(step, validation_);
-    if (folder_ != nullptr) folder_->log({{"step", step}, {"validation_loss", validation_}});
+    if (folder_ != nullptr) {
+        folder_->log({{"step", step}, {"validation_loss", validation_}});
+        write_report(*folder_);
+    }
     std::string remark;
     if (verdict == Watchdog::Verdict::best) remark = ", the best so far";
     else remark = ", best " + four_digits(*watchdog_.best_validation()) + " at step " + std::to_string(watchdog_.best_step());

@@ -28,6 +28,7 @@ struct TrainingTask {
     Device &device;
     Network &network;
     const Trainable &adapter;
+    Trainer &trainer;
     const TrainOptions &plan;
     const std::vector<Row> &rows;
     const std::vector<Batch> &validation; // may be empty
@@ -61,7 +62,7 @@ private:
     TrainingTask task_;
     RunOptions options_;
     RunFolder *folder_;
-    Trainer trainer_;
+    Trainer &trainer_;
     Watchdog watchdog_;
     Progress progress_;
     uint64_t tokens_ = 0; // of the whole run, as seconds

@@ -808,6 +808,7 @@ namespace Qlora.Native
         public const int QLORA_ISA_NEON = 4;
         public const uint QLORA_CONTEXT_LEAN = 1;
         public const uint QLORA_BUFFER_HOST = 1;
+        public const uint QLORA_BUFFER_BESIDE = 2;
         public const uint QLORA_OP_QUANTIZE = 1;
         public const uint QLORA_OP_DEQUANTIZE = 2;
         public const uint QLORA_OP_MATMUL = 3;
@@ -942,6 +943,9 @@ namespace Qlora.Native
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_buffer_copy(IntPtr context, qlora_buffer_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_buffer_join(IntPtr context, qlora_buffer_args* args);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_buffer_fill(IntPtr context, qlora_buffer_args* args);

@@ -71,6 +71,7 @@ QLORA_ISA_AVX512 = 3
 QLORA_ISA_NEON = 4
 QLORA_CONTEXT_LEAN = 1
 QLORA_BUFFER_HOST = 1
+QLORA_BUFFER_BESIDE = 2
 QLORA_OP_QUANTIZE = 1
 QLORA_OP_DEQUANTIZE = 2
 QLORA_OP_MATMUL = 3
@@ -825,6 +826,7 @@ FUNCTIONS = {
     "qlora_buffer_write": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_read": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_copy": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
+    "qlora_buffer_join": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_fill": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_operation_scratch": (c_int32, (c_void_p, c_uint32, c_void_p, POINTER(c_uint64),)),
     "qlora_operation_supports": (c_int32, (c_void_p, c_uint32, c_int32, c_int32,)),

@@ -71,6 +71,7 @@ pub const QLORA_ISA_AVX512: i32 = 3;
 pub const QLORA_ISA_NEON: i32 = 4;
 pub const QLORA_CONTEXT_LEAN: u32 = 1;
 pub const QLORA_BUFFER_HOST: u32 = 1;
+pub const QLORA_BUFFER_BESIDE: u32 = 2;
 pub const QLORA_OP_QUANTIZE: u32 = 1;
 pub const QLORA_OP_DEQUANTIZE: u32 = 2;
 pub const QLORA_OP_MATMUL: u32 = 3;
@@ -1203,6 +1204,7 @@ extern "C" {
     pub fn qlora_buffer_write(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_buffer_read(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_buffer_copy(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
+    pub fn qlora_buffer_join(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_buffer_fill(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_operation_scratch(context: *mut qlora_context, operation: u32, args: *const c_void, bytes: *mut u64) -> i32;
     pub fn qlora_operation_supports(context: *mut qlora_context, operation: u32, format: i32, r#type: i32) -> i32;
