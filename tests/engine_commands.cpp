@@ -6,7 +6,9 @@
 #include "generate.h"
 #include "inspect.h"
 #include "low_rank.h"
+#include "json.h"
 #include "merge.h"
+#include "network.h"
 #include "rng.h"
 #include "sampler.h"
 #include "speaker.h"
@@ -29,7 +31,10 @@ struct TinyBase {
 
 struct Folder {
     std::string path;
-    Folder() : path(Scratch("", "_dir").path) {}
+    Folder() {
+        const Scratch unused;
+        path = unused.path + "_dir";
+    }
     ~Folder() {
         std::error_code ignored;
         std::filesystem::remove_all(path, ignored);
@@ -77,8 +82,7 @@ double difference(const std::vector<double> &x, const std::vector<double> &y) {
     return std::sqrt(error / size);
 }
 
-const uint64_t all = UINT64_MAX;
-std::string bytes_of(const std::string &path, uint64_t = all) { return std::string(MappedFile(path).text()); }
+std::string bytes_of(const std::string &path) { return std::string(MappedFile(path).text()); }
 
 double loss_of(Device &device, const BaseModel &base, const std::vector<AdapterFile> &adapters) {
     AdapterShape shape;
