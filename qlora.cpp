@@ -203,7 +203,7 @@ int32_t qlora_context_create(const qlora_context_args *caller, qlora_context **c
     *context = nullptr;
     qlora_context_args args;
     if (!adopt(caller, &args)) return QLORA_ERROR_ARGUMENT;
-    if (args.flags) return creation_failure(args, QLORA_ERROR_ARGUMENT, "qlora_context_create: flags: none are defined yet; use 0");
+    if (args.flags & ~QLORA_CONTEXT_LEAN) return creation_failure(args, QLORA_ERROR_ARGUMENT, "qlora_context_create: flags: only QLORA_CONTEXT_LEAN is defined");
     if (!args.allocate != !args.release)
         return creation_failure(args, QLORA_ERROR_ARGUMENT, "qlora_context_create: allocate and release: give both or neither");
     const Backend *backend = find_backend(args.backend);
@@ -302,8 +302,25 @@ int32_t qlora_buffer_destroy(qlora_context *context, const qlora_buffer_args *ca
     }
 QLORA_BUFFER_CALL(write, true, false, true)
 QLORA_BUFFER_CALL(read, false, true, true)
-QLORA_BUFFER_CALL(copy, true, true, false)
 #undef QLORA_BUFFER_CALL
+
+int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_args *caller) {
+    if (!context) return QLORA_ERROR_ARGUMENT;
+    Call call = {*context, "qlora_buffer_copy", false, {}, false};
+    qlora_buffer_args args;
+    QLORA_TRY(adopt_buffer(call, caller, &args, true, true, false, QLORA_BUFFER_HOST | QLORA_BUFFER_BESIDE));
+    if (args.flags == QLORA_BUFFER_HOST) return call.error(QLORA_ERROR_ARGUMENT, "flags", "HOST tells the direction of a copy with BESIDE; others find it themselves");
+    if (call.nothing_to_do) return QLORA_OK;
+    return context->backend->buffer_copy(*context, args);
+}
+
+int32_t qlora_buffer_join(qlora_context *context, const qlora_buffer_args *caller) {
+    if (!context) return QLORA_ERROR_ARGUMENT;
+    Call call = {*context, "qlora_buffer_join", false, {}, false};
+    qlora_buffer_args args;
+    QLORA_TRY(adopt_buffer(call, caller, &args, false, false, false, QLORA_BUFFER_HOST));
+    return context->backend->buffer_join(*context, args);
+}
 
 int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *caller) {
     if (!context) return QLORA_ERROR_ARGUMENT;

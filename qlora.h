@@ -228,9 +228,14 @@ typedef struct qlora_context qlora_context;
 #define QLORA_ISA_AVX512  3 /* AVX-512 F, BW, DQ, VL */
 #define QLORA_ISA_NEON    4
 
+/* cuda: the stack that the driver keeps ready for every thread that the device could run (1 KiB each: 264 MiB of device memory
+ * on an H100) shrinks to nothing, for the whole process; the driver grows it again for a kernel that needs some, as it
+ * does without the flag beyond 1 KiB. For programs that own their process. Other backends ignore it. */
+#define QLORA_CONTEXT_LEAN 1u
+
 /* Everything the library may take from its host. All of it is optional. */
 typedef struct qlora_context_args {
-    uint32_t struct_size, flags;
+    uint32_t struct_size, flags; /* QLORA_CONTEXT_* */
     uint64_t stream;       /* cuda: the caller's cudaStream_t; 0 = the context makes its own */
     int32_t backend;       /* QLORA_BACKEND_* */
     int32_t device;        /* index among the backend's devices; cuda and vulkan */
@@ -293,7 +298,8 @@ QLORA_API int32_t qlora_device_count(int32_t backend, uint32_t *count);
 
 /* ---- buffers ------------------------------------------------------------------------------------------ */
 /* For callers with no device API of their own. */
-#define QLORA_BUFFER_HOST 1u /* create and destroy: host memory that the device copies from and to by itself */
+#define QLORA_BUFFER_HOST   1u /* create and destroy: host memory that the device copies from and to by itself; copy, join: to it */
+#define QLORA_BUFFER_BESIDE 2u /* copy: beside the operations, see join */
 
 typedef struct qlora_buffer_args {
     uint32_t struct_size, flags;
@@ -315,8 +321,14 @@ QLORA_API int32_t qlora_buffer_destroy(qlora_context *context, const qlora_buffe
 QLORA_API int32_t qlora_buffer_write(qlora_context *context, const qlora_buffer_args *args);
 /* src -> host; returns when the data has arrived, hence after all work before it. */
 QLORA_API int32_t qlora_buffer_read(qlora_context *context, const qlora_buffer_args *args);
-/* src -> dst on the device. */
+/* src -> dst on the device. With BESIDE it comes after all work that was enqueued before, copies beside in the other direction
+ * excepted, but what is enqueued later does not wait for it until a join: the next weights arrive, or results leave, while
+ * operations go on. One of src and dst is then memory of BUFFER_HOST; HOST says that it is dst. cuda has a stream for each
+ * direction; ref, cpu and vulkan copy in the order of the calls. */
 QLORA_API int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_args *args);
+/* What is enqueued from now on comes after all copies beside so far: those to the device, or with HOST those to host memory.
+ * Only flags and stream are looked at. A capture that such copies are part of ends after their join. */
+QLORA_API int32_t qlora_buffer_join(qlora_context *context, const qlora_buffer_args *args);
 /* Fills dst with a 32-bit pattern. */
 QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *args);
 
@@ -352,6 +364,7 @@ QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_a
 #define QLORA_OP_INT8_MATMUL_GRAD 22
 #define QLORA_OP_WEIGHT_GRADIENT  23
 #define QLORA_OP_QUANTIZE_SPQR    24
+#define QLORA_OP_DROPOUT          25
 
 /* The scratch bytes that an operation (QLORA_OP_*) needs for these args, whose spans may still be absent:
  * types, shapes and flags decide. Monotone: fewer tokens never need more. */
@@ -767,6 +780,22 @@ typedef struct qlora_swiglu_grad_args {
     uint32_t reserved;
 } qlora_swiglu_grad_args;
 QLORA_API int32_t qlora_swiglu_grad(qlora_context *context, const qlora_swiglu_grad_args *args);
+
+/* y = x m elementwise (ACCUMULATE: y += x m), with m = 0 in a share `probability` of the elements and 1 / (1 - probability) in
+ * the others (dropout, 1207.0580; 1 / (1 - probability) is rounded to f32). Which ones is a function of seed and the element's
+ * place r * cols + c alone, the same on every device: 0 where the first word of Threefry-2x32-20 with the seed as key and the
+ * place as counter, low words first, is below probability * 2^32. So nothing is kept: the same call on dy is the backward pass,
+ * and a layer that is computed again has its mask again. Every mask wants a seed of its own. y may be x. */
+typedef struct qlora_dropout_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;
+    qlora_span scratch;
+    qlora_tensor x, y;
+    uint64_t seed;
+    float probability; /* 0 <= probability < 1 */
+    uint32_t reserved;
+} qlora_dropout_args;
+QLORA_API int32_t qlora_dropout_apply(qlora_context *context, const qlora_dropout_args *args);
 
 /* Causal attention with grouped key/value heads over any number of sequences, in memory linear in their
  * length (FlashAttention, 2205.14135):  y = softmax(scale * q k^T) v.

@@ -69,6 +69,7 @@ struct Backend {
     int32_t (*buffer_read)(Context &context, const qlora_buffer_args &args);
     int32_t (*buffer_copy)(Context &context, const qlora_buffer_args &args);
     int32_t (*buffer_fill)(Context &context, const qlora_buffer_args &args);
+    int32_t (*buffer_join)(Context &context, const qlora_buffer_args &args);
     // format 0 where the operation takes no weight.
     bool (*supports)(Context &context, uint32_t operation, int32_t format, int32_t type);
 #define QLORA_OPERATION(ID, name, entry, args_type, ...)                                                      \
@@ -92,6 +93,7 @@ struct Backend {
     int32_t buffer_read(Context &context, const qlora_buffer_args &args);                                     \
     int32_t buffer_copy(Context &context, const qlora_buffer_args &args);                                     \
     int32_t buffer_fill(Context &context, const qlora_buffer_args &args);                                     \
+    int32_t buffer_join(Context &context, const qlora_buffer_args &args);                                     \
     bool supports(Context &context, uint32_t operation, int32_t format, int32_t type);                        \
     extern const Backend backend;                                                                             \
     }

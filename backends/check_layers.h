@@ -83,6 +83,15 @@ int32_t check(Call &call, qlora_swiglu_grad_args &args) {
     return call.tensor(args.dup, "dup", args.gate.rows, args.gate.cols, args.gate.type, args.up.type == 0);
 }
 
+int32_t check(Call &call, qlora_dropout_args &args) {
+    QLORA_TRY(call.flags(args.flags, QLORA_FLAG_ACCUMULATE));
+    if (!(args.probability >= 0 && args.probability < 1)) return call.error(QLORA_ERROR_VALUE, "probability", "must be at least 0 and below 1");
+    QLORA_TRY(call.tensor(args.x, "x", args.x.rows, args.x.cols, 0));
+    QLORA_TRY(call.tensor(args.y, "y", args.x.rows, args.x.cols, args.x.type));
+    call.nothing_to_do = args.x.rows == 0 || args.x.cols == 0;
+    return QLORA_OK;
+}
+
 // 0 = none, else a bound that scores approach.
 int32_t check_soft_cap(Call &call, float soft_cap) {
     return soft_cap == 0 || (soft_cap > 0 && soft_cap - soft_cap == 0) ? QLORA_OK : call.error(QLORA_ERROR_VALUE, "soft_cap", "must be positive and finite, or 0 for none");

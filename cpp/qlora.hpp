@@ -276,6 +276,7 @@ public:
     Result<void> buffer_write(const qlora_buffer_args &args) const { return check(qlora_buffer_write(context_, &args)); }
     Result<void> buffer_read(const qlora_buffer_args &args) const { return check(qlora_buffer_read(context_, &args)); }
     Result<void> buffer_copy(const qlora_buffer_args &args) const { return check(qlora_buffer_copy(context_, &args)); }
+    Result<void> buffer_join(const qlora_buffer_args &args) const { return check(qlora_buffer_join(context_, &args)); }
     Result<void> buffer_fill(const qlora_buffer_args &args) const { return check(qlora_buffer_fill(context_, &args)); }
 
     Result<void> weight_quantize(const qlora_quantize_args &args) const { return check(qlora_weight_quantize(context_, &args)); }
@@ -298,6 +299,7 @@ public:
     Result<void> rms_norm_grad(const qlora_rms_norm_grad_args &args) const { return check(qlora_rms_norm_grad(context_, &args)); }
     Result<void> rope_apply(const qlora_rope_args &args) const { return check(qlora_rope_apply(context_, &args)); }
     Result<void> swiglu_forward(const qlora_swiglu_args &args) const { return check(qlora_swiglu_forward(context_, &args)); }
+    Result<void> dropout_apply(const qlora_dropout_args &args) const { return check(qlora_dropout_apply(context_, &args)); }
     Result<void> swiglu_grad(const qlora_swiglu_grad_args &args) const { return check(qlora_swiglu_grad(context_, &args)); }
     Result<void> attention_forward(const qlora_attention_args &args) const { return check(qlora_attention_forward(context_, &args)); }
     Result<void> attention_grad(const qlora_attention_grad_args &args) const { return check(qlora_attention_grad(context_, &args)); }

@@ -116,6 +116,8 @@ TEST_CASE("sizes and places of fields on 64-bit machines") {
         QLORA_PLACE(qlora_swiglu_args, activation, 208),
         QLORA_SIZE(qlora_swiglu_grad_args, 328),
         QLORA_PLACE(qlora_swiglu_grad_args, activation, 320),
+        QLORA_SIZE(qlora_dropout_args, 168),
+        QLORA_PLACE(qlora_dropout_args, probability, 160),
         QLORA_SIZE(qlora_attention_args, 376),
         QLORA_PLACE(qlora_attention_args, slopes, 344),
         QLORA_PLACE(qlora_attention_args, sequence_count, 312),

@@ -3,7 +3,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "engine_support.h"
 
-#include "adapter.h"
+#include "base_model.h"
 #include "data.h"
 #include "rng.h"
 #include "safetensors.h"
@@ -147,24 +147,45 @@ TEST_CASE("numbers: schedules and random values are pinned") {
     CHECK(sorted == std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7});
 }
 
+namespace {
+AdapterShape llama_shape(uint32_t layers, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint32_t wide,
+                         uint32_t rank) {
+    ModelShape shape;
+    shape.traits = find_architecture("llama");
+    shape.layers = layers;
+    shape.embedding = width;
+    shape.heads = heads;
+    shape.kv_heads = kv_heads;
+    shape.head_dim = head_dim;
+    shape.feed_forward = wide;
+    shape.rope_layout = QLORA_ROPE_ADJACENT;
+    return shape.adapter_shape(rank);
+}
+} // namespace
+
 TEST_CASE("adapter: permutation and round trips") {
     std::vector<float> rows = {0, 1, 2, 3, 4, 5, 6, 7}; // two heads of four rows, one element each
-    permute_to_gguf(rows, 1, 2);
+    permute_to_gguf(rows, 1, HeadOrder::paired, 2);
     CHECK(rows == std::vector<float>{0, 2, 1, 3, 4, 6, 5, 7});
-    permute_to_hugging_face(rows, 1, 2);
+    permute_to_hugging_face(rows, 1, HeadOrder::paired, 2);
     CHECK(rows == std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7});
 
-    AdapterShape shape = {"llama", 2, 2, 1, 3, {8, 8, 8, 8, 8, 8, 12}, {8, 4, 4, 8, 12, 12, 8}};
+    std::vector<float> fused = {0, 1, 2, 3, 4, 5}; // q, k and v of two heads of one row
+    permute_to_gguf(fused, 1, HeadOrder::interleaved, 2);
+    CHECK(fused == std::vector<float>{0, 3, 1, 4, 2, 5});
+    permute_to_hugging_face(fused, 1, HeadOrder::interleaved, 2);
+    CHECK(fused == std::vector<float>{0, 1, 2, 3, 4, 5});
+
+    AdapterShape shape = llama_shape(2, 8, 2, 1, 4, 12, 3);
     Adapter adapter;
     adapter.alpha = 6;
     Random random(1, 1);
-    for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i) {
-            AdapterPair pair = {shape.inputs[i], shape.outputs[i], {}, {}};
-            for (uint64_t k = 0; k < 3 * pair.inputs; ++k) pair.a.push_back(random.next_uniform());
-            for (uint64_t k = 0; k < 3 * pair.outputs; ++k) pair.b.push_back(random.next_uniform());
-            adapter.pairs.push_back(pair);
-        }
+    for (size_t i = 0; i < shape.pairs(); ++i) {
+        AdapterPair pair = {shape.linear(i).inputs, shape.linear(i).outputs, {}, {}};
+        for (uint64_t k = 0; k < 3 * pair.inputs; ++k) pair.a.push_back(random.next_uniform());
+        for (uint64_t k = 0; k < 3 * pair.outputs; ++k) pair.b.push_back(random.next_uniform());
+        adapter.pairs.push_back(pair);
+    }
     const Scratch gguf, peft;
     write_adapter_gguf(gguf.path, adapter, shape);
     write_adapter_peft(peft.path, adapter, shape);
@@ -176,8 +197,8 @@ TEST_CASE("adapter: permutation and round trips") {
         CHECK(from_peft.pairs[i].b == adapter.pairs[i].b);
     }
     const SafeTensors file(peft.path);
-    CHECK(file.floats(file.get(peft_weight_name(0, linear_q, "lora_B"))) != adapter.pairs[linear_q].b);
-    CHECK(file.floats(file.get(peft_weight_name(0, linear_v, "lora_B"))) == adapter.pairs[linear_v].b);
+    CHECK(file.floats(file.get(shape.peft_name(0, "lora_B"))) != adapter.pairs[0].b);
+    CHECK(file.floats(file.get(shape.peft_name(2, "lora_B"))) == adapter.pairs[2].b);
     const Gguf container(gguf.path);
     CHECK(container.find_string("general.type") == "adapter");
     CHECK(container.tensor("blk.1.ffn_down.weight.lora_a").ne[0] == 12);
@@ -192,8 +213,7 @@ TEST_CASE("adapter: permutation and round trips") {
 TEST_CASE("adapter: the golden initial adapter, names with the adapter's name") {
     const std::string path = shared("golden/lora_init.safetensors");
     if (path.empty()) return;
-    const AdapterShape shape = {
-        "llama", 6, 6, 3, 8, {384, 384, 384, 384, 384, 384, 1024}, {384, 192, 192, 384, 1024, 1024, 384}};
+    const AdapterShape shape = llama_shape(6, 384, 6, 3, 64, 1024, 8);
     const Adapter adapter = read_adapter(path, shape);
     CHECK(adapter.pairs.size() == 42);
     for (float value : adapter.pairs[0].b) CHECK(value == 0);

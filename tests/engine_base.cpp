@@ -47,27 +47,16 @@ std::string config_of(const ModelShape &shape, const std::string &more = "") {
     char text[1024];
     snprintf(text, sizeof(text), config_text, shape.embedding, shape.layers, shape.heads, shape.kv_heads,
              shape.head_dim, shape.feed_forward, shape.vocabulary, shape.context, double(shape.epsilon),
-             double(shape.rope_base), shape.tied ? "true" : "false", more.c_str());
+             double(shape.ropes[0].base), shape.tied ? "true" : "false", more.c_str());
     return text;
 }
 
-std::string peft_stem(const std::string &gguf_name) {
-    for (int i = 0; i < linear_count; ++i) {
-        const std::string ending = std::string(linear_gguf_names[i]) + ".weight";
-        if (gguf_name.size() > ending.size() &&
-            gguf_name.compare(gguf_name.size() - ending.size(), ending.size(), ending) == 0)
-            return std::string(linear_peft_names[i]) + ".weight";
-    }
-    return gguf_name.find("attn_norm") != std::string::npos ? "input_layernorm.weight"
-                                                             : "post_attention_layernorm.weight";
-}
-
 std::string hugging_face_name(const std::string &name) {
-    if (name == "token_embd.weight") return "model.embed_tokens.weight";
-    if (name == "output_norm.weight") return "model.norm.weight";
-    if (name == "output.weight") return "lm_head.weight";
-    const size_t dot = name.find('.', 4);
-    return "model.layers." + name.substr(4, dot - 4) + "." + peft_stem(name);
+    const Traits &llama = *find_architecture("llama");
+    for (const Name &known : llama.naming->model)
+        if (name == std::string(known.gguf) + ".weight") return std::string(known.hugging_face) + ".weight";
+    const size_t dot = name.find('.', 4), ending = name.rfind(".weight");
+    return llama.naming->layers + name.substr(4, dot - 4) + "." + llama.module(name.substr(dot + 1, ending - dot - 1)) + ".weight";
 }
 
 // The bundled model in Hugging Face's names and row order; tensor i goes to file i % files.size().
@@ -82,7 +71,7 @@ void save_model(const std::vector<std::string> &files, std::string *weight_map =
         values.push_back(decode_floats(tensor.weight));
         const bool q = tensor.name.find("attn_q") != std::string::npos,
                    k = tensor.name.find("attn_k") != std::string::npos;
-        if (q || k) permute_to_hugging_face(values.back(), shape.embedding, q ? shape.heads : shape.kv_heads);
+        if (q || k) permute_to_hugging_face(values.back(), shape.embedding, HeadOrder::paired, q ? shape.heads : shape.kv_heads);
         const size_t at = (values.size() - 1) % files.size();
         const std::string name = hugging_face_name(tensor.name);
         writers[at].add_f32(name, tensor.shape, values.back().data());
@@ -108,12 +97,9 @@ Outcome outcome_of(const BaseModel &base, int32_t format = 0) {
     for (AdapterPair &pair : initial.pairs)
         for (float &value : pair.b) value = 0.1f * (random.next_uniform() - 0.5f);
     const auto turn = [&](Adapter &adapter, bool to_base) {
-        for (size_t i = 0; shape.hugging_face_rows && i < adapter.pairs.size(); ++i) {
-            const size_t which = i % linear_count;
-            if (which != linear_q && which != linear_k) continue;
-            const uint32_t heads = which == linear_q ? shape.heads : shape.kv_heads;
-            if (to_base) permute_to_hugging_face(adapter.pairs[i].b, shape.rank, heads);
-            else permute_to_gguf(adapter.pairs[i].b, shape.rank, heads);
+        for (size_t i = 0; i < shape.pairs(); ++i) {
+            if (to_base) shape.to_base(adapter.pairs[i].b, i, shape.rank, false);
+            else shape.from_base(adapter.pairs[i].b, i, shape.rank, false);
         }
     };
     turn(initial, true);
@@ -229,7 +215,10 @@ TEST_CASE("base: checkpoints of bitsandbytes and GPTQ train as the values that t
         CHECK(!base.is_plain());
         CHECK(values.is_plain());
         check_equal(outcome_of(base), outcome_of(values), 1e-5);
-        CHECK(contains(error_of([&] { outcome_of(base, QLORA_FORMAT_Q8_0); }), "already; use it as it is"));
+        // Quantized anew, it is what its values become.
+        const Outcome anew = outcome_of(base, QLORA_FORMAT_Q8_0), from_values = outcome_of(values, QLORA_FORMAT_Q8_0);
+        CHECK(anew.loss == from_values.loss);
+        CHECK(anew.gradients == from_values.gradients);
     }
 }
 
@@ -298,18 +287,22 @@ TEST_CASE("base: directories that are incomplete, of another kind, or lie") {
     CHECK(contains(config("{\"model_type\": \"llama\"}"), "'num_hidden_layers' is missing"));
     CHECK(contains(config(config_of(shape, ", \"quantization_config\": {\"quant_method\": \"awq\"}")),
                    "quant_method 'awq' is not supported"));
-    CHECK(contains(config(config_of(shape, ", \"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4}")),
-                   "rope scaling 'yarn' is not supported"));
+    CHECK(contains(config(config_of(shape, ", \"rope_parameters\": {\"rope_type\": \"twisted\", \"factor\": 4}")),
+                   "rope scaling 'twisted' is not supported"));
+    std::string curved = config_of(shape);
+    curved.replace(curved.find("silu"), 4, "tanh");
+    CHECK(contains(config(curved), "activation 'tanh' is not supported, expected one of 'silu'"));
     ModelShape wider = shape;
     wider.feed_forward += 1;
     CHECK(contains(config(config_of(wider)), "from the model's config.json"));
-    ModelShape windowed = shape;
-    CHECK(config(config_of(windowed, ", \"sliding_window\": 16")) == "");
-    CHECK(BaseModel(folder.path).shape().context == 16);
+    std::string windowed = config_of(shape, ", \"sliding_window\": 16");
+    windowed.replace(windowed.find("llama"), 5, "mistral");
+    CHECK(config(windowed) == "");
+    CHECK(BaseModel(folder.path).shape().layer.at(0).window == 16);
     CHECK(config(config_of(shape)) == "");
-    CHECK(contains(error_of([&] { BaseModel(folder.path).tokenizer(true); }), "there is no tokenizer.model; put"));
+    CHECK(contains(error_of([&] { BaseModel(folder.path).tokenizer(true); }), "there is no tokenizer.json and no tokenizer.model; put"));
     folder.write("tokenizer.json", "{}");
-    CHECK(contains(error_of([&] { BaseModel(folder.path).tokenizer(true); }), "only a tokenizer.json"));
+    CHECK(contains(error_of([&] { BaseModel(folder.path).tokenizer(true); }), "tokenizer.json: model: type '' is not supported"));
     CHECK(BaseModel(folder.path).tokenizer(false) == nullptr);
 
     const auto index = [&](const std::string &text) {

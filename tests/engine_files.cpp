@@ -266,3 +266,51 @@ TEST_CASE("decode: halves and bfloats") {
     CHECK(half_to_float(0x03ff) == 6.0975551605224609375e-5f);
     CHECK(bfloat_to_float(0xbf80) == -1);
 }
+
+TEST_CASE("gguf: a model in parts is read as one, and what is wrong with them is said") {
+    const Gguf whole(bundled_model());
+    const std::string stem = Scratch().path;
+    const auto name = [&](int part, int count = 3) {
+        char ending[32];
+        snprintf(ending, sizeof(ending), "-%05d-of-%05d.gguf", part, count);
+        return stem + ending;
+    };
+    const uint32_t tensors = uint32_t(whole.tensors().size());
+    const auto write = [&](int part, uint32_t number, uint32_t said) {
+        GgufWriter writer;
+        if (part == 1)
+            for (std::string_view key : whole.keys()) writer.add_entry(whole.entry(key));
+        writer.add_u32("split.no", number);
+        writer.add_u32("split.count", 3);
+        writer.add_u32("split.tensors.count", said);
+        for (size_t i = 0; i < tensors; ++i) { // the first part holds none
+            const GgufTensor &tensor = whole.tensors()[i];
+            if (part == 1 || (i < 20 ? 2 : 3) != part) continue;
+            writer.add_tensor(tensor.name, tensor.type->id, {tensor.ne, tensor.ne + tensor.dims}, tensor.data);
+        }
+        writer.save(name(part));
+    };
+    for (int part : {1, 2, 3}) write(part, uint32_t(part - 1), tensors);
+    {
+        const Gguf joined(name(1));
+        CHECK(joined.tensors().size() == tensors);
+        CHECK(joined.keys() .size() == whole.keys().size());
+        for (const GgufTensor &tensor : whole.tensors()) {
+            const GgufTensor &other = joined.tensor(tensor.name);
+            REQUIRE(other.bytes == tensor.bytes);
+            CHECK(memcmp(other.data, tensor.data, tensor.bytes) == 0);
+        }
+    }
+    CHECK(contains(error_of([&] { Gguf file(name(2)); }), "give the first, " + name(1)));
+    write(3, 1, tensors);
+    CHECK(contains(error_of([&] { Gguf file(name(1)); }), "not part 3 of 3"));
+    write(3, 2, tensors);
+    write(1, 0, tensors + 1);
+    CHECK(contains(error_of([&] { Gguf file(name(1)); }), "split.tensors.count"));
+    unlink(name(3).c_str());
+    CHECK(contains(error_of([&] { Gguf file(name(1)); }), "part 3 of 3 of this model is missing: " + name(3)));
+    rename(name(1).c_str(), stem.c_str());
+    CHECK(contains(error_of([&] { Gguf file(stem); }), "should end with -00001-of-00003.gguf"));
+    unlink(stem.c_str());
+    unlink(name(2).c_str());
+}

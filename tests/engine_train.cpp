@@ -6,6 +6,7 @@
 #include "generate.h"
 #include "rng.h"
 #include "safetensors.h"
+#include "targets.h"
 #include "train.h"
 
 #include <cmath>
@@ -53,15 +54,13 @@ std::vector<float> gradient(Device &device, const Trainable &adapter, size_t ind
 Adapter golden_adapter(const SafeTensors &file, const std::string &kind, const AdapterShape &shape, float alpha) {
     Adapter adapter;
     adapter.alpha = alpha;
-    for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i) {
-            AdapterPair pair = {shape.inputs[i], shape.outputs[i], {}, {}};
-            pair.a = file.floats(file.get(kind + peft_weight_name(layer, Linear(i), "lora_A")));
-            pair.b = file.floats(file.get(kind + peft_weight_name(layer, Linear(i), "lora_B")));
-            if (i == linear_q) permute_to_gguf(pair.b, shape.rank, shape.heads);
-            if (i == linear_k) permute_to_gguf(pair.b, shape.rank, shape.kv_heads);
-            adapter.pairs.push_back(std::move(pair));
-        }
+    for (size_t i = 0; i < shape.pairs(); ++i) {
+        AdapterPair pair = {shape.linear(i).inputs, shape.linear(i).outputs, {}, {}};
+        pair.a = file.floats(file.get(kind + shape.peft_name(i, "lora_A")));
+        pair.b = file.floats(file.get(kind + shape.peft_name(i, "lora_B")));
+        shape.to_base(pair.b, i, shape.rank, true);
+        adapter.pairs.push_back(std::move(pair));
+    }
     return adapter;
 }
 
@@ -178,6 +177,51 @@ TEST_CASE("network: the gradient is the slope of the loss") {
     const float distance = 2e-3f;
     const double slope = (loss_at(distance) - loss_at(-distance)) / (2 * double(distance));
     CHECK(slope == doctest::Approx(expected).epsilon(0.01));
+}
+
+TEST_CASE("network: under dropout the gradient is the slope of the loss with the same masks, kept or computed again") {
+    Bundled bundled;
+    choose_targets(bundled.adapter_shape, "attention,down"); // some layers without, beside
+    bundled.initial = initial_adapter(bundled.adapter_shape, 8, 1);
+    Random random(5, 1);
+    for (AdapterPair &pair : bundled.initial.pairs)
+        for (float &value : pair.b) value = 0.1f * (random.next_uniform() - 0.5f);
+    Batch batch;
+    for (const Row &row : bundled.rows) batch.add(row);
+    on_every_device([&](Device &device) {
+        const Model model(device, bundled.file, 0, 0);
+        std::vector<float> direction;
+        const auto run = [&](float distance, uint64_t seed, bool checkpointing, std::vector<float> *gradients) {
+            Adapter moved = bundled.initial;
+            size_t i = 0;
+            for (AdapterPair &pair : moved.pairs)
+                for (std::vector<float> *half : {&pair.a, &pair.b})
+                    for (float &value : *half) value += distance == 0 ? 0 : distance * direction[i++];
+            Trainable adapter(device, bundled.adapter_shape, moved);
+            Network::Options options = {{}, checkpointing, true};
+            options.dropout = 0.4f;
+            Network network(device, model, adapter, options, {64, 64, 4, 16});
+            network.train(batch, 1, false, seed);
+            for (size_t p = 0; gradients != nullptr && p < adapter.parameters().size(); ++p) {
+                const std::vector<float> one = gradient(device, adapter, p);
+                gradients->insert(gradients->end(), one.begin(), one.end());
+            }
+            return network.read_loss();
+        };
+        std::vector<float> slopes, kept, others;
+        const double loss = run(0, 7, true, &slopes);
+        CHECK(run(0, 7, false, &kept) == doctest::Approx(loss).epsilon(1e-6));
+        CHECK(relative_error(kept, slopes) < 1e-5);
+        CHECK(run(0, 8, true, &others) != doctest::Approx(loss).epsilon(1e-4)); // another mask
+        if (device.context().query().backend != QLORA_BACKEND_REF) return;
+        double expected = 0;
+        for (size_t i = 0; i < slopes.size(); ++i) {
+            direction.push_back(random.next_uniform() - 0.5f);
+            expected += double(direction[i]) * double(slopes[i]);
+        }
+        const float distance = 2e-3f;
+        CHECK((run(distance, 7, true, nullptr) - run(-distance, 7, true, nullptr)) / (2 * double(distance)) == doctest::Approx(expected).epsilon(0.01));
+    });
 }
 
 TEST_CASE("network: packed rows do not see each other") {
@@ -418,7 +462,7 @@ TEST_CASE("training: moments of a bitsandbytes optimizer are taken over") {
     CHECK(taken.import_bitsandbytes(path) == 2);
     uint64_t same = 0;
     for (size_t i = 0; i < ours.parameters().size(); ++i) {
-        const bool turned = i % 2 == 1 && (i / 2 % linear_count == linear_q || i / 2 % linear_count == linear_k);
+        const bool turned = i % 2 == 1 && run.adapter.shape().turns(i / 2, true);
         if (turned) continue; // rows of B come in another order
         for (const qlora_span qlora_parameter::*piece : {&qlora_parameter::state1, &qlora_parameter::state2, &qlora_parameter::absmax1}) {
             const qlora_span &a = ours.parameters()[i].*piece, &b = taken.parameters()[i].*piece;

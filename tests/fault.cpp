@@ -107,6 +107,11 @@ TEST_CASE("buffer helpers fail cleanly wherever they fail") {
             check("write", [&](qlora_buffer_args &args) { return qlora_buffer_write(context.get(), &args); });
             check("read", [&](qlora_buffer_args &args) { return qlora_buffer_read(context.get(), &args); });
             check("copy", [&](qlora_buffer_args &args) { return qlora_buffer_copy(context.get(), &args); });
+            check("copy beside", [&](qlora_buffer_args &args) {
+                args.flags = QLORA_BUFFER_BESIDE;
+                return qlora_buffer_copy(context.get(), &args);
+            });
+            check("join", [&](qlora_buffer_args &args) { return qlora_buffer_join(context.get(), &args); });
             check("fill", [&](qlora_buffer_args &args) { return qlora_buffer_fill(context.get(), &args); });
             check("query", [&](qlora_buffer_args &) {
                 auto info = qlora::make<qlora_context_info>();

@@ -96,7 +96,7 @@ TEST_CASE("null and empty arguments of every entry point") {
         CHECK(std::string(qlora_status_name(17)) == "unknown");
 
         auto args = qlora::make<qlora_buffer_args>();
-        for (auto *call : {qlora_buffer_destroy, qlora_buffer_write, qlora_buffer_read, qlora_buffer_copy, qlora_buffer_fill}) {
+        for (auto *call : {qlora_buffer_destroy, qlora_buffer_write, qlora_buffer_read, qlora_buffer_copy, qlora_buffer_join, qlora_buffer_fill}) {
             CHECK(call(nullptr, &args) == QLORA_ERROR_ARGUMENT);
             CHECK(call(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
         }
@@ -115,6 +115,11 @@ TEST_CASE("null and empty arguments of every entry point") {
         args.bytes = 17;
         CHECK(qlora_buffer_copy(context.get(), &args) == QLORA_ERROR_SHAPE);
         args.bytes = 15;
+        args.flags = QLORA_BUFFER_HOST;
+        CHECK(qlora_buffer_copy(context.get(), &args) == QLORA_ERROR_ARGUMENT); // to the host, but not beside
+        args.flags = QLORA_BUFFER_BESIDE;
+        CHECK(qlora_buffer_join(context.get(), &args) == QLORA_ERROR_ARGUMENT);
+        args.flags = 0;
         CHECK(qlora_buffer_fill(context.get(), &args) == QLORA_ERROR_ARGUMENT);
     }
 }

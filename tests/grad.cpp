@@ -254,6 +254,32 @@ TEST_CASE("swiglu_grad") {
         }
 }
 
+TEST_CASE("dropout drops its share, scales the rest, and knows places by seed") {
+    const uint64_t rows = 64, cols = 513, count = rows * cols;
+    const float probability = 0.3f;
+    const auto dropped = [&](uint64_t seed, uint64_t stride) {
+        return run([&](Stage &stage) {
+            qlora_dropout_args args = {};
+            args.seed = seed;
+            args.probability = probability;
+            args.x = stage.tensor(QLORA_FORMAT_F32, rows, cols, Values(count, 2), stride);
+            args.y = stage.output("y", QLORA_FORMAT_F32, rows, cols, stride);
+            stage.run<QLORA_OP_DROPOUT>(args);
+        })["y"];
+    };
+    const Values y = dropped(7, 0), other = dropped(7 + (uint64_t(1) << 32), 0);
+    uint64_t zeros = 0, common = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        zeros += y[i] == 0;
+        common += y[i] == 0 && other[i] == 0;
+        if (y[i] != 0) REQUIRE(y[i] == 2 * float(1 / (1 - double(probability))));
+    }
+    // Binomial, and within four of its deviations.
+    CHECK(std::fabs(double(zeros) - 0.3 * double(count)) < 4 * std::sqrt(0.21 * double(count)));
+    CHECK(std::fabs(double(common) - 0.09 * double(count)) < 4 * std::sqrt(0.0819 * double(count)));
+    CHECK(dropped(7, cols + 5) == y);
+}
+
 TEST_CASE("activations at known points") {
     // torch.nn.functional.gelu(1), gelu(1, approximate="tanh"), silu(1), relu(1)
     for (auto [activation, expected] : {std::pair<int32_t, double>{QLORA_ACTIVATION_GELU, 0.8413447460685429}, {QLORA_ACTIVATION_GELU_TANH, 0.8411919906082768},

@@ -151,4 +151,41 @@ TEST_CASE("every args struct: sizes, null pointers, absent, small and misaligned
     }
 }
 
+// A buffer of two slots that are filled in turn, read by what is enqueued after a join, and overwritten by the next but one.
+TEST_CASE("copies beside the operations come after what was enqueued before, and are there after their join") {
+    for (const Target &target : targets()) {
+        const qlora::Context &context = shared_context(target);
+        const uint64_t words = 100000, bytes = words * 4, rounds = 6;
+        std::vector<uint32_t> given(words * rounds);
+        for (size_t i = 0; i < given.size(); i++) given[i] = uint32_t(i * 2654435761u);
+        qlora::Buffer host = qlora::Buffer::on_host(context, bytes * rounds), back = qlora::Buffer::on_host(context, bytes * rounds);
+        host.write(given.data(), bytes * rounds);
+        const qlora::Buffer slots(context, 2 * bytes), work(context, bytes);
+        const auto copy = [&](qlora_span dst, qlora_span src, uint32_t flags) {
+            auto args = qlora::make<qlora_buffer_args>();
+            args.flags = flags;
+            args.dst = dst;
+            args.src = src;
+            args.bytes = bytes;
+            context.buffer_copy(args);
+        };
+        const auto join = [&](uint32_t flags) {
+            auto args = qlora::make<qlora_buffer_args>();
+            args.flags = flags;
+            context.buffer_join(args);
+        };
+        copy(slots.span(0, bytes), host.span(0, bytes), QLORA_BUFFER_BESIDE);
+        for (uint64_t i = 0; i < rounds; i++) {
+            join(0);
+            if (i + 1 < rounds) copy(slots.span((i + 1) % 2 * bytes, bytes), host.span((i + 1) * bytes, bytes), QLORA_BUFFER_BESIDE);
+            if (i > 0) join(QLORA_BUFFER_HOST); // work has left
+            copy(work.span(), slots.span(i % 2 * bytes, bytes), 0);
+            copy(back.span(i * bytes, bytes), work.span(), QLORA_BUFFER_BESIDE | QLORA_BUFFER_HOST);
+        }
+        context.synchronize();
+        join(QLORA_BUFFER_HOST);
+        CHECK_MESSAGE(back.read<uint32_t>() == given, target.name);
+    }
+}
+
 TEST_SUITE_END();

@@ -5,7 +5,7 @@ usage: llama_cpp_client.py PATH/TO/qlora-finetune [--model BASE.gguf --train-ids
 
 Trains a short adapter with the program (on the bundled model and dates unless told otherwise; further options go to the
 training), then compares the mean answer loss over 32 held-out rows: llama.cpp's must agree with the program's own within
-0.01, and lie far below the base's. Exits 77 (skipped) when llama_cpp cannot be imported: pip install llama-cpp-python.
+0.01, and lie far below the base's; that of the base with the adapter merged into it, in f16, within 0.005. Exits 77 (skipped) when llama_cpp cannot be imported: pip install llama-cpp-python.
 """
 import argparse
 import json
@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 ROWS = 32
-TOLERANCE = 0.01
+TOLERANCE, MERGED_TOLERANCE = 0.01, 0.005
 EXAMPLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "examples", "data")
 
 
@@ -52,12 +52,19 @@ def main():
                                             str(ROWS), "--metrics", metrics], check=True, stdout=subprocess.DEVNULL)
         with open(metrics) as file:
             ours = json.load(file)["eval_before"]
-        base = client_loss(llama_cpp, numpy, arguments, held_out, None)
-        theirs = client_loss(llama_cpp, numpy, arguments, held_out, adapter)
+        merged = os.path.join(folder, "merged.gguf")
+        subprocess.run([arguments.program, "merge", "--model", arguments.model, "--device", arguments.device, "--adapter", adapter,
+                        "--type", "f16", "--out", merged], check=True, stdout=subprocess.DEVNULL)
+        base = client_loss(llama_cpp, numpy, arguments.model, held_out, None)
+        theirs = client_loss(llama_cpp, numpy, arguments.model, held_out, adapter)
+        theirs_merged = client_loss(llama_cpp, numpy, merged, held_out, None)
 
-    print(f"mean answer loss over {ROWS} rows: base {base:.4f} (llama.cpp)   with adapter {theirs:.4f} (llama.cpp) {ours:.4f} (ours)")
+    print(f"mean answer loss over {ROWS} rows: base {base:.4f} (llama.cpp)   with adapter {theirs:.4f} (llama.cpp) {ours:.4f} (ours)   merged {theirs_merged:.4f} (llama.cpp)")
     if not math.isfinite(theirs) or abs(theirs - ours) > TOLERANCE:
         print(f"FAILED: llama.cpp and qlora-finetune differ by {abs(theirs - ours):.4f}, more than {TOLERANCE}")
+        return 1
+    if not abs(theirs_merged - ours) <= MERGED_TOLERANCE:
+        print(f"FAILED: the merged model's loss is {abs(theirs_merged - ours):.4f} off, more than {MERGED_TOLERANCE}")
         return 1
     if theirs > base - 0.25:
         print("FAILED: the adapter does not lower the base's loss; was it applied?")
@@ -66,9 +73,9 @@ def main():
     return 0
 
 
-def client_loss(llama_cpp, numpy, arguments, held_out, adapter):
+def client_loss(llama_cpp, numpy, model, held_out, adapter):
     """Mean loss of an answer token as llama.cpp computes it."""
-    client = llama_cpp.Llama(model_path=arguments.model, lora_path=adapter, n_ctx=512, n_batch=512, logits_all=True, verbose=False)
+    client = llama_cpp.Llama(model_path=model, lora_path=adapter, n_ctx=512, n_batch=512, logits_all=True, verbose=False)
     total, count = 0.0, 0
     for prompt, answer in held_out_rows(client, held_out):
         client.reset()

@@ -202,6 +202,30 @@ template <> std::vector<Case> cases<QLORA_OP_SWIGLU_GRAD>() {
     });
 }
 
+template <> std::vector<Case> cases<QLORA_OP_DROPOUT>() {
+    std::vector<Case> list;
+    uint32_t variant = 0;
+    for (int32_t type : types)
+        for (const Rows &shape : row_shapes)
+            for (uint32_t flags : {0u, QLORA_FLAG_ACCUMULATE}) {
+                variant++;
+                list.push_back({name_of(type, shape) + " flags " + std::to_string(flags), 0, type, 0, [=](Stage &stage) {
+                                    qlora_dropout_args args = {};
+                                    const uint64_t count = shape.rows * shape.cols, stride = variant % 3 ? 0 : shape.cols + 3;
+                                    const float probabilities[] = {0.5f, 0.05f, 0, 0.99f};
+                                    const std::vector<float> x = random_values(count, 2), y = random_values(count, 3);
+                                    const bool in_place = variant % 4 == 1 && !flags;
+                                    args.flags = flags;
+                                    args.seed = 0x123456789abcdefu * variant;
+                                    args.probability = probabilities[variant % 5 % 4];
+                                    args.y = stage.output("y", type, shape.rows, shape.cols, stride, in_place ? x : flags ? y : std::vector<float>());
+                                    args.x = in_place ? args.y : stage.tensor(type, shape.rows, shape.cols, x, variant % 2 ? stride : 0);
+                                    stage.run<QLORA_OP_DROPOUT>(args);
+                                }});
+            }
+    return list;
+}
+
 template <> std::vector<Case> cases<QLORA_OP_CROSS_ENTROPY>() {
     std::vector<Case> list;
     for_formats_and_shapes(1, [&](int32_t format, Arithmetic arithmetic, Shape shape, uint32_t variant) {

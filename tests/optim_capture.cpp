@@ -1,37 +1,13 @@
-// Steps in CUDA graphs: a captured step, resident or paged, replayed, gives the bits of the same calls. The driver is found at run time.
+// Steps in CUDA graphs: a captured step, resident or paged, replayed, gives the bits of the same calls.
+#include "tests/support/cuda_graph.h"
 #include "tests/support/inputs.h"
 #include "tests/support/targets.h"
 
 #include <doctest/doctest.h>
 
-#ifndef _WIN32
-#include <dlfcn.h>
-#endif
-
 using namespace test;
 
 namespace {
-
-// What the test needs of libcuda, whose handles are pointers and whose status is 0 when all is well.
-struct Driver {
-    int (*stream_create)(void **stream, unsigned flags) = nullptr;
-    int (*stream_synchronize)(void *stream) = nullptr;
-    int (*begin_capture)(void *stream, int mode) = nullptr;
-    int (*end_capture)(void *stream, void **graph) = nullptr;
-    int (*instantiate)(void **executable, void *graph, unsigned long long flags) = nullptr;
-    int (*launch)(void *executable, void *stream) = nullptr;
-    bool found = false;
-
-    Driver() {
-#ifndef _WIN32
-        void *library = dlopen("libcuda.so.1", RTLD_NOW);
-        if (!library) return;
-        auto find = [&](auto &function, const char *name) { return (function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name))) != nullptr; };
-        found = find(stream_create, "cuStreamCreate") && find(stream_synchronize, "cuStreamSynchronize") && find(begin_capture, "cuStreamBeginCapture_v2") &&
-                find(end_capture, "cuStreamEndCapture") && find(instantiate, "cuGraphInstantiateWithFlags") && find(launch, "cuGraphLaunch");
-#endif
-    }
-};
 
 // A list of tensors with 8-bit state and room for factors, at its start.
 struct Trained {
@@ -106,28 +82,22 @@ TEST_SUITE_BEGIN("optim");
 TEST_CASE("a captured step does what the call does") {
     for (const Target &target : targets()) {
         if (target.backend != QLORA_BACKEND_CUDA) continue;
-        const Driver driver;
-        if (!driver.found) {
-            std::printf("%s: SKIPPED: libcuda.so.1 has no graphs\n", target.name.c_str());
+        if (!cuda_library()) {
+            std::printf("%s: SKIPPED: no libcuda.so.1 to capture with\n", target.name.c_str());
             continue;
         }
         const qlora::Context &context = shared_context(target);
-        void *stream = nullptr;
-        REQUIRE(driver.stream_create(&stream, 1) == 0); // non-blocking; lives as long as the program
+        const CudaStream stream;
         for (int32_t algorithm : {QLORA_OPTIMIZER_ADAMW, QLORA_OPTIMIZER_LAMB})
             for (bool paged : {false, true}) {
                 Trained called(context, algorithm, paged), captured(context, algorithm, paged);
                 REQUIRE((called.arena.size() > 0) == paged);
                 context.synchronize();
-                for (int i = 0; i < 2; i++) called.step(stream);
-                REQUIRE(driver.stream_synchronize(stream) == 0);
-                void *graph = nullptr, *executable = nullptr;
-                REQUIRE(driver.begin_capture(stream, 1) == 0); // of this thread
-                captured.step(stream);
-                REQUIRE(driver.end_capture(stream, &graph) == 0);
-                REQUIRE(driver.instantiate(&executable, graph, 0) == 0);
-                for (int i = 0; i < 2; i++) REQUIRE(driver.launch(executable, stream) == 0);
-                REQUIRE(driver.stream_synchronize(stream) == 0);
+                for (int i = 0; i < 2; i++) called.step(stream.get());
+                stream.synchronize();
+                const CudaGraph graph(stream, [&] { captured.step(stream.get()); });
+                for (int i = 0; i < 2; i++) graph.launch();
+                stream.synchronize();
                 CHECK_MESSAGE(called.bytes() == captured.bytes(), text(target.name, " algorithm ", algorithm, paged ? " paged" : ""));
             }
     }

@@ -166,6 +166,8 @@ int32_t buffer_fill(Context &, const qlora_buffer_args &args) {
     return QLORA_OK;
 }
 
+int32_t buffer_join(Context &, const qlora_buffer_args &) { return QLORA_OK; } // copies were done when they were called
+
 // Every operation takes every format and type.
 bool supports(Context &, uint32_t, int32_t, int32_t) { return true; }
 

@@ -157,6 +157,9 @@ struct Kernels {
     // By QLORA_ACTIVATION_*. up, and with it dup, is null where nothing is gated.
     void (*swiglu[activation_count][type_count])(const void *gate, const void *up, void *y, uint64_t count);
     void (*swiglu_grad[activation_count][type_count])(const void *gate, const void *up, const void *dy, void *dgate, void *dup, uint64_t count);
+    // y = x * factors, or y += that; factors of places first..: 0 where the random word is below the threshold
+    void (*dropout[type_count])(const void *x, const float *factors, void *y, bool accumulate, uint64_t count);
+    void (*dropout_factors)(uint32_t seed_low, uint32_t seed_high, uint64_t first, uint32_t threshold, float factor, uint64_t count, float *factors);
     // x is one head; cosine and sine hold rotary_dim / 2 values
     void (*rotate)(float *x, const float *cosine, const float *sine, uint64_t pairs, bool adjacent);
 

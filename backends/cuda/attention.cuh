@@ -1,7 +1,7 @@
 // What attention forward and backward share. A block of 128 threads, 16 x 8, owns OWN rows of one head (queries, or
 // keys in the dk / dv pass) and streams tiles of STREAM rows of the other side through shared memory, all in f32.
 // DIM is head_dim padded with zeros; rows in shared memory are DIM + 4 floats apart, which keeps float4 reads of
-// eight rows free of bank conflicts.
+// eight rows free of bank conflicts. Kernels exist with and without SHAPED: a soft cap, slopes or a window.
 #pragma once
 #include "backends/cuda/device.cuh"
 
@@ -17,6 +17,10 @@ struct AttentionView {
     int32_t heads, kv_heads, head_dim;
     float scale;
     bool vector; // eight neighbours from a multiple of eight in a head are aligned to 16 bytes, in every tensor
+    bool shaped; // by any of the following, or with a scale that does not keep the order of products
+    float soft_cap;
+    int32_t window; // the largest number where there is none
+    const float *slopes;
 };
 
 template <class Args> AttentionView attention_view(const Args &args) {
@@ -31,6 +35,10 @@ template <class Args> AttentionView attention_view(const Args &args) {
     view.kv_heads = int32_t(args.kv_heads);
     view.head_dim = int32_t(args.head_dim);
     view.scale = args.scale;
+    view.soft_cap = args.soft_cap;
+    view.slopes = args.slopes.handle ? address<const float>(args.slopes) : nullptr;
+    view.window = args.window && args.window < 0x7fffffffu ? int32_t(args.window) : 0x7fffffff;
+    view.shaped = args.soft_cap > 0 || view.slopes || args.window || !(args.scale > 0);
     view.vector = args.head_dim % 8 == 0 && view.q.vector && view.k.vector && view.v.vector && view.y.vector;
     return view;
 }
@@ -46,6 +54,43 @@ __device__ __forceinline__ Sequence sequence_of(const AttentionView &view, int i
     s.fits = s.q_first >= 0 && s.k_first >= 0 && s.q_rows > 0 && s.q_rows <= s.k_rows && s.q_first + s.q_rows <= view.q.rows && s.k_first + s.k_rows <= view.k.rows;
     return s;
 }
+
+// What shapes the scores of a head. `newest` is the last key that a query sees, `key` one that it may see.
+template <bool SHAPED> struct Shaping {
+    const AttentionView &a;
+    float per_cap, slope;
+    __device__ __forceinline__ Shaping(const AttentionView &a, int head)
+        : a(a), per_cap(SHAPED && a.soft_cap > 0 ? 1 / a.soft_cap : 0), slope(SHAPED && a.slopes ? a.slopes[head] : 0) {}
+    __device__ __forceinline__ bool sees(int newest, int key) const { return SHAPED ? unsigned(newest - key) < unsigned(a.window) : key <= newest; }
+    // Products to scores, but for the slope. FAST: tanh from one exponential, to 1e-6 of 1, for 16-bit types.
+    template <bool FAST, int ROWS, int COLS> __device__ __forceinline__ void cap(float (&scores)[ROWS][COLS]) const {
+        if (SHAPED && a.soft_cap > 0) { // the same for the whole grid
+            const float factor = a.scale * per_cap;
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < COLS; j++) {
+                    const float x = scores[i][j] * factor;
+                    scores[i][j] = a.soft_cap * (FAST ? 1 - __fdividef(2.0f, 1 + __expf(2 * x)) : tanhf(x));
+                }
+        } else if (SHAPED) {
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < COLS; j++) scores[i][j] *= a.scale;
+        }
+    }
+    // The finished score from what cap() left.
+    __device__ __forceinline__ float score(float capped, int newest, int key) const { return SHAPED ? capped - slope * float(newest - key) : capped * a.scale; }
+    // The derivative of the score by the scaled product, likewise.
+    __device__ __forceinline__ float derivative(float capped) const { return SHAPED ? 1 - (capped * per_cap) * (capped * per_cap) : 1; }
+    // Tiles of STEP keys begin here for queries from first on.
+    template <int STEP> __device__ __forceinline__ int first_key(const Sequence &s, int first) const { return SHAPED ? max(0, first + s.ahead + 1 - a.window) / STEP * STEP : 0; }
+    // Past the last query that sees a key before `keys`.
+    __device__ __forceinline__ int end_query(const Sequence &s, int keys) const {
+        return SHAPED ? int(max(int64_t(0), min(int64_t(s.q_rows), int64_t(keys) - 1 - s.ahead + a.window))) : s.q_rows;
+    }
+};
 
 // shared[row][d] = rows first .. first + ROWS of one head, with zeros past limit and past head_dim.
 template <int DIM, int ROWS>

@@ -9,7 +9,7 @@ template <int DIM> struct Forward {
     static constexpr size_t shared_bytes = ((own + stream) * (DIM + 4) + own * (stream + 4)) * sizeof(float);
 };
 
-template <int DIM> static __global__ void __launch_bounds__(attention_threads) attention_kernel(const __grid_constant__ AttentionView a) {
+template <int DIM, bool SHAPED> static __global__ void __launch_bounds__(attention_threads) attention_kernel(const __grid_constant__ AttentionView a) {
     using T = Forward<DIM>;
     extern __shared__ float4 shared4[];
     float *q = reinterpret_cast<float *>(shared4), *kv = q + T::own * (DIM + 4), *weights = kv + T::stream * (DIM + 4);
@@ -21,12 +21,14 @@ template <int DIM> static __global__ void __launch_bounds__(attention_threads) a
     float sums[T::rt][DIM / 32][4] = {}, maximum[T::rt], total[T::rt];
     for (int i = 0; i < T::rt; i++) { maximum[i] = -INFINITY; total[i] = 0; }
     const int keys = min(s.k_rows, first + T::own + s.ahead);
-    for (int key = 0; key < keys; key += T::stream) {
+    const Shaping<SHAPED> shaping(a, head);
+    for (int key = shaping.template first_key<T::stream>(s, first); key < keys; key += T::stream) {
         __syncthreads();
         load_rows<DIM, T::stream>(kv, a.k, s.k_first, key, s.k_rows, kv_head, a);
         __syncthreads();
         float scores[T::rt][T::kt];
         dot_rows<DIM>(q, kv, scores);
+        shaping.template cap<false>(scores);
 #pragma unroll
         for (int i = 0; i < T::rt; i++) {
             const int last = first + ty * T::rt + i + s.ahead; // the last key that this query sees
@@ -34,7 +36,7 @@ template <int DIM> static __global__ void __launch_bounds__(attention_threads) a
 #pragma unroll
             for (int j = 0; j < T::kt; j++) {
                 const int place = key + tx + 8 * j;
-                scores[i][j] = place <= last && place < s.k_rows ? scores[i][j] * a.scale : -INFINITY;
+                scores[i][j] = shaping.sees(last, place) && place < s.k_rows ? shaping.score(scores[i][j], last, place) : -INFINITY;
                 largest = fmaxf(largest, scores[i][j]);
             }
             for (int half = 4; half >= 1; half /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, half));
@@ -72,7 +74,8 @@ int32_t attention(Context &context, const qlora_attention_args &args) {
     return with_head_dim(args.head_dim, [&](auto dim) {
         using T = Forward<decltype(dim)::value>;
         const Grid grid = {dim3(unsigned(ceil_divide(args.max_q_rows, T::own)), args.heads, args.sequence_count), attention_threads, T::shared_bytes};
-        return launch(context, stream_of(context, args), grid, attention_kernel<decltype(dim)::value>, view);
+        const auto kernel = view.shaped ? attention_kernel<decltype(dim)::value, true> : attention_kernel<decltype(dim)::value, false>;
+        return launch(context, stream_of(context, args), grid, kernel, view);
     });
 }
 

@@ -1,20 +1,27 @@
-// p = exp(score - lse); ds = p * (dy . v - dy . y) * scale; dq = ds k; dk = ds^T q; dv = p^T dy. Two passes, each of
+// p = exp(score - lse); ds = p * (dy . v - dy . y) * derivative of the score * scale; dq = ds k; dk = ds^T q; dv = p^T dy. Two passes, each of
 // which owns what it writes, so that no sum depends on the order of blocks: queries own dq, keys own dk and dv.
 #include "backends/cuda/attention_mma.cuh"
 
 namespace qlora {
 namespace cuda {
 
-// delta[token][head] = dy . y, one warp each.
+constexpr int delta_lanes = 8;
+
+// delta[token][head] = dy . y, by delta_lanes threads each.
 static __global__ void __launch_bounds__(attention_threads) delta_kernel(const __grid_constant__ AttentionView a) {
-    const int64_t i = (blockIdx.x * int64_t(attention_threads) + threadIdx.x) / 32;
-    if (i >= a.q.rows * a.heads) return;
-    const int64_t token = i / a.heads, first = i % a.heads * a.head_dim;
+    wait_for_previous();
+    const int64_t i = (blockIdx.x * int64_t(attention_threads) + threadIdx.x) / delta_lanes, token = i / a.heads, first = i % a.heads * a.head_dim;
+    const int lane = threadIdx.x % delta_lanes;
     float sum = 0;
-    for (int d = threadIdx.x % 32; d < a.head_dim; d += 32)
-        sum += load1(a.dy.data, a.dy.type, token * a.dy.stride + first + d) * load1(a.y.data, a.y.type, token * a.y.stride + first + d);
-    for (int half = 16; half >= 1; half /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, half);
-    if (threadIdx.x % 32 == 0) a.delta[i] = sum;
+    for (int d = lane * 8; token < a.q.rows && d < a.head_dim; d += delta_lanes * 8) {
+        float slopes[8], values[8];
+        load8(a.dy.data, a.dy.type, token * a.dy.stride + first + d, a.head_dim - d, a.vector, slopes);
+        load8(a.y.data, a.y.type, token * a.y.stride + first + d, a.head_dim - d, a.vector, values);
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += slopes[j] * values[j];
+    }
+    for (int half = delta_lanes / 2; half >= 1; half /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, half);
+    if (lane == 0 && token < a.q.rows) a.delta[i] = sum;
 }
 
 template <int DIM> struct Queries {
@@ -22,7 +29,7 @@ template <int DIM> struct Queries {
     static constexpr size_t shared_bytes = ((2 * own + stream) * (DIM + 4) + own * (stream + 4)) * sizeof(float);
 };
 
-template <int DIM> static __global__ void __launch_bounds__(attention_threads) dq_kernel(const __grid_constant__ AttentionView a) {
+template <int DIM, bool SHAPED> static __global__ void __launch_bounds__(attention_threads) dq_kernel(const __grid_constant__ AttentionView a) {
     using T = Queries<DIM>;
     extern __shared__ float4 shared4[];
     float *q = reinterpret_cast<float *>(shared4), *dy = q + T::own * (DIM + 4), *kv = dy + T::own * (DIM + 4), *weights = kv + T::stream * (DIM + 4);
@@ -40,7 +47,8 @@ template <int DIM> static __global__ void __launch_bounds__(attention_threads) d
         factors[i] = 1;
     }
     const int keys = min(s.k_rows, first + T::own + s.ahead);
-    for (int key = 0; key < keys; key += T::stream) {
+    const Shaping<SHAPED> shaping(a, head);
+    for (int key = shaping.template first_key<T::stream>(s, first); key < keys; key += T::stream) {
         float slopes[T::rt][T::kt], scores[T::rt][T::kt];
         __syncthreads();
         load_rows<DIM, T::stream>(kv, a.v, s.k_first, key, s.k_rows, kv_head, a);
@@ -50,13 +58,14 @@ template <int DIM> static __global__ void __launch_bounds__(attention_threads) d
         load_rows<DIM, T::stream>(kv, a.k, s.k_first, key, s.k_rows, kv_head, a);
         __syncthreads();
         dot_rows<DIM>(q, kv, scores);
+        shaping.template cap<false>(scores);
 #pragma unroll
         for (int i = 0; i < T::rt; i++)
 #pragma unroll
             for (int j = 0; j < T::kt; j++) {
                 const int row = first + ty * T::rt + i, place = key + tx + 8 * j;
-                const bool seen = row < s.q_rows && place <= row + s.ahead;
-                scores[i][j] = seen ? expf(scores[i][j] * a.scale - lse[i]) * (slopes[i][j] - delta[i]) * a.scale : 0.0f;
+                const bool seen = row < s.q_rows && shaping.sees(row + s.ahead, place);
+                scores[i][j] = seen ? expf(shaping.score(scores[i][j], row + s.ahead, place) - lse[i]) * (slopes[i][j] - delta[i]) * shaping.derivative(scores[i][j]) * a.scale : 0.0f;
             }
         put_weights<T::stream>(weights, scores);
         __syncthreads();
@@ -70,7 +79,7 @@ template <int DIM> struct Keys {
     static constexpr size_t shared_bytes = (2 * (own + stream) * (DIM + 4) + 2 * own * (stream + 4)) * sizeof(float);
 };
 
-template <int DIM> static __global__ void __launch_bounds__(attention_threads) dkv_kernel(const __grid_constant__ AttentionView a) {
+template <int DIM, bool SHAPED> static __global__ void __launch_bounds__(attention_threads) dkv_kernel(const __grid_constant__ AttentionView a) {
     using T = Keys<DIM>;
     extern __shared__ float4 shared4[];
     float *k = reinterpret_cast<float *>(shared4), *v = k + T::own * (DIM + 4), *q = v + T::own * (DIM + 4), *dy = q + T::stream * (DIM + 4);
@@ -84,8 +93,10 @@ template <int DIM> static __global__ void __launch_bounds__(attention_threads) d
     float dk[T::rt][DIM / 32][4] = {}, dv[T::rt][DIM / 32][4] = {}, factors[T::rt];
     for (int i = 0; i < T::rt; i++) factors[i] = 1;
     const int begin = max(0, first - s.ahead) / T::stream * T::stream; // the first query that sees one of these keys
-    for (int head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int query = begin; query < s.q_rows; query += T::stream) {
+    for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        const Shaping<SHAPED> shaping(a, head);
+        const int end = shaping.end_query(s, first + T::own);
+        for (int query = begin; query < end; query += T::stream) {
             float scores[T::rt][T::kt], slopes[T::rt][T::kt];
             __syncthreads();
             load_rows<DIM, T::stream>(q, a.q, s.q_first, query, s.q_rows, head, a);
@@ -93,6 +104,7 @@ template <int DIM> static __global__ void __launch_bounds__(attention_threads) d
             __syncthreads();
             dot_rows<DIM>(k, q, scores);
             dot_rows<DIM>(v, dy, slopes);
+            shaping.template cap<false>(scores);
 #pragma unroll
             for (int j = 0; j < T::kt; j++) {
                 const int row = query + tx + 8 * j;
@@ -101,10 +113,10 @@ template <int DIM> static __global__ void __launch_bounds__(attention_threads) d
 #pragma unroll
                 for (int i = 0; i < T::rt; i++) {
                     const int key = first + ty * T::rt + i;
-                    const bool seen = row < s.q_rows && key < s.k_rows && key <= row + s.ahead;
-                    const float p = seen ? expf(scores[i][j] * a.scale - lse) : 0.0f;
+                    const bool seen = row < s.q_rows && key < s.k_rows && shaping.sees(row + s.ahead, key);
+                    const float p = seen ? expf(shaping.score(scores[i][j], row + s.ahead, key) - lse) : 0.0f;
+                    slopes[i][j] = p * (slopes[i][j] - delta) * shaping.derivative(scores[i][j]) * a.scale;
                     scores[i][j] = p;
-                    slopes[i][j] = p * (slopes[i][j] - delta) * a.scale;
                 }
             }
             put_weights<T::stream>(weights, scores);
@@ -113,6 +125,7 @@ template <int DIM> static __global__ void __launch_bounds__(attention_threads) d
             add_rows<DIM, T::stream>(weights, dy, dv);
             add_rows<DIM, T::stream>(slope_weights, q, dk);
         }
+    }
     store_rows<DIM>(a.dk, s.k_first, first, s.k_rows, kv_head, a.head_dim, dk, factors);
     store_rows<DIM>(a.dv, s.k_first, first, s.k_rows, kv_head, a.head_dim, dv, factors);
 }
@@ -129,14 +142,14 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
     view.dv = view_of(args.dv);
     view.delta = address<float>(args.scratch);
     view.vector = view.vector && view.dy.vector && view.dq.vector && view.dk.vector && view.dv.vector;
-    QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(ceil_divide(args.q.rows * args.heads, attention_threads / 32))), attention_threads}, delta_kernel, view));
+    QLORA_TRY(launch_early(context, stream, Grid{dim3(unsigned(ceil_divide(args.q.rows * args.heads, attention_threads / delta_lanes))), attention_threads}, delta_kernel, view));
     if (takes_attention_mma(context, args)) return attention_grad_mma(context, stream, view, args);
     return with_head_dim(args.head_dim, [&](auto dim) -> int32_t {
         constexpr int size = decltype(dim)::value;
         const Grid queries = {dim3(unsigned(ceil_divide(args.max_q_rows, Queries<size>::own)), args.heads, args.sequence_count), attention_threads, Queries<size>::shared_bytes};
         const Grid keys = {dim3(unsigned(ceil_divide(args.max_k_rows, Keys<size>::own)), args.kv_heads, args.sequence_count), attention_threads, Keys<size>::shared_bytes};
-        QLORA_TRY(launch(context, stream, queries, dq_kernel<size>, view));
-        return launch(context, stream, keys, dkv_kernel<size>, view);
+        QLORA_TRY(launch(context, stream, queries, view.shaped ? dq_kernel<size, true> : dq_kernel<size, false>, view));
+        return launch(context, stream, keys, view.shaped ? dkv_kernel<size, true> : dkv_kernel<size, false>, view);
     });
 }
 

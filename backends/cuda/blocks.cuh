@@ -35,6 +35,15 @@ typedef uint32_t uint;
 #undef QLORA_HALF
 #undef QLORA_FLOAT
 
+// Eight elements one by one, where they share nothing; the loop as in decode8.
+template <class D> __device__ __forceinline__ void decode_singly(const D &decoder, const WeightView &w, int64_t index, float (&values)[8]) {
+    float singly[8];
+#pragma unroll 1
+    for (int i = 0; i < 8; i++) singly[i] = decoder.at(w, index + i);
+#pragma unroll
+    for (int i = 0; i < 8; i++) values[i] = singly[i];
+}
+
 // Blocks do not straddle rows, so eight elements from a multiple of eight exist together, in one group. Products of MXFP4 may
 // be subnormal, which CUDA keeps: level times scale is right there as well.
 template <class F> struct BlockDecoder {
@@ -116,11 +125,7 @@ template <class F> struct GroupDecoder {
     }
     __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const {
         if (w.index || w.cols % 8 || w.block % 8) {
-            float slow[8]; // as in decode8
-#pragma unroll 1
-            for (int i = 0; i < 8; i++) slow[i] = at(w, index + i);
-#pragma unroll
-            for (int i = 0; i < 8; i++) values[i] = slow[i];
+            decode_singly(*this, w, index, values);
             return;
         }
         int64_t c;
@@ -171,11 +176,7 @@ template <class F> struct TileDecoder {
     }
     __device__ void group(const WeightView &w, int64_t index, float (&values)[8]) const {
         if (w.index || w.cols % 8 || w.block % 8) {
-            float slow[8]; // as in decode8
-#pragma unroll 1
-            for (int i = 0; i < 8; i++) slow[i] = at(w, index + i);
-#pragma unroll
-            for (int i = 0; i < 8; i++) values[i] = slow[i];
+            decode_singly(*this, w, index, values);
             return;
         }
         int64_t c;

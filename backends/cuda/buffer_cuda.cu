@@ -45,8 +45,32 @@ int32_t buffer_read(Context &context, const qlora_buffer_args &args) {
     return QLORA_OK;
 }
 
+// On the stream of its direction, after what the caller's stream holds by now.
+static int32_t copy_beside(Context &context, const qlora_buffer_args &args) {
+    Paging &paging = state_of(context).paging;
+    const bool out = args.flags & QLORA_BUFFER_HOST;
+    const cudaStream_t beside = out ? paging.out : paging.in;
+    QLORA_CUDA(context, "cudaEventRecord", cudaEventRecord(paging.begin, stream_of(context, args)));
+    QLORA_CUDA(context, "cudaStreamWaitEvent", cudaStreamWaitEvent(beside, paging.begin, 0));
+    QLORA_CUDA(context, "cudaMemcpyAsync", cudaMemcpyAsync(address<void>(args.dst), address<void>(args.src), args.bytes, cudaMemcpyDefault, beside));
+    QLORA_CUDA(context, "cudaEventRecord", cudaEventRecord(paging.beside[out], beside));
+    paging.open[out] = true;
+    return QLORA_OK;
+}
+
+int32_t buffer_join(Context &context, const qlora_buffer_args &args) {
+    DeviceScope scope(context);
+    Paging &paging = state_of(context).paging;
+    const bool out = args.flags & QLORA_BUFFER_HOST;
+    if (!paging.open[out]) return QLORA_OK;
+    QLORA_CUDA(context, "cudaStreamWaitEvent", cudaStreamWaitEvent(stream_of(context, args), paging.beside[out], 0));
+    paging.open[out] = false;
+    return QLORA_OK;
+}
+
 int32_t buffer_copy(Context &context, const qlora_buffer_args &args) {
     DeviceScope scope(context);
+    if (args.flags & QLORA_BUFFER_BESIDE) return copy_beside(context, args);
     QLORA_CUDA(context, "cudaMemcpyAsync",
                cudaMemcpyAsync(address<void>(args.dst), address<void>(args.src), args.bytes, cudaMemcpyDefault, stream_of(context, args)));
     return QLORA_OK;

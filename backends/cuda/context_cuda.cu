@@ -25,7 +25,8 @@ static __global__ void probe_kernel() {}
 static void close_paging(Paging &paging) {
     for (cudaStream_t stream : {paging.in, paging.out})
         if (stream) cudaStreamDestroy(stream);
-    if (paging.begin) cudaEventDestroy(paging.begin);
+    for (cudaEvent_t event : {paging.begin, paging.beside[0], paging.beside[1]})
+        if (event) cudaEventDestroy(event);
     for (cudaEvent_t *events : {paging.arrived, paging.stepped, paging.free})
         for (uint32_t slot = 0; slot < most_slots; slot++)
             if (events[slot]) cudaEventDestroy(events[slot]);
@@ -34,7 +35,8 @@ static void close_paging(Paging &paging) {
 // What was made stays in paging also after a failure.
 static int32_t open_paging(Context &context, Paging &paging) {
     for (cudaStream_t *stream : {&paging.in, &paging.out}) QLORA_CUDA(context, "cudaStreamCreate", cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
-    QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(&paging.begin, cudaEventDisableTiming));
+    for (cudaEvent_t *event : {&paging.begin, &paging.beside[0], &paging.beside[1]})
+        QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(event, cudaEventDisableTiming));
     for (cudaEvent_t *events : {paging.arrived, paging.stepped, paging.free})
         for (uint32_t slot = 0; slot < most_slots; slot++) QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(&events[slot], cudaEventDisableTiming));
     return QLORA_OK;
@@ -56,9 +58,11 @@ static int32_t open(Context &context, State &state, const qlora_context_args &ar
         int device;
         ~Restore() { if (device >= 0) cudaSetDevice(device); }
     } restore = {previous};
+    if (args.flags & QLORA_CONTEXT_LEAN) QLORA_CUDA(context, "cudaDeviceSetLimit", cudaDeviceSetLimit(cudaLimitStackSize, 0));
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state.device));
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, state.device));
     QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&state.multiprocessors, cudaDevAttrMultiProcessorCount, state.device));
+    QLORA_CUDA(context, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&state.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, state.device));
     state.capability = major * 10 + minor;
     if (state.capability < 75)
         return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: device %d has compute capability %d.%d; 7.5 or later is needed", state.device, major, minor);
@@ -98,7 +102,7 @@ void destroy(Context &context) {
     State &state = state_of(context);
     {
         DeviceScope scope(context);
-        cudaStreamSynchronize(state.stream);
+        for (cudaStream_t stream : {state.stream, state.paging.in, state.paging.out}) cudaStreamSynchronize(stream);
         if (state.lt) close_lt(context, state.lt);
         close_paging(state.paging);
         if (state.own_stream) cudaStreamDestroy(state.stream);
@@ -120,7 +124,10 @@ int32_t query(Context &context, qlora_context_info &info) {
 
 int32_t synchronize(Context &context) {
     DeviceScope scope(context);
-    QLORA_CUDA(context, "cudaStreamSynchronize", cudaStreamSynchronize(state_of(context).stream));
+    const State &state = state_of(context);
+    QLORA_CUDA(context, "cudaStreamSynchronize", cudaStreamSynchronize(state.stream));
+    for (const bool out : {false, true})
+        if (state.paging.open[out]) QLORA_CUDA(context, "cudaStreamSynchronize", cudaStreamSynchronize(out ? state.paging.out : state.paging.in));
     return QLORA_OK;
 }
 

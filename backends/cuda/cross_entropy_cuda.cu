@@ -1,5 +1,6 @@
-// Head and loss in chunks of tokens: logits = x W^T in f32, losses, dlogits = grad_scale * (softmax - onehot), dx =
-// dlogits W. With a 16-bit compute type dlogits are rounded to it in a buffer of their own.
+// Head and loss in chunks of tokens: logits = x W^T + bias in f32, soft cap, losses, dlogits = grad_scale * (softmax -
+// onehot) times the slope of the cap, dx = dlogits W. With a 16-bit compute type dlogits are rounded to it in a buffer of
+// their own.
 #include "backends/cuda/product.cuh"
 
 #include <algorithm>
@@ -19,12 +20,20 @@ static __device__ __forceinline__ float block_max(float value, float *shared) {
     return value;
 }
 
-// One block per token. logits and dlogits are [tokens][stride]; dlogits null: loss only.
+// What comes between a product and its logit; a cap of 0 is none.
+struct LogitShaping {
+    const float *bias; // or null
+    float soft_cap;
+};
+
+// One block per token. logits and dlogits are [tokens][stride]; dlogits null: loss only. SHAPED: products become logits in
+// place while their maximum is found.
+template <bool SHAPED>
 static __global__ void __launch_bounds__(threads)
-    loss_kernel(const float *logits, int64_t stride, int64_t vocabulary, const int32_t *targets, float *losses, void *dlogits, int type, float grad_scale) {
+    loss_kernel(float *logits, int64_t stride, int64_t vocabulary, LogitShaping shaping, const int32_t *targets, float *losses, void *dlogits, int type, float grad_scale) {
     __shared__ float shared[32];
     const int64_t t = blockIdx.x, target = targets[t];
-    const float *row = logits + t * stride;
+    float *row = logits + t * stride;
     if (target < 0 || target >= vocabulary) { // the same for the whole block
         if (threadIdx.x == 0) losses[t] = 0;
         if (dlogits)
@@ -32,7 +41,15 @@ static __global__ void __launch_bounds__(threads)
         return;
     }
     float maximum = -INFINITY, sum = 0;
-    for (int64_t v = threadIdx.x; v < vocabulary; v += threads) maximum = fmaxf(maximum, row[v]);
+    for (int64_t v = threadIdx.x; v < vocabulary; v += threads) {
+        float logit = row[v];
+        if (SHAPED) {
+            if (shaping.bias) logit += shaping.bias[v];
+            if (shaping.soft_cap > 0) logit = shaping.soft_cap * tanhf(logit / shaping.soft_cap);
+            row[v] = logit;
+        }
+        maximum = fmaxf(maximum, logit);
+    }
     maximum = block_max(maximum, shared);
     for (int64_t v = threadIdx.x; v < vocabulary; v += threads) sum += expf(row[v] - maximum);
     sum = block_sum(sum, shared);
@@ -43,6 +60,10 @@ static __global__ void __launch_bounds__(threads)
     for (int64_t v = threadIdx.x; v < vocabulary; v += threads) {
         float difference = expf(row[v] - maximum) * factor;
         if (v == target) difference -= 1;
+        if (SHAPED && shaping.soft_cap > 0) {
+            const float bent = row[v] / shaping.soft_cap;
+            difference *= 1 - bent * bent;
+        }
         store1(dlogits, type, t * stride + v, grad_scale * difference);
     }
 }
@@ -101,10 +122,12 @@ int32_t cross_entropy(Context &context, const qlora_cross_entropy_args &args) {
     const cudaStream_t stream = stream_of(context, args);
     const Chunk chunk(args);
     const int64_t tokens = int64_t(args.x.rows);
+    const LogitShaping shaping = {args.bias.handle ? address<const float>(args.bias) : nullptr, args.soft_cap};
+    const auto kernel = shaping.bias || shaping.soft_cap > 0 ? loss_kernel<true> : loss_kernel<false>;
     for (int64_t t = 0; t < tokens; t += chunk.tokens) {
         const int64_t count = std::min(chunk.tokens, tokens - t);
         QLORA_TRY(multiply(context, stream, chunk.forward(args, t, count), chunk.carver));
-        QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(count)), threads}, loss_kernel, chunk.logits, chunk.stride, int64_t(args.weight->rows),
+        QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(count)), threads}, kernel, chunk.logits, chunk.stride, int64_t(args.weight->rows), shaping,
                          address<const int32_t>(args.targets) + t, address<float>(args.losses) + t, args.dx.type ? chunk.dlogits : nullptr,
                          chunk.separate ? args.compute_type : QLORA_FORMAT_F32, args.grad_scale));
         if (args.dx.type) QLORA_TRY(multiply(context, stream, chunk.backward(args, t, count), chunk.carver));

@@ -12,10 +12,12 @@ namespace cuda {
 struct Lt; // cuBLASLt, when it could be loaded (cublaslt_cuda.cu)
 
 // Streams and events of paged optimizer state, made with the context: copies in, copies out, and per page of the window
-// when its state has arrived, has been stepped, and may be overwritten.
+// when its state has arrived, has been stepped, and may be overwritten. Copies beside the operations take the same streams;
+// an event per direction, to the device and to the host, says when the last is done.
 struct Paging {
     cudaStream_t in, out;
-    cudaEvent_t begin, arrived[most_slots], stepped[most_slots], free[most_slots];
+    cudaEvent_t begin, arrived[most_slots], stepped[most_slots], free[most_slots], beside[2];
+    bool open[2]; // copies beside that nothing has waited for
 };
 
 struct State {
@@ -23,6 +25,7 @@ struct State {
     int capability;      // of the device: 75, 80, 90, ...
     int compiled;        // of the kernels that it runs
     int multiprocessors;
+    int shared_bytes;    // of shared memory that a block may have
     cudaStream_t stream; // the default one; the caller's or our own
     bool own_stream;
     Lt *lt;              // null when there is no cuBLASLt
@@ -79,6 +82,9 @@ template <class... P>
 int32_t launch_early(Context &context, cudaStream_t stream, const Grid &grid, void (*kernel)(P...), typename Same<P>::type... parameters) {
     if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return QLORA_OK;
     if (state_of(context).compiled < 90) return launch(context, stream, grid, kernel, parameters...);
+    if (grid.shared_bytes > 48 * 1024)
+        QLORA_CUDA(context, "cudaFuncSetAttribute",
+                   cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)));
     void *pointers[] = {const_cast<void *>(static_cast<const void *>(&parameters))...};
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

@@ -126,7 +126,7 @@ int32_t linear_grad(Context &context, const qlora_linear_grad_args &args) {
         QLORA_TRY(multiply(context, stream, backward.db, rest));
     }
     if (!args.dbias.handle) return QLORA_OK;
-    return column_sums(context, stream, view_of(args.dy), nullptr, nullptr, address<float>(args.dbias), args.flags & QLORA_FLAG_ACCUMULATE_GRADIENTS, backward.partial);
+    return column_sums(context, stream, view_of(args.dy), nullptr, address<float>(args.dbias), args.flags & QLORA_FLAG_ACCUMULATE_GRADIENTS, backward.partial);
 }
 
 } // namespace cuda

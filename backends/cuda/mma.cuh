@@ -8,15 +8,47 @@ namespace cuda {
 __device__ __forceinline__ uint32_t shared_address(const void *place) { return uint32_t(__cvta_generic_to_shared(place)); }
 
 // Four 8 x 8 matrices of 16-bit values; lane l gives the address of row l % 8 of matrix l / 8.
-template <bool turned> __device__ __forceinline__ void load_matrices(uint32_t (&words)[4], const void *place) {
+template <bool turned> __device__ __forceinline__ void load_matrices(uint32_t (&words)[4], uint32_t address) {
     if (turned)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                      : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                     : "r"(shared_address(place)));
+                     : "r"(address));
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                      : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                     : "r"(shared_address(place)));
+                     : "r"(address));
+}
+template <bool turned> __device__ __forceinline__ void load_matrices(uint32_t (&words)[4], const void *place) { load_matrices<turned>(words, shared_address(place)); }
+
+__device__ __forceinline__ void store_shared(uint32_t address, const uint32_t (&words)[4]) {
+    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
+}
+
+// Copies from global to shared memory that go on while the block works: BYTES (4 or 16) each, zeros where not valid. A thread's
+// copies since its last commit_copies() are one group; wait_copies<N>() waits until at most N groups of it are on their way, and
+// a barrier then shows them to the block. Before sm_80 they are copies like any other.
+template <int BYTES> __device__ __forceinline__ void copy_async(uint32_t shared, const void *global, bool valid) {
+#if __CUDA_ARCH__ >= 800
+    if (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0) : "memory");
+    else asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(global), "r"(valid ? 4 : 0) : "memory");
+#else
+    if (BYTES == 16) {
+        const uint4 words = valid ? *static_cast<const uint4 *>(global) : make_uint4(0, 0, 0, 0);
+        store_shared(shared, {words.x, words.y, words.z, words.w});
+    } else {
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(valid ? *static_cast<const uint32_t *>(global) : 0) : "memory");
+    }
+#endif
+}
+__device__ __forceinline__ void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int N> __device__ __forceinline__ void wait_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
 }
 
 // sum[16 x 8] += a[16 x 16] b[16 x 8]. In a lane l: sum holds (l/4, 2(l%4)), its right neighbour, and both 8 rows below.

@@ -65,6 +65,10 @@ int32_t multiply_plain_mma(Context &context, cudaStream_t stream, const Product 
 template <Codec C, Scale S> int32_t multiply_weight_mma(Context &context, cudaStream_t stream, const Product &product, int slices, float *partial);
 int32_t multiply_gemv(Context &context, cudaStream_t stream, const Product &product); // y = a W^T, m at most gemv_rows
 int32_t multiply_gemv_blocks(Context &context, cudaStream_t stream, const Product &product); // for BLOCK and NARROW
+// Products one side of which is a rank (low_rank_cuda.cu), on the tensor cores: what kind one is, by shapes, types and alignment.
+enum class LowRank { NONE, NARROW, COLUMNS, WIDE };
+LowRank low_rank_kind(const Product &product);
+int32_t multiply_low_rank(Context &context, cudaStream_t stream, const Product &product);
 constexpr int64_t gemv_rows = 8, simt_m = 64, simt_n = 128, simt_k = 16, mma_m = 128, mma_n = 128, mma_k = 32;
 
 // A range of k, in tiles, for one of several slices.

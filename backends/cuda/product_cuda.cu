@@ -1,4 +1,4 @@
-// How to compute a product. Few rows: gemv. A 16-bit compute type: cuBLASLt on a dequantized panel of the weight when
+// How to compute a product. Few rows: gemv. A rank on one side: low_rank_cuda.cu. A 16-bit compute type: cuBLASLt on a dequantized panel of the weight when
 // it is there and the product is large, else our tensor core kernels, which decode on the way or, where they were not
 // compiled for the codec, read a panel as well. Otherwise f32 SIMT, on a panel.
 #include "backends/cuda/cublaslt.cuh"
@@ -164,6 +164,7 @@ static int32_t run_mma(Context &context, cudaStream_t stream, const Product &p, 
     const Product widest = widest_part(p, true);
     const int slices = slices_of(context, widest, mma_tiling);
     float *partial = scratch.take<float>(partial_elements(context, widest, mma_tiling));
+    if (low_rank_kind(p) != LowRank::NONE) return multiply_low_rank(context, stream, p);
     const auto run = [&](const Product &part) -> int32_t {
         QLORA_TRY(part.weight ? multiply_weight(context, stream, part, slices, partial) : multiply_plain_mma(context, stream, part, slices, partial));
         return finish(context, stream, part, slices, partial);
@@ -198,7 +199,7 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
         first.b = p.low_b;
         first.b.turned = p.b.turned;
         first.low_k = 0;
-        QLORA_TRY(multiply_plain_mma(context, stream, first, 1, nullptr));
+        QLORA_TRY(low_rank_kind(first) != LowRank::NONE ? multiply_low_rank(context, stream, first) : multiply_plain_mma(context, stream, first, 1, nullptr));
         lt.beta = 1;
     }
     const bool staged = stages_weight(p);

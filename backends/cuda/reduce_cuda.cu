@@ -4,7 +4,7 @@
 namespace qlora {
 namespace cuda {
 
-static __global__ void __launch_bounds__(reduce_cols *reduce_lanes) partial_kernel(View x, View y, const float *factor, float *partial) {
+static __global__ void __launch_bounds__(reduce_cols *reduce_lanes) partial_kernel(View x, Normed normed, float *partial) {
     __shared__ float lanes[reduce_lanes][reduce_cols];
     const int64_t c = int64_t(blockIdx.x) * reduce_cols + threadIdx.x % reduce_cols, begin = int64_t(blockIdx.y) * reduce_rows;
     const int64_t end = begin + reduce_rows < x.rows ? begin + reduce_rows : x.rows;
@@ -12,8 +12,9 @@ static __global__ void __launch_bounds__(reduce_cols *reduce_lanes) partial_kern
     float sum = 0;
     if (c < x.cols)
         for (int64_t r = begin + lane; r < end; r += reduce_lanes) {
-            const float value = load1(x.data, x.type, r * x.stride + c);
-            sum += factor ? value * load1(y.data, y.type, r * y.stride + c) * factor[r] : value;
+            float value = load1(x.data, x.type, r * x.stride + c);
+            if (normed.factor) value *= (load1(normed.x.data, normed.x.type, r * normed.x.stride + c) - (normed.mean ? normed.mean[r] : 0.0f)) * normed.factor[r];
+            sum += value;
         }
     lanes[lane][threadIdx.x % reduce_cols] = sum;
     __syncthreads();
@@ -30,10 +31,10 @@ static __global__ void __launch_bounds__(256) total_kernel(const float *partial,
     dst[c] = accumulate ? dst[c] + sum : sum;
 }
 
-int32_t column_sums(Context &context, cudaStream_t stream, const View &x, const View *y, const float *factor, float *dst, bool accumulate, float *partial) {
+int32_t column_sums(Context &context, cudaStream_t stream, const View &x, const Normed *normed, float *dst, bool accumulate, float *partial) {
     const uint64_t parts = ceil_divide(uint64_t(x.rows), reduce_rows);
     const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(x.cols), reduce_cols)), unsigned(parts)), reduce_cols * reduce_lanes};
-    QLORA_TRY(launch(context, stream, grid, partial_kernel, x, y ? *y : View{}, factor, partial));
+    QLORA_TRY(launch(context, stream, grid, partial_kernel, x, normed ? *normed : Normed{}, partial));
     return launch(context, stream, Grid{dim3(unsigned(ceil_divide(uint64_t(x.cols), 256))), 256}, total_kernel, partial, int64_t(parts), x.cols, dst, accumulate);
 }
 

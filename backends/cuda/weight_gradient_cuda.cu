@@ -29,7 +29,7 @@ int32_t weight_gradient(Context &context, const qlora_weight_gradient_args &args
     float *partial = take_partial(args, carver);
     QLORA_TRY(multiply(context, stream, product_of(args), carver));
     if (!args.dbias.handle) return QLORA_OK;
-    return column_sums(context, stream, view_of(args.dy), nullptr, nullptr, address<float>(args.dbias), args.flags & QLORA_FLAG_ACCUMULATE_GRADIENTS, partial);
+    return column_sums(context, stream, view_of(args.dy), nullptr, address<float>(args.dbias), args.flags & QLORA_FLAG_ACCUMULATE_GRADIENTS, partial);
 }
 
 } // namespace cuda

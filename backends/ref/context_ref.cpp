@@ -67,6 +67,8 @@ int32_t buffer_fill(Context &, const qlora_buffer_args &args) {
     return QLORA_OK;
 }
 
+int32_t buffer_join(Context &, const qlora_buffer_args &) { return QLORA_OK; } // copies were done when they were called
+
 bool supports(Context &, uint32_t, int32_t, int32_t) { return true; }
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_REF

@@ -14,6 +14,16 @@ uvec4 sequence_at(uint s) {
     return fits ? uvec4(row) : uvec4(0u);
 }
 
+// Bits of the includer's SCORES: what becomes of scaled products.
+const uint SCORE_CAP = 1u, SCORE_SLOPES = 2u;
+
+// {score, its slope by the scaled product} of a product q k^T. decay: the head's of SCORE_SLOPES; distance: keys that lie after.
+vec2 score_of(float product, float decay, uint distance) {
+    vec2 score = (SCORES & SCORE_CAP) != 0u ? hyperbolic_tangent(product * cap_scale) * vec2(soft_cap, 1.0) : vec2(scale * product, 1.0);
+    if ((SCORES & SCORE_SLOPES) != 0u) score.x -= decay * float(distance);
+    return score;
+}
+
 // Loads a chunk of a tile through a reader: rows first .. first + 31 of those below end, dimensions 32 chunk .. 32 chunk + 31.
 // A macro, since inlined functions over all readers would make compilers work ten times as long.
 #define QLORA_LOAD_TILE(tile, read4, first, end, stride, head, chunk)                                         \

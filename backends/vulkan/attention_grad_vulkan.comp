@@ -1,4 +1,5 @@
-// p = exp(score - lse); ds = p * (dy . v - delta) * scale with delta = dy . y; dq = ds k; dk = ds^T q; dv = p^T dy.
+// p = exp(score - lse); ds = p * (dy . v - delta) * slope * scale with delta = dy . y; dq = ds k; dk = ds^T q; dv = p^T dy. Scores
+// and their slopes by scale * q k^T are those of attention.glsl.
 // MODE 0 makes delta, one query and head per invocation. MODE 1 makes dq: queries are the own rows, keys the others.
 // MODE 2 makes dk and dv: keys are the own rows, the queries of every head of the group the others.
 #version 450
@@ -16,6 +17,7 @@ layout(constant_id = 2) const uint VECTORS = 0u;
 layout(constant_id = 3) const uint MODE = 1u;
 layout(constant_id = 4) const uint WANT_FIRST = 1u;  // dq or dk
 layout(constant_id = 5) const uint WANT_SECOND = 0u; // dv
+layout(constant_id = 6) const uint SCORES = 0u;
 
 layout(binding = 0, std430) readonly buffer Q { uint q_words[]; };
 layout(binding = 0, std430) readonly buffer Q4 { uvec4 q_vectors[]; };
@@ -34,12 +36,14 @@ layout(binding = 5, std430) buffer Second { uint second_words[]; }; // dv
 layout(binding = 6, std430) readonly buffer Lse { float lse[]; };
 layout(binding = 7, std430) buffer Delta { float delta[]; };
 layout(binding = 8, std430) readonly buffer Sequences { int sequences[]; };
+layout(binding = 9, std430) readonly buffer Slopes { float slopes[]; };
 const uint SEQUENCES = 8u;
 
 QLORA_PUSH
     uint heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count;
     uint q_stride, k_stride, v_stride, dy_stride, first_stride, second_stride;
-    float scale;
+    uint window; // at most all keys, so that less than it is a distance that is not negative
+    float scale, soft_cap, cap_scale; // cap_scale: scale / soft_cap
 };
 QLORA_READ(read_q, q_words, 0u, TYPE)
 QLORA_READ(read_k, k_words, 1u, TYPE)
@@ -73,7 +77,8 @@ void make_delta() {
 void meet(uint own_first, uint own_end, uint other_first, uint other_end, uint head, uint kv, uvec4 sequence) {
     uint a = gl_LocalInvocationIndex / 8u, b = gl_LocalInvocationIndex % 8u;
     float scores[4][4] = float[4][4](float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0));
-    float slopes[4][4] = scores; // dy . v
+    float changes[4][4] = scores; // dy . v, then ds
+    float decay = (SCORES & SCORE_SLOPES) != 0u ? slopes[QLORA_BASE(9u) + head] : 0.0;
     for (uint c = 0u; c < CHUNKS; c++) {
         if (KEYS_OWN) {
             QLORA_LOAD_TILE(own_tile, read_k4, own_first, own_end, k_stride, kv, c)
@@ -96,21 +101,22 @@ void meet(uint own_first, uint own_end, uint other_first, uint other_end, uint h
                 QLORA_LOAD_TILE(other_tile, read_v4, other_first, other_end, v_stride, kv, c)
             }
             barrier();
-            add_dots(slopes);
+            add_dots(changes);
             barrier();
         }
     [[unroll]] for (uint i = 0u; i < 4u; i++)
         [[unroll]] for (uint j = 0u; j < 4u; j++) {
             uint own = own_first + a * 4u + i, other = other_first + b + j * 8u;
             uint q = KEYS_OWN ? other : own, k = KEYS_OWN ? own : other;
-            bool seen = own < own_end && other < other_end && k - sequence.z <= q - sequence.x + (sequence.w - sequence.y);
-            uint place = q * heads + head;
-            float p = seen ? exponential(scale * scores[i][j] - lse[QLORA_BASE(6u) + place]) : 0.0;
-            slopes[i][j] = seen && WANT_FIRST != 0u ? p * (slopes[i][j] - delta[QLORA_BASE(7u) + place]) * scale : 0.0;
+            uint distance = q - sequence.x + (sequence.w - sequence.y) - (k - sequence.z), place = q * heads + head;
+            bool seen = own < own_end && other < other_end && distance < window;
+            vec2 score = score_of(scores[i][j], decay, distance);
+            float p = seen ? exponential(score.x - lse[QLORA_BASE(6u) + place]) : 0.0;
+            changes[i][j] = seen && WANT_FIRST != 0u ? p * (changes[i][j] - delta[QLORA_BASE(7u) + place]) * score.y * scale : 0.0;
             scores[i][j] = p;
         }
     if (WANT_FIRST != 0u) {
-        share_pairs(slopes);
+        share_pairs(changes);
         [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
             if (KEYS_OWN) {
                 QLORA_LOAD_TILE(other_tile, read_q4, other_first, other_end, q_stride, head, c)
@@ -148,7 +154,14 @@ void main() {
     }
     uint own_first = first + (KEYS_OWN ? sequence.z : sequence.x), own_end = KEYS_OWN ? sequence.z + sequence.w : sequence.x + sequence.y;
     // Other rows: the keys that some own query sees, or, head by head, the queries that see some own key.
-    uint begin = KEYS_OWN && first > ahead ? (first - ahead) / TILE * TILE : 0u, end = KEYS_OWN ? sequence.y : min(first + TILE, sequence.y) + ahead;
+    uint begin, end;
+    if (KEYS_OWN) {
+        begin = first > ahead ? (first - ahead) / TILE * TILE : 0u;
+        end = max(min(first + TILE - 1u + window, sequence.w), ahead) - ahead;
+    } else {
+        begin = first + ahead + 1u - min(first + ahead + 1u, window);
+        end = min(first + TILE, sequence.y) + ahead;
+    }
     uint other_first = KEYS_OWN ? sequence.x : sequence.z, head = KEYS_OWN ? owner * shared_by : owner, heads_end = KEYS_OWN ? head + shared_by : head + 1u;
     for (; head < heads_end; head++)
         for (uint other = begin; other < end; other += TILE) meet(own_first, own_end, other_first + other, other_first + end, head, head / shared_by, sequence);

@@ -1,5 +1,5 @@
-// y = softmax(scale * q k^T) v, a tile of 32 queries of one head at a time; the softmax is kept up to date while the keys
-// pass by (FlashAttention).
+// y = softmax(scores) v, a tile of 32 queries of one head at a time; the softmax is kept up to date while the keys pass by
+// (FlashAttention). Scores are scale * q k^T, or what attention.glsl makes of that.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : enable
@@ -13,6 +13,7 @@ layout(constant_id = 0) const uint TYPE = 0x100u;
 layout(constant_id = 1) const uint CHUNKS = 1u;  // of 32 dimensions
 layout(constant_id = 2) const uint VECTORS = 0u; // four dimensions are one aligned load
 layout(constant_id = 3) const uint KEEP = 0u;    // write lse
+layout(constant_id = 4) const uint SCORES = 0u;
 
 layout(binding = 0, std430) readonly buffer Q { uint q_words[]; };
 layout(binding = 0, std430) readonly buffer Q4 { uvec4 q_vectors[]; };
@@ -26,12 +27,14 @@ layout(binding = 2, std430) readonly buffer V2 { uvec2 v_halves[]; };
 layout(binding = 3, std430) buffer Y { uint y_words[]; };
 layout(binding = 4, std430) writeonly buffer Lse { float lse[]; };
 layout(binding = 5, std430) readonly buffer Sequences { int sequences[]; };
+layout(binding = 6, std430) readonly buffer Slopes { float slopes[]; };
 const uint SEQUENCES = 5u;
 
 QLORA_PUSH
     uint heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count;
     uint q_stride, k_stride, v_stride, y_stride;
-    float scale;
+    uint window; // at most all keys, so that less than it is a distance that is not negative
+    float scale, soft_cap, cap_scale; // cap_scale: scale / soft_cap
 };
 QLORA_READ(read_q, q_words, 0u, TYPE)
 QLORA_READ(read_k, k_words, 1u, TYPE)
@@ -55,10 +58,12 @@ void main() {
     uint first = tile * TILE, kv = head / (heads / kv_heads), ahead = sequence.w - sequence.y; // keys before the first query's own
     if (first >= sequence.y) return;
     uint q_first = sequence.x + first, q_end = sequence.x + sequence.y, k_end = min(first + TILE, sequence.y) + ahead;
+    uint oldest = first + ahead + 1u - min(first + ahead + 1u, window); // key of the first query
+    float decay = (SCORES & SCORE_SLOPES) != 0u ? slopes[QLORA_BASE(6u) + head] : 0.0;
     vec4 sums[CHUNKS][4], maximum = vec4(-3e38), total = vec4(0.0);
     [[unroll]] for (uint c = 0u; c < CHUNKS; c++)
         [[unroll]] for (uint i = 0u; i < 4u; i++) sums[c][i] = vec4(0.0);
-    for (uint key = 0u; key < k_end; key += TILE) {
+    for (uint key = oldest; key < k_end; key += TILE) {
         float scores[4][4] = float[4][4](float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0), float[4](0.0, 0.0, 0.0, 0.0));
         for (uint c = 0u; c < CHUNKS; c++) {
             QLORA_LOAD_TILE(own_tile, read_q4, q_first, q_end, q_stride, head, c)
@@ -70,8 +75,8 @@ void main() {
         vec4 highest = maximum;
         [[unroll]] for (uint i = 0u; i < 4u; i++)
             [[unroll]] for (uint j = 0u; j < 4u; j++) {
-                bool seen = key + b + j * 8u <= first + a * 4u + i + ahead;
-                scores[i][j] = seen ? scale * scores[i][j] : -3e38;
+                uint distance = first + a * 4u + i + ahead - (key + b + j * 8u);
+                scores[i][j] = distance < window ? score_of(scores[i][j], decay, distance).x : -3e38;
                 highest[i] = max(highest[i], scores[i][j]);
             }
         row_parts[b * 8u + a] = highest;

@@ -14,6 +14,18 @@ bool fits_vectors(uint32_t head_dim, std::initializer_list<const qlora_tensor *>
     return fits;
 }
 
+// What attention.glsl does to scores, and with what.
+struct Scores {
+    uint32_t window;
+    float scale, soft_cap, cap_scale;
+};
+template <class Args> Scores scores_of(const Args &args) {
+    const uint32_t keys = uint32_t(args.k.rows);
+    return {args.window && args.window < keys ? args.window : keys, args.scale, args.soft_cap, args.soft_cap > 0 ? float(double(args.scale) / args.soft_cap) : 0};
+}
+template <class Args> uint32_t kind_of_scores(const Args &args) { return (args.soft_cap > 0 ? 1u : 0u) | (args.slopes.handle ? 2u : 0u); }
+template <class Args> qlora_span slopes_of(const Args &args) { return part(args.slopes, 0, args.heads * uint64_t(4)); }
+
 int32_t check_sizes(Context &context, const char *entry, std::initializer_list<const qlora_tensor *> tensors) {
     for (const qlora_tensor *tensor : tensors) QLORA_TRY(check_elements(context, entry, tensor->rows * tensor->stride));
     return QLORA_OK;
@@ -29,7 +41,7 @@ int32_t attention(Context &context, const qlora_attention_args &args) {
     struct Push {
         PushHeader header;
         uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, q_stride, k_stride, v_stride, y_stride;
-        float scale;
+        Scores scores;
     };
     QLORA_TRY(check_sizes(context, "qlora_attention_forward", {&args.q, &args.k, &args.v, &args.y}));
     const uint64_t tiles = groups_of(args.max_q_rows, tile_rows);
@@ -45,10 +57,10 @@ int32_t attention(Context &context, const qlora_attention_args &args) {
                        uint32_t(args.k.stride),
                        uint32_t(args.v.stride),
                        uint32_t(args.y.stride),
-                       args.scale};
+                       scores_of(args)};
     return enqueue(context, args.stream, Shader::attention,
-                   {uint32_t(args.q.type), uint32_t(groups_of(args.head_dim, chunk_dimensions)), fits_vectors(args.head_dim, {&args.q, &args.k, &args.v}), args.lse.handle != 0},
-                   {exact(args.q), exact(args.k), exact(args.v), exact(args.y), part(args.lse, 0, args.q.rows * args.heads * 4), part(args.sequences, 0, args.sequence_count * uint64_t(16))},
+                   {uint32_t(args.q.type), uint32_t(groups_of(args.head_dim, chunk_dimensions)), fits_vectors(args.head_dim, {&args.q, &args.k, &args.v}), args.lse.handle != 0, kind_of_scores(args)},
+                   {exact(args.q), exact(args.k), exact(args.v), exact(args.y), part(args.lse, 0, args.q.rows * args.heads * 4), part(args.sequences, 0, args.sequence_count * uint64_t(16)), slopes_of(args)},
                    push, tiles * args.heads * args.sequence_count);
 }
 
@@ -56,7 +68,7 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
     struct Push {
         PushHeader header;
         uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, q_stride, k_stride, v_stride, dy_stride, first_stride, second_stride;
-        float scale;
+        Scores scores;
     };
     QLORA_TRY(check_sizes(context, "qlora_attention_grad", {&args.q, &args.k, &args.v, &args.y, &args.dy, &args.dq, &args.dk, &args.dv}));
     const uint32_t chunks = uint32_t(groups_of(args.head_dim, chunk_dimensions)), type = uint32_t(args.q.type);
@@ -81,9 +93,10 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
                            uint32_t(args.dy.stride),
                            uint32_t(first.stride),
                            uint32_t(args.dv.stride),
-                           args.scale};
+                           scores_of(args)};
         const uint64_t groups = mode == 0 ? groups_of(args.q.rows * args.heads, 64) : tiles * owners * args.sequence_count;
-        return enqueue(context, args.stream, Shader::attention_grad, {type, chunks, vector, mode, want_first, want_second}, {q, k, v, dy, exact(first), dv, lse, delta, sequences}, push,
+        return enqueue(context, args.stream, Shader::attention_grad, {type, chunks, vector, mode, want_first, want_second, kind_of_scores(args)},
+                       {q, k, v, dy, exact(first), dv, lse, delta, sequences, slopes_of(args)}, push,
                        groups, order);
     };
     QLORA_TRY(run(0, false, false, args.y, 0, 0, Order::AFTER_PREVIOUS));

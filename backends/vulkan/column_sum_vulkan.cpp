@@ -15,8 +15,8 @@ int32_t enqueue_level(Context &context, uint64_t stream, const ColumnSum &job, u
     const uint64_t rows = job.dy.rows, cols = job.dy.cols, chunks = rows ? groups_of(rows, chunk) : 1;
     QLORA_TRY(check_elements(context, "column sums", rows * job.dy.stride));
     const Push push = {{}, uint32_t(rows), uint32_t(cols), uint32_t(job.dy.stride), uint32_t(job.x.stride), uint32_t(chunk)};
-    return enqueue(context, stream, Shader::column_sum, {uint32_t(job.dy.type), job.x.type != 0, job.accumulate},
-                   {exact(job.dy), exact(job.x), part(job.rstd, 0, rows * 4), job.sum}, push, chunks * groups_of(cols, 64), order);
+    return enqueue(context, stream, Shader::column_sum, {uint32_t(job.dy.type), job.x.type != 0, job.accumulate, job.centers.handle != 0},
+                   {exact(job.dy), exact(job.x), part(job.rstd, 0, rows * 4), job.sum, job.centers}, push, chunks * groups_of(cols, 64), order);
 }
 
 } // namespace

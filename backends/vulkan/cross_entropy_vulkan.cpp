@@ -25,10 +25,11 @@ int32_t cross_entropy(Context &context, const qlora_cross_entropy_args &args) {
     struct Push {
         PushHeader header;
         uint32_t rows, vocabulary, stride, first;
-        float grad_scale;
+        float grad_scale, soft_cap, inverse_cap;
     };
     constexpr const char *entry = "qlora_cross_entropy_loss";
     const uint64_t vocabulary = args.weight->rows, chunk = chunk_of(state_of(context), args);
+    const float inverse_cap = args.soft_cap != 0 ? 1 / args.soft_cap : 0;
     const qlora_span targets = part(args.targets, 0, args.x.rows * 4), losses = part(args.losses, 0, args.x.rows * 4);
     for (uint64_t first = 0; first < args.x.rows; first += chunk) {
         const uint64_t rows = args.x.rows - first < chunk ? args.x.rows - first : chunk;
@@ -36,9 +37,10 @@ int32_t cross_entropy(Context &context, const qlora_cross_entropy_args &args) {
         Product forward = product_of(*args.weight, false, args.x, logits, args.compute_type);
         forward.x_first = first;
         forward.rows = rows;
+        forward.bias = args.bias;
         QLORA_TRY(enqueue_product(context, args.stream, entry, forward));
-        QLORA_TRY(enqueue(context, args.stream, Shader::cross_entropy, {args.dx.type != 0}, {logits.data, targets, losses},
-                          Push{{}, uint32_t(rows), uint32_t(vocabulary), uint32_t(vocabulary), uint32_t(first), args.grad_scale}, rows));
+        QLORA_TRY(enqueue(context, args.stream, Shader::cross_entropy, {args.dx.type != 0, args.soft_cap != 0}, {logits.data, targets, losses},
+                          Push{{}, uint32_t(rows), uint32_t(vocabulary), uint32_t(vocabulary), uint32_t(first), args.grad_scale, args.soft_cap, inverse_cap}, rows));
         if (!args.dx.type) continue;
         Product backward = product_of(*args.weight, true, logits, args.dx, args.compute_type);
         backward.y_first = first;

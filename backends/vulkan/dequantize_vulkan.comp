@@ -1,5 +1,5 @@
-// dst[r][c] = W[r][c], or W[ids[r]][c] when gathering: one decode, one rounding to dst's type. Also the conversion between
-// plain float types, which is a decode of codec FLOAT.
+// dst[r][c] = W[r][c], or W[ids[r]][c] when gathering, which may be scaled and added to dst: one decode, one rounding to dst's type.
+// Also the conversion between plain float types, which is a decode of codec FLOAT.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : enable
@@ -13,6 +13,7 @@ layout(local_size_x = 256) in;
 QLORA_PUSH
     uint rows, cols;              // of dst
     uint w_rows, w_stride, stride, w_factor;
+    uint scale; // as bits
 };
 
 #include "backends/vulkan/decode.glsl"
@@ -21,11 +22,20 @@ layout(constant_id = 8) const uint TYPE = 0x100u;   // of dst
 layout(constant_id = 9) const uint GATHER = 0u;
 layout(constant_id = 10) const uint OCTETS = 0u;    // an invocation takes eight elements; otherwise two
 layout(constant_id = 11) const uint VECTORS = 0u;   // octets of dst begin at multiples of 16 bytes
+layout(constant_id = 12) const uint SCALED = 0u;
+layout(constant_id = 13) const uint ACCUMULATE = 0u; // not with VECTORS
 
 layout(binding = 4, std430) buffer Dst { uint dst_words[]; };
 layout(binding = 4, std430) buffer DstVectors { uvec4 dst_vectors[]; };
 layout(binding = 5, std430) readonly buffer Ids { int ids[]; };
+QLORA_READ(read_dst, dst_words, 4u, TYPE)
 QLORA_WRITE(write_dst, dst_words, 4u, TYPE)
+
+// What a decoded value makes of element i.
+uint joined(uint i, uint value) {
+    if (SCALED != 0u) value = exact_multiply(value, scale);
+    return ACCUMULATE != 0u ? exact_add(read_dst_bits(i), value) : value;
+}
 
 void write_octet(uint i, uint values[8]) {
     if (VECTORS == 0u) {
@@ -59,10 +69,12 @@ void main() {
     if (OCTETS != 0u) {
         uint values[8] = uint[8](0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u);
         if (present) decode8(source_row, c, values);
+        if (SCALED != 0u || ACCUMULATE != 0u)
+            [[dont_unroll]] for (uint e = 0u; e < 8u; e++) values[e] = joined(out_i + e, values[e]);
         write_octet(out_i, values);
         return;
     }
-    uint first = present ? decode(source_row, c) : 0u;
+    uint first = joined(out_i, present ? decode(source_row, c) : 0u);
     if (c + 1u == cols) write_dst_bits(out_i, first);
-    else write_dst_pair_bits(out_i, first, present ? decode(source_row, c + 1u) : 0u);
+    else write_dst_pair_bits(out_i, first, joined(out_i + 1u, present ? decode(source_row, c + 1u) : 0u));
 }

@@ -147,7 +147,7 @@ template <Codec C> struct EncodeCodec; // a new codec must be written here
 template <> struct EncodeCodec<Codec::FLOAT> {
     template <class F> static int32_t run(Context &context, const qlora_quantize_args &args) {
         const qlora_tensor dst = {F::row.format, 0, args.src.rows, args.src.cols, args.src.cols, args.weight->planes[QLORA_PLANE_CODE]};
-        return enqueue_dequantize(context, args.stream, "qlora_weight_quantize", weight_of(args.src), args.src.stride, qlora_span{}, dst);
+        return enqueue_dequantize(context, args.stream, "qlora_weight_quantize", weight_of(args.src), args.src.stride, Gather{}, dst);
     }
 };
 template <> struct EncodeCodec<Codec::CODEBOOK4> {

@@ -1,4 +1,4 @@
-// y = gate * sigmoid(gate) * up; or, given dy, dgate and dup. An invocation takes two neighbouring columns.
+// y = activation(gate) * up; or, given dy, dgate and dup. An invocation takes two neighbouring columns.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 layout(local_size_x = 256) in;
@@ -8,6 +8,9 @@ layout(local_size_x = 256) in;
 
 layout(constant_id = 0) const uint TYPE = 0x100u;
 layout(constant_id = 1) const uint GRADIENT = 0u;
+layout(constant_id = 2) const uint ACTIVATION = 0u; // QLORA_ACTIVATION_*
+layout(constant_id = 3) const uint GATED = 1u;      // up and dup are there
+const uint SILU = 0u, GELU = 1u, GELU_TANH = 2u;
 
 layout(binding = 0, std430) readonly buffer Gate { uint gate_words[]; };
 layout(binding = 1, std430) readonly buffer Up { uint up_words[]; };
@@ -24,12 +27,31 @@ QLORA_READ(read_dy, dy_words, 2u, TYPE)
 QLORA_WRITE(write_first, first_words, 3u, TYPE)
 QLORA_WRITE(write_second, second_words, 4u, TYPE)
 
+// {activation, its slope} at x.
+vec2 activate(float x) {
+    if (ACTIVATION == SILU) {
+        float s = sigmoid(x);
+        return vec2(x * s, s * (1.0 + x * (1.0 - s)));
+    }
+    if (ACTIVATION == GELU) {
+        vec2 share = normal_distribution(x);
+        return vec2(x * share.x, share.x + x * share.y);
+    }
+    if (ACTIVATION == GELU_TANH) { // (1 + tanh(u / 2)) / 2 = sigmoid(u), 0 or 1 where x is beyond 11
+        float near = x > 11.0 ? 11.0 : x < -11.0 ? -11.0 : x, bend = 0.044715 * near * near, u = 1.59576912 * near * (1.0 + bend);
+        float s = sigmoid(u);
+        return vec2(x * s, s + 1.59576912 * near * (1.0 + 3.0 * bend) * (s * sigmoid(-u)));
+    }
+    return x > 0.0 ? vec2(x, 1.0) : vec2(0.0);
+}
+
 // {y, 0} or {dgate, dup} of one element.
 vec2 element(uint r, uint c) {
-    float gate = read_gate(r * gate_stride + c), up = read_up(r * up_stride + c), s = sigmoid(gate);
-    if (GRADIENT == 0u) return vec2(gate * s * up, 0.0);
+    float up = GATED != 0u ? read_up(r * up_stride + c) : 1.0;
+    vec2 at = activate(read_gate(r * gate_stride + c));
+    if (GRADIENT == 0u) return vec2(at.x * up, 0.0);
     float dy = read_dy(r * dy_stride + c);
-    return vec2(dy * up * s * (1.0 + gate * (1.0 - s)), dy * gate * s);
+    return vec2(dy * up * at.y, dy * at.x);
 }
 
 void main() {
@@ -38,10 +60,10 @@ void main() {
     vec2 left = element(r, c);
     if (c + 1u == cols) {
         write_first(r * first_stride + c, left.x);
-        if (GRADIENT != 0u) write_second(r * second_stride + c, left.y);
+        if (GRADIENT != 0u && GATED != 0u) write_second(r * second_stride + c, left.y);
         return;
     }
     vec2 right = element(r, c + 1u);
     write_first_pair(r * first_stride + c, left.x, right.x);
-    if (GRADIENT != 0u) write_second_pair(r * second_stride + c, left.y, right.y);
+    if (GRADIENT != 0u && GATED != 0u) write_second_pair(r * second_stride + c, left.y, right.y);
 }

@@ -130,9 +130,15 @@ inline qlora_weight weight_of(const qlora_tensor &tensor) {
     return weight;
 }
 
-// Decodes (dequantize_vulkan.cpp): dst[r] = row r of weight, or row ids[r] when ids is present. weight_stride is cols but for
-// strided plain floats.
-int32_t enqueue_dequantize(Context &context, uint64_t stream, const char *entry, const qlora_weight &weight, uint64_t weight_stride, const qlora_span &ids,
+// Which rows are decoded: row ids[r] when ids is present, else row r; times scale, and added to dst or instead of it.
+struct Gather {
+    qlora_span ids = {};
+    float scale = 1;
+    bool accumulate = false;
+};
+
+// Decodes (dequantize_vulkan.cpp): dst[r] = what gather says of weight. weight_stride is cols but for strided plain floats.
+int32_t enqueue_dequantize(Context &context, uint64_t stream, const char *entry, const qlora_weight &weight, uint64_t weight_stride, const Gather &gather,
                            const qlora_tensor &dst);
 
 } // namespace vulkan

@@ -8,33 +8,13 @@
 
 namespace finetune {
 
-const char *const linear_gguf_names[linear_count] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
-                                                     "ffn_gate", "ffn_up", "ffn_down"};
-const char *const linear_peft_names[linear_count] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                                                     "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
-                                                     "mlp.down_proj"};
-
 namespace {
 
-// Moves row from(h, i, p) to row to(h, i, p) for every head h, pair i and half p.
-void permute(std::vector<float> &rows, uint64_t width, uint32_t heads, bool to_gguf) {
-    const uint64_t count = rows.size() / width, size = count / heads, half = size / 2;
+void permute(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads, bool to_gguf) {
+    const std::vector<uint64_t> from = hugging_face_rows(order, rows.size() / width, heads);
     const std::vector<float> source = rows;
-    for (uint64_t h = 0; h < heads; ++h)
-        for (uint64_t p = 0; p < 2; ++p)
-            for (uint64_t i = 0; i < half; ++i) {
-                const uint64_t plain = h * size + p * half + i, paired = h * size + 2 * i + p;
-                const uint64_t from = to_gguf ? plain : paired, to = to_gguf ? paired : plain;
-                memcpy(&rows[to * width], &source[from * width], width * sizeof(float));
-            }
-}
-
-// Rows of B from the order of the base to that of a file, or back.
-void permute_rows(std::vector<float> &rows, const AdapterShape &shape, int linear, bool hugging_face_file,
-                  bool to_file) {
-    const uint32_t heads = linear == linear_q ? shape.heads : linear == linear_k ? shape.kv_heads : 0;
-    if (heads > 0 && hugging_face_file != shape.hugging_face_rows)
-        permute(rows, shape.rank, heads, hugging_face_file != to_file);
+    for (uint64_t i = 0; i < from.size(); ++i)
+        memcpy(&rows[(to_gguf ? i : from[i]) * width], &source[(to_gguf ? from[i] : i) * width], width * sizeof(float));
 }
 
 void check_finite(const std::vector<float> &values, const std::string &path, const std::string &name) {
@@ -61,14 +41,17 @@ std::vector<float> gguf_floats(const Gguf &file, const std::string &name, uint64
     return values;
 }
 
-std::vector<float> peft_floats(const SafeTensors &file, uint32_t layer, Linear linear, const char *half, uint64_t rows,
-                               uint64_t cols) {
-    const std::string plain = peft_weight_name(layer, linear, half);
-    const std::string with_adapter = peft_weight_name(layer, linear, half, "default.");
+std::vector<float> peft_floats(const SafeTensors &file, const AdapterShape &shape, size_t pair, const char *half,
+                               uint64_t rows, uint64_t cols) {
+    const std::string plain = shape.peft_name(pair, half);
     const SafeTensor *tensor = file.find(plain);
-    if (tensor == nullptr) tensor = file.find(with_adapter);
-    if (tensor == nullptr)
-        file.reject("tensor ", shown(plain), " is missing; expected a LoRA on all seven linear layers");
+    if (tensor == nullptr) tensor = file.find(shape.peft_name(pair, half, "default."));
+    if (tensor == nullptr) {
+        std::string targets;
+        for (const AdapterLinear &linear : shape.linears)
+            targets += (targets.empty() ? "" : ", ") + std::string(shape.traits->module(linear.use));
+        file.reject("tensor ", shown(plain), " is missing; expected a LoRA on each of ", targets);
+    }
     if (tensor->shape != std::vector<uint64_t>{rows, cols})
         file.reject("tensor ", shown(tensor->name), ": expected shape [", rows, ", ", cols,
                     "]; --rank or the base model differ");
@@ -83,34 +66,59 @@ std::string gguf_weight_name(uint32_t layer, Linear linear) {
     return "blk." + std::to_string(layer) + "." + linear_gguf_names[linear] + ".weight";
 }
 
-std::string peft_weight_name(uint32_t layer, Linear linear, const char *half, const char *adapter) {
-    return "base_model.model.model.layers." + std::to_string(layer) + "." + linear_peft_names[linear] + "." + half +
-           "." + adapter + "weight";
+size_t AdapterShape::pair(uint32_t layer, Linear use) const {
+    for (size_t i = 0; i < linears.size(); ++i)
+        if (linears[i].use == use) return layer * linears.size() + i;
+    return pairs();
 }
 
-void permute_to_gguf(std::vector<float> &rows, uint64_t width, uint32_t heads) { permute(rows, width, heads, true); }
+std::string AdapterShape::gguf_name(size_t pair) const {
+    return gguf_weight_name(uint32_t(pair / linears.size()), linear(pair).use);
+}
 
-void permute_to_hugging_face(std::vector<float> &rows, uint64_t width, uint32_t heads) {
-    permute(rows, width, heads, false);
+std::string AdapterShape::peft_name(size_t pair, const char *half, const char *adapter) const {
+    return std::string("base_model.model.") + traits->naming->layers + std::to_string(pair / linears.size()) + "." +
+           traits->module(linear(pair).use) + "." + half + "." + adapter + "weight";
+}
+
+// Interleaved rows are GGUF's in every base: the reader of directories sees to it.
+bool AdapterShape::turns(size_t pair, bool hugging_face_file) const {
+    const HeadOrder rows = linear(pair).rows;
+    return rows != HeadOrder::same && hugging_face_file != (hugging_face_rows && rows == HeadOrder::paired);
+}
+
+void AdapterShape::to_base(std::vector<float> &rows, size_t pair, uint64_t width, bool hugging_face_file) const {
+    if (turns(pair, hugging_face_file))
+        permute(rows, width, linear(pair).rows, linear(pair).heads, hugging_face_file);
+}
+
+void AdapterShape::from_base(std::vector<float> &rows, size_t pair, uint64_t width, bool hugging_face_file) const {
+    if (turns(pair, hugging_face_file))
+        permute(rows, width, linear(pair).rows, linear(pair).heads, !hugging_face_file);
+}
+
+void permute_to_gguf(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads) {
+    permute(rows, width, order, heads, true);
+}
+
+void permute_to_hugging_face(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads) {
+    permute(rows, width, order, heads, false);
 }
 
 void write_adapter_gguf(const std::string &path, const Adapter &adapter, const AdapterShape &shape) {
     GgufWriter writer;
-    writer.add_string("general.architecture", shape.architecture);
+    writer.add_string("general.architecture", shape.traits->gguf);
     writer.add_string("general.type", "adapter");
     writer.add_string("adapter.type", "lora");
     writer.add_f32("adapter.lora.alpha", adapter.alpha);
     std::vector<std::vector<float>> rows(adapter.pairs.size()); // B in the file's order, alive until save()
-    for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i) {
-            const size_t index = layer * linear_count + i;
-            const AdapterPair &pair = adapter.pairs[index];
-            rows[index] = pair.b;
-            permute_rows(rows[index], shape, i, false, true);
-            const std::string name = gguf_weight_name(layer, Linear(i));
-            writer.add_tensor(name + ".lora_a", type_f32, {pair.inputs, shape.rank}, pair.a.data());
-            writer.add_tensor(name + ".lora_b", type_f32, {shape.rank, pair.outputs}, rows[index].data());
-        }
+    for (size_t i = 0; i < shape.pairs(); ++i) {
+        const AdapterPair &pair = adapter.pairs[i];
+        rows[i] = pair.b;
+        shape.from_base(rows[i], i, shape.rank, false);
+        writer.add_tensor(shape.gguf_name(i) + ".lora_a", type_f32, {pair.inputs, shape.rank}, pair.a.data());
+        writer.add_tensor(shape.gguf_name(i) + ".lora_b", type_f32, {shape.rank, pair.outputs}, rows[i].data());
+    }
     writer.save(path);
 }
 
@@ -119,49 +127,43 @@ Adapter read_adapter_gguf(const std::string &path, const AdapterShape &shape) {
     if (file.find_string("general.type").value_or("") != "adapter" ||
         file.find_string("adapter.type").value_or("") != "lora")
         file.reject("expected a LoRA adapter: general.type 'adapter' and adapter.type 'lora'");
-    if (file.find_string("general.architecture").value_or("") != shape.architecture)
-        file.reject("the adapter is for another architecture, expected ", shown(shape.architecture));
+    if (file.find_string("general.architecture").value_or("") != shape.traits->gguf)
+        file.reject("the adapter is for another architecture, expected ", shown(shape.traits->gguf));
     Adapter adapter;
     adapter.alpha = static_cast<float>(file.find_float("adapter.lora.alpha").value_or(0));
-    for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i) {
-            const std::string name = gguf_weight_name(layer, Linear(i));
-            AdapterPair pair = {shape.inputs[i], shape.outputs[i], {}, {}};
-            pair.a = gguf_floats(file, name + ".lora_a", pair.inputs, shape.rank);
-            pair.b = gguf_floats(file, name + ".lora_b", shape.rank, pair.outputs);
-            permute_rows(pair.b, shape, i, false, false);
-            adapter.pairs.push_back(std::move(pair));
-        }
+    for (size_t i = 0; i < shape.pairs(); ++i) {
+        AdapterPair pair = {shape.linear(i).inputs, shape.linear(i).outputs, {}, {}};
+        pair.a = gguf_floats(file, shape.gguf_name(i) + ".lora_a", pair.inputs, shape.rank);
+        pair.b = gguf_floats(file, shape.gguf_name(i) + ".lora_b", shape.rank, pair.outputs);
+        shape.to_base(pair.b, i, shape.rank, false);
+        adapter.pairs.push_back(std::move(pair));
+    }
     return adapter;
 }
 
 Adapter read_adapter_peft(const std::string &path, const AdapterShape &shape) {
     const SafeTensors file(path);
     Adapter adapter;
-    for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i) {
-            AdapterPair pair = {shape.inputs[i], shape.outputs[i], {}, {}};
-            pair.a = peft_floats(file, layer, Linear(i), "lora_A", shape.rank, pair.inputs);
-            pair.b = peft_floats(file, layer, Linear(i), "lora_B", pair.outputs, shape.rank);
-            permute_rows(pair.b, shape, i, true, false);
-            adapter.pairs.push_back(std::move(pair));
-        }
+    for (size_t i = 0; i < shape.pairs(); ++i) {
+        AdapterPair pair = {shape.linear(i).inputs, shape.linear(i).outputs, {}, {}};
+        pair.a = peft_floats(file, shape, i, "lora_A", shape.rank, pair.inputs);
+        pair.b = peft_floats(file, shape, i, "lora_B", pair.outputs, shape.rank);
+        shape.to_base(pair.b, i, shape.rank, true);
+        adapter.pairs.push_back(std::move(pair));
+    }
     return adapter;
 }
 
 void write_adapter_peft(const std::string &path, const Adapter &adapter, const AdapterShape &shape) {
     SafeTensorsWriter writer;
     std::vector<std::vector<float>> rows(adapter.pairs.size()); // B in the file's order, alive until save()
-    for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int i = 0; i < linear_count; ++i) {
-            const size_t index = layer * linear_count + i;
-            const AdapterPair &pair = adapter.pairs[index];
-            rows[index] = pair.b;
-            permute_rows(rows[index], shape, i, true, true);
-            writer.add_f32(peft_weight_name(layer, Linear(i), "lora_A"), {shape.rank, pair.inputs}, pair.a.data());
-            writer.add_f32(peft_weight_name(layer, Linear(i), "lora_B"), {pair.outputs, shape.rank},
-                           rows[index].data());
-        }
+    for (size_t i = 0; i < shape.pairs(); ++i) {
+        const AdapterPair &pair = adapter.pairs[i];
+        rows[i] = pair.b;
+        shape.from_base(rows[i], i, shape.rank, true);
+        writer.add_f32(shape.peft_name(i, "lora_A"), {shape.rank, pair.inputs}, pair.a.data());
+        writer.add_f32(shape.peft_name(i, "lora_B"), {pair.outputs, shape.rank}, rows[i].data());
+    }
     writer.save(path);
 }
 

@@ -2,6 +2,7 @@
 // that llama.cpp loads with --lora; read back from it, or from PEFT's safetensors.
 #pragma once
 
+#include "architecture.h"
 #include "gguf.h"
 
 #include <string>
@@ -9,37 +10,51 @@
 
 namespace finetune {
 
-// The adapted linear layers of a llama block, in the order of use.
-enum Linear { linear_q, linear_k, linear_v, linear_output, linear_gate, linear_up, linear_down, linear_count };
-extern const char *const linear_gguf_names[linear_count]; // "attn_q"
-extern const char *const linear_peft_names[linear_count]; // "self_attn.q_proj"
-
-std::string gguf_weight_name(uint32_t layer, Linear linear); // "blk.0.attn_q.weight"
-// half is "lora_A" or "lora_B"; files written while the model is in memory have the adapter's name, "default.", too.
-std::string peft_weight_name(uint32_t layer, Linear linear, const char *half, const char *adapter = "");
-
 struct AdapterPair {
     uint64_t inputs = 0, outputs = 0;
     std::vector<float> a, b; // row-major A[rank][inputs], B[outputs][rank]; rows of B in the order of the base
 };
 
-struct AdapterShape {
-    std::string architecture;
-    uint32_t layers, heads, kv_heads;
-    uint32_t rank;
-    uint64_t inputs[linear_count], outputs[linear_count];
-    bool hugging_face_rows = false; // the base has the rows of q and k in Hugging Face's order, not in GGUF's
+// A linear layer that has an adapter in every block.
+struct AdapterLinear {
+    Linear use;
+    uint64_t inputs, outputs;
+    HeadOrder rows = HeadOrder::same; // how outputs in Hugging Face's order become GGUF's
+    uint32_t heads = 0;             // that they belong to
 };
+
+// Pairs are counted layer by layer, and in each layer in the order of `linears`.
+struct AdapterShape {
+    const Traits *traits;
+    uint32_t layers, rank;
+    std::vector<AdapterLinear> linears;
+    bool hugging_face_rows = false; // the base keeps HeadOrder::paired rows in Hugging Face's order
+
+    size_t pairs() const { return layers * linears.size(); }
+    const AdapterLinear &linear(size_t pair) const { return linears[pair % linears.size()]; }
+    size_t pair(uint32_t layer, Linear use) const; // pairs() where this layer has no adapter
+
+    std::string gguf_name(size_t pair) const; // "blk.0.attn_q.weight"
+    // half is "lora_A" or "lora_B"; files written while the model is in memory have the adapter's name, "default.", too.
+    std::string peft_name(size_t pair, const char *half, const char *adapter = "") const;
+    // Whether the rows of a pair's B have another order in a file than in the base.
+    bool turns(size_t pair, bool hugging_face_file) const;
+    // Rows of a pair's B, or of anything with `width` elements a row, from the order of a file to that of the base.
+    void to_base(std::vector<float> &rows, size_t pair, uint64_t width, bool hugging_face_file) const;
+    void from_base(std::vector<float> &rows, size_t pair, uint64_t width, bool hugging_face_file) const;
+};
+
+std::string gguf_weight_name(uint32_t layer, Linear linear); // "blk.0.attn_q.weight"
 
 struct Adapter {
     float alpha = 0;
-    std::vector<AdapterPair> pairs; // layer * linear_count + linear
+    std::vector<AdapterPair> pairs; // as AdapterShape counts them
 };
 
 void write_adapter_gguf(const std::string &path, const Adapter &adapter, const AdapterShape &shape);
 Adapter read_adapter_gguf(const std::string &path, const AdapterShape &shape);
 
-// PEFT's adapter_model.safetensors, names with or without the adapter's name before ".weight". Its rows of q and k are
+// PEFT's adapter_model.safetensors, names with or without the adapter's name before ".weight". Its rows are
 // in Hugging Face's order. alpha is not in the file and stays 0.
 Adapter read_adapter_peft(const std::string &path, const AdapterShape &shape);
 void write_adapter_peft(const std::string &path, const Adapter &adapter, const AdapterShape &shape);
@@ -47,9 +62,8 @@ void write_adapter_peft(const std::string &path, const Adapter &adapter, const A
 // Chooses by the file's first bytes.
 Adapter read_adapter(const std::string &path, const AdapterShape &shape);
 
-// GGUF keeps the rows of q and k so that rotary pairs are neighbours: with heads of size d, Hugging Face's row
-// h * d + p * (d / 2) + i, p in 0..1, becomes row h * d + 2 * i + p. `width` elements a row, in place.
-void permute_to_gguf(std::vector<float> &rows, uint64_t width, uint32_t heads);
-void permute_to_hugging_face(std::vector<float> &rows, uint64_t width, uint32_t heads);
+// Rows from Hugging Face's order to GGUF's and back, in place: `width` elements a row.
+void permute_to_gguf(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads);
+void permute_to_hugging_face(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads);
 
 } // namespace finetune

@@ -20,19 +20,24 @@ uint64_t ModelShape::outputs(Linear linear) const {
     case linear_k:
     case linear_v:
         return kv_width();
+    case linear_qkv:
+        return q_width() + 2 * uint64_t(kv_width());
     case linear_gate:
     case linear_up:
         return feed_forward;
+    case linear_gate_up:
+        return 2 * uint64_t(feed_forward);
     default:
         return embedding;
     }
 }
 
 AdapterShape ModelShape::adapter_shape(uint32_t rank) const {
-    AdapterShape shape = {architecture, layers, heads, kv_heads, rank, {}, {}, rope_layout == QLORA_ROPE_HALF};
-    for (int i = 0; i < linear_count; ++i) {
-        shape.inputs[i] = inputs(Linear(i));
-        shape.outputs[i] = outputs(Linear(i));
+    AdapterShape shape = {traits, layers, rank, {}, rope_layout == QLORA_ROPE_HALF};
+    for (Linear linear : traits->linears()) {
+        const bool turned = linear == linear_qkv || (traits->rows == HeadOrder::paired && linear <= linear_k);
+        shape.linears.push_back({linear, inputs(linear), outputs(linear), turned ? traits->rows : HeadOrder::same,
+                                 linear == linear_k ? kv_heads : heads});
     }
     return shape;
 }
@@ -66,7 +71,7 @@ const BaseTensor &BaseModel::tensor(const std::string &name) const {
     return *found;
 }
 
-bool BaseModel::is_plain() const { return is_float(tensor(gguf_weight_name(0, linear_q)).weight.format); }
+bool BaseModel::is_plain() const { return is_float(tensor(gguf_weight_name(0, linear_output)).weight.format); }
 
 std::unique_ptr<Tokenizer> BaseModel::tokenizer(bool needed) const {
     if (gguf_ == nullptr) return directory_tokenizer(needed);
@@ -100,6 +105,17 @@ void BaseModel::open_gguf() {
         end_token_ = static_cast<int32_t>(std::min<uint64_t>(*id, INT32_MAX));
 }
 
+namespace {
+// "blk.0.attn_q.weight" of its scale per tensor, "blk.0.attn_q.scale".
+std::string weight_of_scale(const std::string &name) {
+    const std::string ending = ".scale";
+    if (name.size() <= ending.size() || name.compare(name.size() - ending.size(), ending.size(), ending) != 0) return "";
+    const std::string stem = name.substr(0, name.size() - ending.size());
+    const bool whole = stem.size() > 7 && stem.compare(stem.size() - 7, 7, ".weight") == 0;
+    return whole ? stem : stem + ".weight";
+}
+} // namespace
+
 // A vector is floats; a matrix has any format that the library decodes.
 void BaseModel::check_tensor(const std::string &name, uint64_t rows, uint64_t cols) const {
     const BaseTensor &found = tensor(name);
@@ -120,24 +136,47 @@ void BaseModel::check_tensor(const std::string &name, uint64_t rows, uint64_t co
                rows == 0 ? "f32, f16 or bf16" : "one of " + format_names());
 }
 
-void BaseModel::check_tensors() {
+void BaseModel::check_norm(const std::string &name, uint64_t cols) const {
+    const bool has_bias = find_tensor(name + ".bias") != nullptr;
+    check_tensor(name + ".weight", 0, cols);
+    if (shape_.traits->norm == NormKind::layer) check_tensor(name + ".bias", 0, cols);
+    else if (has_bias) reject("tensor ", shown(name + ".bias"), " has no place in a norm without centering");
+}
+
+// What one block has a bias for all have.
+void BaseModel::check_linear(uint32_t layer, Linear linear) const {
+    const std::string module = linear_gguf_names[linear], bias = "blk." + std::to_string(layer) + "." + module + ".bias";
+    check_tensor(gguf_weight_name(layer, linear), shape_.outputs(linear), shape_.inputs(linear));
+    if (find_tensor("blk.0." + module + ".bias") != nullptr) check_tensor(bias, 0, shape_.outputs(linear));
+    else if (find_tensor(bias) != nullptr) reject("tensor ", shown(bias), " is there, but the first block has none");
+}
+
+void BaseModel::check_block(uint32_t layer) const {
+    const std::string block = "blk." + std::to_string(layer) + ".";
+    for (Linear linear : shape_.traits->linears()) check_linear(layer, linear);
+    for (const char *name : {"attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm"})
+        if (shape_.traits->module(std::string(name)) != nullptr) check_norm(block + name, shape_.embedding);
+    if (shape_.traits->head_norm == HeadNorm::none) return;
+    const bool whole = shape_.traits->head_norm == HeadNorm::width;
+    check_norm(block + "attn_q_norm", whole ? shape_.q_width() : shape_.head_dim);
+    check_norm(block + "attn_k_norm", whole ? shape_.kv_width() : shape_.head_dim);
+}
+
+void BaseModel::check_tensors() const {
+    const Traits &traits = *shape_.traits;
+    for (const BaseTensor &tensor : tensors_)
+        if (!traits.knows(tensor.name) && tensor.name.rfind("rope_", 0) != 0 &&
+            tensor.name.find("attn_rot_embd") == std::string::npos &&
+            (gguf_ == nullptr || find_tensor(weight_of_scale(tensor.name)) == nullptr))
+            reject("tensor ", shown(tensor.own_name), " has no place in a ", shown(traits.model_type),
+                   " model as this program knows it");
     check_tensor("token_embd.weight", shape_.vocabulary, shape_.embedding);
-    check_tensor("output_norm.weight", 0, shape_.embedding);
+    check_norm("output_norm", shape_.embedding);
     if (!shape_.tied) check_tensor("output.weight", shape_.vocabulary, shape_.embedding);
-    if (find_tensor("rope_freqs.weight") != nullptr) {
-        check_tensor("rope_freqs.weight", 0, shape_.rope_dim / 2);
-        rope_factors_ = decode_floats(tensor("rope_freqs.weight").weight);
-    }
-    for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
-        const std::string block = "blk." + std::to_string(layer) + ".";
-        check_tensor(block + "attn_norm.weight", 0, shape_.embedding);
-        check_tensor(block + "ffn_norm.weight", 0, shape_.embedding);
-        for (int i = 0; i < linear_count; ++i) {
-            check_tensor(gguf_weight_name(layer, Linear(i)), shape_.outputs(Linear(i)), shape_.inputs(Linear(i)));
-            const std::string bias = block + linear_gguf_names[i] + ".bias";
-            if (find_tensor(bias) != nullptr) check_tensor(bias, 0, shape_.outputs(Linear(i)));
-        }
-    }
+    if (find_tensor("output.bias") != nullptr) check_tensor("output.bias", 0, shape_.vocabulary);
+    if (traits.positions == Positions::learned) check_tensor("position_embd.weight", shape_.context, shape_.embedding);
+    if (traits.embedding_norm) check_norm("token_embd_norm", shape_.embedding);
+    for (uint32_t layer = 0; layer < shape_.layers; ++layer) check_block(layer);
 }
 
 } // namespace finetune

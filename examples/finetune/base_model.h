@@ -8,17 +8,38 @@
 #include "stored_weight.h"
 
 #include <memory>
+#include <unordered_map>
 
 namespace finetune {
 
 class Tokenizer;
 
+// Rotary positions: pair i of a head turns by position * scale * base^(-2i / dimensions) / factors[i].
+struct Rope {
+    float base = 10000, scale = 1, magnitude = 1;
+    std::vector<float> factors;      // [dimensions / 2]; empty: all 1
+    std::vector<float> long_factors; // in their place for sequences that reach beyond `switch_length`
+    uint32_t switch_length = 0;
+};
+
+struct LayerShape {
+    uint32_t window = 0; // 0: every query sees all keys before it
+    int rope = 0;        // of ModelShape::ropes; -1: positions are not rotary here
+};
+
 struct ModelShape {
-    std::string architecture;
-    uint32_t layers, embedding, heads, kv_heads, head_dim, feed_forward, vocabulary, context, rope_dim;
-    float epsilon, rope_base, rope_scale;
-    bool tied;           // the head is the embedding
-    int32_t rope_layout; // QLORA_ROPE_*: HALF where rows of q and k are in Hugging Face's order
+    const Traits *traits = nullptr;
+    uint32_t layers = 0, embedding = 0, heads = 0, kv_heads = 0, head_dim = 0, feed_forward = 0, vocabulary = 0,
+             context = 0, rope_dim = 0;
+    float epsilon = 0;
+    bool tied = false;       // the head is the embedding
+    int32_t rope_layout = 0; // QLORA_ROPE_*: of rows as the base keeps them
+    int32_t activation = 0;  // QLORA_ACTIVATION_*
+    Residual residual = Residual::sequential;
+    float attention_scale = 0; // 0: 1 / sqrt(head_dim)
+    float attention_cap = 0, logit_cap = 0, embedding_scale = 1;
+    std::vector<Rope> ropes;
+    std::vector<LayerShape> layer; // of each layer
 
     uint32_t q_width() const { return heads * head_dim; }
     uint32_t kv_width() const { return kv_heads * head_dim; }
@@ -27,7 +48,7 @@ struct ModelShape {
     AdapterShape adapter_shape(uint32_t rank) const;
 };
 
-// The keys of a GGUF file; whether its tensors agree is for BaseModel to say.
+// The keys of a GGUF file, and its tensors of rotary factors; whether the other tensors agree is for BaseModel to say.
 ModelShape read_model_shape(const Gguf &file);
 
 struct BaseTensor {
@@ -53,8 +74,6 @@ public:
     const BaseTensor &tensor(const std::string &name) const; // throws when absent
     // Whether its linear layers are floats, which can still become anything.
     bool is_plain() const;
-    // Divisors of the rotary frequencies, f32[rope_dim / 2]; empty: none.
-    const std::vector<float> &rope_factors() const { return rope_factors_; }
 
     // Null when the files hold no tokenizer of a kind that Tokenizer knows; where one is needed, an Error that says what
     // would help.
@@ -69,7 +88,10 @@ private:
     std::unique_ptr<Tokenizer> directory_tokenizer(bool needed) const;
     void add(BaseTensor tensor);
     void check_tensor(const std::string &name, uint64_t rows, uint64_t cols) const; // rows 0: a vector
-    void check_tensors();
+    void check_norm(const std::string &name, uint64_t cols) const;
+    void check_linear(uint32_t layer, Linear linear) const;
+    void check_block(uint32_t layer) const;
+    void check_tensors() const;
 
     std::string path_;
     std::unique_ptr<Gguf> own_gguf_;
@@ -78,7 +100,6 @@ private:
     ModelShape shape_ = {};
     std::vector<BaseTensor> tensors_;
     std::unordered_map<std::string, size_t> index_;
-    std::vector<float> rope_factors_;
     int32_t begin_token_ = -1, end_token_ = -1;
 };
 

@@ -1,291 +1,204 @@
-#include "block.h"
+#include "block_parts.h"
 
 namespace finetune {
-namespace {
-
-// y (+)= x m^T with a matrix of floats.
-void multiply(Pass &pass, const qlora_tensor &x, const qlora_tensor &m, const qlora_tensor &y, uint32_t flags) {
-    auto weight = qlora::make<qlora_weight>();
-    weight.format = m.type;
-    weight.rows = m.rows;
-    weight.cols = m.cols;
-    weight.planes[QLORA_PLANE_CODE] = m.data;
-    auto args = qlora::make<qlora_matmul_args>();
-    args.flags = flags;
-    args.weight = &weight;
-    args.x = x;
-    args.y = y;
-    args.compute_type = pass.precision.compute;
-    pass.device.run(QLORA_OP_MATMUL, qlora_weight_matmul, args);
-}
-
-// The base's product in integers, then the adapter's.
-void linear_in_integers(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y,
-                        const BlockSpace &space, uint32_t flags) {
-    if (x.type != QLORA_FORMAT_F32) fail("products in integers need --activations f32");
-    auto args = qlora::make<qlora_int8_matmul_args>();
-    args.flags = flags;
-    args.weight = pass.model.layer(layer).linear[which].get();
-    args.x = x;
-    args.y = y;
-    args.bias = pass.model.layer(layer).bias[which].span();
-    args.threshold = pass.model.outlier_threshold();
-    pass.device.run(QLORA_OP_INT8_MATMUL, qlora_int8_matmul, args);
-    const uint64_t rank = pass.adapter.rank();
-    const auto matrix = [&](uint64_t rows, qlora_span span) { return qlora::tensor(QLORA_FORMAT_F32, rows, rank, span); };
-    const qlora_tensor xa = matrix(x.rows, space.xa[which]), scaled = matrix(x.rows, space.scaled_xa);
-    multiply(pass, x, pass.adapter.a(layer, which), xa, 0);
-    multiply(pass, xa, matrix(rank, pass.adapter.scaling()), scaled, 0);
-    multiply(pass, scaled, pass.adapter.b(layer, which), y, QLORA_FLAG_ACCUMULATE);
-}
-
-void linear(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &y,
-            const BlockSpace &space, uint32_t flags = 0) {
-    if (pass.model.in_integers()) return linear_in_integers(pass, layer, which, x, y, space, flags);
-    auto args = qlora::make<qlora_linear_args>();
-    args.flags = flags;
-    args.weight = pass.model.layer(layer).linear[which].get();
-    args.x = x;
-    args.y = y;
-    args.a = pass.adapter.a(layer, which);
-    args.b = pass.adapter.b(layer, which);
-    args.bias = pass.model.layer(layer).bias[which].span();
-    args.xa = space.xa[which];
-    args.scale = pass.adapter.scale();
-    args.compute_type = pass.precision.compute;
-    pass.device.run(QLORA_OP_LINEAR, qlora_linear_forward, args);
-}
-
-// dx absent: only da and db.
-void linear_grad(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const qlora_tensor &dy,
-                 const qlora_tensor &dx, qlora_span xa, uint32_t flags) {
-    auto args = qlora::make<qlora_linear_grad_args>();
-    args.flags = flags;
-    args.weight = pass.model.layer(layer).linear[which].get();
-    args.x = x;
-    args.dy = dy;
-    args.dx = dx;
-    args.a = pass.adapter.a(layer, which);
-    args.b = pass.adapter.b(layer, which);
-    args.da = pass.adapter.da(layer, which);
-    args.db = pass.adapter.db(layer, which);
-    args.xa = xa;
-    args.scale = pass.adapter.scale();
-    args.compute_type = pass.precision.compute;
-    pass.device.run(QLORA_OP_LINEAR_GRAD, qlora_linear_grad, args);
-}
-
-void norm_grad(Pass &pass, const qlora_tensor &x, const qlora::Buffer &weight, const qlora_tensor &dy,
-               const qlora_tensor &dx, qlora_span rstd) {
-    auto args = qlora::make<qlora_rms_norm_grad_args>();
-    args.flags = QLORA_FLAG_ACCUMULATE; // onto the gradient of the residual path
-    args.x = x;
-    args.weight = qlora::tensor(QLORA_FORMAT_F32, 1, x.cols, weight.span());
-    args.dy = dy;
-    args.dx = dx;
-    args.rstd = rstd;
-    pass.device.run(QLORA_OP_RMS_NORM_GRAD, qlora_rms_norm_grad, args);
-}
-
-void rope(Pass &pass, const qlora_tensor &x, uint32_t flags) {
-    const ModelShape &shape = pass.model.shape();
-    auto args = qlora::make<qlora_rope_args>();
-    args.flags = flags;
-    args.x = x;
-    args.positions = pass.positions;
-    args.freq_factors = pass.model.rope_factors();
-    args.head_dim = shape.head_dim;
-    args.rotary_dim = shape.rope_dim;
-    args.layout = shape.rope_layout;
-    args.freq_base = shape.rope_base;
-    args.freq_scale = shape.rope_scale;
-    pass.device.run(QLORA_OP_ROPE, qlora_rope_apply, args);
-}
-
-template <class Args> Args attention_args(const Pass &pass, const BlockSpace &space) {
-    const ModelShape &shape = pass.model.shape();
-    auto args = qlora::make<Args>();
-    args.q = pass.view(space.q, shape.q_width());
-    args.k = pass.view(space.k, shape.kv_width());
-    args.v = pass.view(space.v, shape.kv_width());
-    args.y = pass.view(space.attended, shape.q_width());
-    args.lse = space.lse;
-    args.sequences = pass.sequences;
-    args.sequence_count = pass.sequence_count;
-    args.heads = shape.heads;
-    args.kv_heads = shape.kv_heads;
-    args.head_dim = shape.head_dim;
-    args.max_q_rows = pass.most_q_rows;
-    args.max_k_rows = pass.most_k_rows;
-    return args;
-}
-
-} // namespace
 
 BlockSpace take_block_space(Arena &arena, const ModelShape &shape, uint32_t rank, int32_t type, uint64_t tokens) {
-    const auto activations = [&](uint64_t width) { return arena.take(tokens * width * type_bytes(type)); };
+    const Traits &traits = *shape.traits;
+    const auto take = [&](bool used, uint64_t bytes) { return used ? arena.take(tokens * bytes) : qlora_span{}; };
+    const auto activations = [&](bool used, uint64_t width) { return take(used, width * type_bytes(type)); };
+    const bool before = traits.place != NormPlace::after, after = traits.place != NormPlace::before,
+               wide = traits.has(linear_qkv), head_norm = traits.head_norm != HeadNorm::none;
     BlockSpace space;
-    space.normed = activations(shape.embedding);
-    space.q = activations(shape.q_width());
-    space.k = activations(shape.kv_width());
-    space.v = activations(shape.kv_width());
-    space.attended = activations(shape.q_width());
-    space.lse = arena.take(tokens * shape.heads * 4);
-    space.middle = activations(shape.embedding);
-    space.normed2 = activations(shape.embedding);
-    space.gate = activations(shape.feed_forward);
-    space.up = activations(shape.feed_forward);
-    space.product = activations(shape.feed_forward);
-    space.rstd = arena.take(tokens * 4);
-    space.rstd2 = arena.take(tokens * 4);
-    for (qlora_span &xa : space.xa) xa = arena.take(tokens * rank * 4);
-    space.scaled_xa = arena.take(tokens * rank * 4);
+    space.normed = activations(before, shape.embedding);
+    space.q = activations(true, wide ? shape.outputs(linear_qkv) : shape.q_width());
+    space.k = activations(!wide, shape.kv_width());
+    space.v = activations(!wide, shape.kv_width());
+    space.plain_q = activations(head_norm, shape.q_width());
+    space.plain_k = activations(head_norm, shape.kv_width());
+    space.attended = activations(true, shape.q_width());
+    space.lse = take(true, uint64_t(shape.heads) * 4);
+    space.output = activations(after, shape.embedding);
+    space.middle = activations(true, shape.embedding);
+    space.normed2 = activations(before && shape.residual != Residual::shared, shape.embedding);
+    space.gate = activations(true, traits.has(linear_gate_up) ? shape.outputs(linear_gate_up) : shape.feed_forward);
+    space.up = activations(traits.has(linear_gate), shape.feed_forward);
+    space.product = activations(true, shape.feed_forward);
+    space.down = activations(after, shape.embedding);
+    space.rstd = take(before, 4);
+    space.rstd2 = take(before, 4);
+    space.rstd_q = take(head_norm, uint64_t(shape.heads) * 4);
+    space.rstd_k = take(head_norm, uint64_t(shape.kv_heads) * 4);
+    space.rstd_output = take(after, 4);
+    space.rstd_down = take(after, 4);
+    for (int i = 0; i < linear_count; ++i) space.xa[i] = take(traits.has(Linear(i)), uint64_t(rank) * 4);
+    space.scaled_xa = take(true, uint64_t(rank) * 4);
     return space;
 }
 
 GradientSpace take_gradient_space(Arena &arena, const ModelShape &shape, int32_t type, uint64_t tokens) {
     const auto activations = [&](uint64_t width) { return arena.take(tokens * width * type_bytes(type)); };
+    const bool wide = shape.traits->has(linear_qkv);
     GradientSpace space;
     space.hidden = activations(shape.embedding);
-    space.q = activations(shape.q_width());
-    space.k = activations(shape.kv_width());
-    space.v = activations(shape.kv_width());
-    space.attended = activations(shape.q_width());
+    // Where the feed-forward part is done before those of attention are needed, they share its place.
+    const bool shares = shape.residual == Residual::sequential;
+    const uint64_t start = arena.mark();
     space.product = activations(shape.feed_forward);
+    const uint64_t end = arena.mark();
+    if (shares) arena.rewind(start);
+    space.q = activations(wide ? shape.outputs(linear_qkv) : shape.q_width());
+    space.k = wide ? qlora_span{} : activations(shape.kv_width());
+    space.v = wide ? qlora_span{} : activations(shape.kv_width());
+    space.attended = activations(shape.q_width());
+    arena.rewind(std::max(end, arena.mark()));
     return space;
 }
 
-void embed(Pass &pass, qlora_span ids, qlora_span y) {
-    auto args = qlora::make<qlora_embedding_args>();
-    args.weight = pass.model.embedding().get();
-    args.ids = ids;
-    args.y = pass.view(y, pass.model.shape().embedding);
-    pass.device.run(QLORA_OP_EMBEDDING, qlora_embedding_gather, args);
+uint64_t key_width(const ModelShape &shape) {
+    return shape.traits->has(linear_qkv) ? shape.outputs(linear_qkv) : shape.kv_width();
 }
 
-void gather_rows(Pass &pass, qlora_span from, uint64_t from_rows, qlora_span rows, qlora_span to, uint64_t to_rows) {
-    const uint64_t cols = pass.model.shape().embedding;
-    auto table = qlora::make<qlora_weight>();
-    table.format = pass.precision.activations;
-    table.rows = from_rows;
-    table.cols = cols;
-    table.planes[QLORA_PLANE_CODE] = from;
-    auto args = qlora::make<qlora_embedding_args>();
-    args.weight = &table;
-    args.ids = rows;
-    args.y = qlora::tensor(pass.precision.activations, to_rows, cols, to);
-    pass.device.run(QLORA_OP_EMBEDDING, qlora_embedding_gather, args);
+uint64_t value_width(const ModelShape &shape) { return shape.traits->has(linear_qkv) ? 0 : shape.kv_width(); }
+
+qlora_tensor attention_input(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x_span) {
+    const uint64_t width = pass.model.shape().embedding;
+    const qlora_tensor x = pass.view(x_span, width);
+    if (!norms_before(pass)) return x;
+    const qlora_tensor normed = pass.view(space.normed, width);
+    forward_norm(pass, x, pass.model.layer(layer).attention_norm, normed, space.rstd);
+    return normed;
 }
 
-void forward_norm(Pass &pass, const qlora_tensor &x, const qlora::Buffer &weight, const qlora_tensor &y,
-                  qlora_span rstd) {
-    auto args = qlora::make<qlora_rms_norm_args>();
-    args.x = x;
-    args.weight = qlora::tensor(QLORA_FORMAT_F32, 1, x.cols, weight.span());
-    args.y = y;
-    args.rstd = rstd;
-    args.epsilon = pass.model.shape().epsilon;
-    pass.device.run(QLORA_OP_RMS_NORM, qlora_rms_norm_forward, args);
+namespace {
+
+// One linear layer makes all three, straight into the cache where there is one.
+Heads fused_heads(Pass &pass, uint32_t layer, const BlockSpace &space, const qlora_tensor &input,
+                  const KeyValueCache *cache) {
+    const ModelShape &shape = pass.model.shape();
+    const Heads heads = cache ? heads_of(shape, cache->new_k) : heads_of(pass, space.q, {}, {});
+    linear(pass, layer, linear_qkv, input, heads.all, space);
+    return heads;
 }
+
+// A norm of heads needs their rows without gaps, which the cache has.
+void norm_into(Pass &pass, const qlora_tensor &plain, const Norm &norm, qlora_span place, const qlora_tensor &to,
+               qlora_span rstd, const KeyValueCache *cache) {
+    const qlora_tensor normed = pass.view(place, to.cols);
+    forward_norm(pass, normed_heads(pass, plain), norm, normed_heads(pass, normed), rstd);
+    if (cache) gather_rows(pass, place, to.rows, cache->rows, to);
+}
+
+Heads separate_heads(Pass &pass, uint32_t layer, const BlockSpace &space, const qlora_tensor &input,
+                     const KeyValueCache *cache) {
+    const ModelShape &shape = pass.model.shape();
+    const Layer &weights = pass.model.layer(layer);
+    Heads heads = heads_of(pass, space.q, space.k, space.v);
+    if (cache) {
+        heads.k = cache->new_k;
+        heads.v = cache->new_v;
+    }
+    if (shape.traits->head_norm == HeadNorm::none) {
+        linear(pass, layer, linear_q, input, heads.q, space);
+        linear(pass, layer, linear_k, input, heads.k, space);
+    } else {
+        const qlora_tensor q = pass.view(space.plain_q, shape.q_width()), k = pass.view(space.plain_k, shape.kv_width());
+        linear(pass, layer, linear_q, input, q, space);
+        linear(pass, layer, linear_k, input, k, space);
+        norm_into(pass, q, weights.q_norm, space.q, heads.q, space.rstd_q, nullptr);
+        norm_into(pass, k, weights.k_norm, space.k, heads.k, space.rstd_k, cache);
+    }
+    linear(pass, layer, linear_v, input, heads.v, space);
+    return heads;
+}
+
+} // namespace
 
 void forward_attention(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x, const KeyValueCache *cache) {
-    const qlora_tensor normed = pass.view(space.normed, pass.model.shape().embedding);
-    auto attention = attention_args<qlora_attention_args>(pass, space);
-    const qlora_tensor k = cache ? cache->new_k : attention.k, v = cache ? cache->new_v : attention.v;
-    forward_norm(pass, pass.view(x, normed.cols), pass.model.layer(layer).attention_norm, normed, space.rstd);
-    linear(pass, layer, linear_q, normed, attention.q, space);
-    linear(pass, layer, linear_k, normed, k, space);
-    linear(pass, layer, linear_v, normed, v, space);
-    rope(pass, attention.q, 0);
-    rope(pass, k, 0);
+    const ModelShape &shape = pass.model.shape();
+    const qlora_tensor input = attention_input(pass, layer, space, x);
+    const bool fused = shape.traits->has(linear_qkv);
+    const Heads heads =
+        fused ? fused_heads(pass, layer, space, input, cache) : separate_heads(pass, layer, space, input, cache);
+    rope(pass, layer, heads.q, 0);
+    rope(pass, layer, heads.k, 0);
+    auto attention = attention_args<qlora_attention_args>(pass, layer, space, heads);
     if (cache) {
-        attention.k = cache->all_k;
-        attention.v = cache->all_v;
+        const Heads all = fused ? heads_of(shape, cache->all_k) : Heads{{}, {}, cache->all_k, cache->all_v};
+        attention.k = all.k;
+        attention.v = all.v;
     }
     pass.device.run(QLORA_OP_ATTENTION, qlora_attention_forward, attention);
 }
 
+namespace {
+
+// to = residual + linear(x), or residual + norm(linear(x)) with what is normed kept in `plain`.
+void join(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const BlockSpace &space, qlora_span residual,
+          qlora_span plain, const Norm &norm, qlora_span rstd, qlora_span to) {
+    const qlora_tensor y = pass.view(to, pass.model.shape().embedding);
+    if (norms_after(pass)) linear(pass, layer, which, x, pass.view(plain, y.cols), space);
+    pass.device.copy(to, residual, y.rows * y.cols * type_bytes(y.type));
+    if (norms_after(pass)) forward_norm(pass, pass.view(plain, y.cols), norm, y, rstd, QLORA_FLAG_ACCUMULATE);
+    else linear(pass, layer, which, x, y, space, QLORA_FLAG_ACCUMULATE);
+}
+
+} // namespace
+
 void forward_output(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x) {
-    const qlora_tensor middle = pass.view(space.middle, pass.model.shape().embedding);
-    pass.device.copy(space.middle, x, middle.rows * middle.cols * type_bytes(middle.type));
-    linear(pass, layer, linear_output, pass.view(space.attended, pass.model.shape().q_width()), middle,
-           space, QLORA_FLAG_ACCUMULATE);
+    join(pass, layer, linear_output, pass.view(space.attended, pass.model.shape().q_width()), space, x, space.output,
+         pass.model.layer(layer).attention_after, space.rstd_output, space.middle);
 }
 
-void forward_gated(Pass &pass, uint32_t layer, const BlockSpace &space) {
+qlora_tensor feed_forward_input(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x) {
     const ModelShape &shape = pass.model.shape();
+    const qlora_tensor from = pass.view(shape.residual == Residual::sequential ? space.middle : x, shape.embedding);
+    if (!norms_before(pass)) return from;
+    if (shape.residual == Residual::shared) return pass.view(space.normed, shape.embedding);
     const qlora_tensor normed2 = pass.view(space.normed2, shape.embedding);
-    const qlora_tensor gate = pass.view(space.gate, shape.feed_forward), up = pass.view(space.up, shape.feed_forward);
-    forward_norm(pass, pass.view(space.middle, shape.embedding), pass.model.layer(layer).feed_forward_norm, normed2,
-                 space.rstd2);
-    linear(pass, layer, linear_gate, normed2, gate, space);
-    linear(pass, layer, linear_up, normed2, up, space);
-    auto swiglu = qlora::make<qlora_swiglu_args>();
-    swiglu.gate = gate;
-    swiglu.up = up;
-    swiglu.y = pass.view(space.product, shape.feed_forward);
-    pass.device.run(QLORA_OP_SWIGLU, qlora_swiglu_forward, swiglu);
+    forward_norm(pass, from, pass.model.layer(layer).feed_forward_norm, normed2, space.rstd2);
+    return normed2;
 }
 
-void forward_down(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span y_span) {
-    const qlora_tensor y = pass.view(y_span, pass.model.shape().embedding);
-    pass.device.copy(y_span, space.middle, y.rows * y.cols * type_bytes(y.type));
-    linear(pass, layer, linear_down, pass.view(space.product, pass.model.shape().feed_forward), y,
-           space, QLORA_FLAG_ACCUMULATE);
+void forward_gated(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x) {
+    const ModelShape &shape = pass.model.shape();
+    const qlora_tensor input = feed_forward_input(pass, layer, space, x);
+    const Gates gates = gates_of(pass, space);
+    switch (shape.traits->feed_forward) {
+    case FeedForward::fused:
+        linear(pass, layer, linear_gate_up, input, gates.all, space);
+        break;
+    case FeedForward::plain:
+        linear(pass, layer, linear_up, input, gates.gate, space);
+        break;
+    default:
+        linear(pass, layer, linear_gate, input, gates.gate, space);
+        linear(pass, layer, linear_up, input, gates.up, space);
+    }
+    auto activation = activation_args<qlora_swiglu_args>(pass, gates);
+    activation.y = pass.view(space.product, shape.feed_forward);
+    pass.device.run(QLORA_OP_SWIGLU, qlora_swiglu_forward, activation);
+}
+
+void forward_down(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span y) {
+    join(pass, layer, linear_down, pass.view(space.product, pass.model.shape().feed_forward), space, space.middle,
+         space.down, pass.model.layer(layer).feed_forward_after, space.rstd_down, y);
 }
 
 void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x, qlora_span y,
                    const KeyValueCache *cache) {
+    const ModelShape &shape = pass.model.shape();
     forward_attention(pass, layer, space, x, cache);
     forward_output(pass, layer, space, x);
-    forward_gated(pass, layer, space);
+    forward_gated(pass, layer, space, x);
     if (y.handle != 0) forward_down(pass, layer, space, y);
+    else if (norms_after(pass)) // of the last product, too, there is a backward pass that needs its result
+        linear(pass, layer, linear_down, pass.view(space.product, shape.feed_forward),
+               pass.view(space.down, shape.embedding), space);
 }
 
-void backward_block(Pass &pass, uint32_t layer, const BlockSpace &space, const GradientSpace &gradients,
-                    qlora_span x_span, qlora_span dx_span, bool accumulate) {
-    const ModelShape &shape = pass.model.shape();
-    const Layer &weights = pass.model.layer(layer);
-    const uint32_t sum = accumulate ? QLORA_FLAG_ACCUMULATE_GRADIENTS : 0;
-    const qlora_tensor x = pass.view(x_span, shape.embedding), dx = pass.view(dx_span, shape.embedding);
-    const qlora_tensor middle = pass.view(space.middle, shape.embedding),
-                       dhidden = pass.view(gradients.hidden, shape.embedding);
-    const qlora_tensor normed = pass.view(space.normed, shape.embedding),
-                       normed2 = pass.view(space.normed2, shape.embedding);
-    const qlora_tensor gate = pass.view(space.gate, shape.feed_forward), up = pass.view(space.up, shape.feed_forward);
-    const qlora_tensor dproduct = pass.view(gradients.product, shape.feed_forward);
-
-    // feed forward; the gradients of gate and up take the place of their values
-    linear_grad(pass, layer, linear_down, pass.view(space.product, shape.feed_forward), dx, dproduct,
-                space.xa[linear_down], sum);
-    auto swiglu = qlora::make<qlora_swiglu_grad_args>();
-    swiglu.gate = swiglu.dgate = gate;
-    swiglu.up = swiglu.dup = up;
-    swiglu.dy = dproduct;
-    pass.device.run(QLORA_OP_SWIGLU_GRAD, qlora_swiglu_grad, swiglu);
-    linear_grad(pass, layer, linear_gate, normed2, gate, dhidden, space.xa[linear_gate], sum);
-    linear_grad(pass, layer, linear_up, normed2, up, dhidden, space.xa[linear_up], sum | QLORA_FLAG_ACCUMULATE);
-    norm_grad(pass, middle, weights.feed_forward_norm, dhidden, dx, space.rstd2);
-
-    // attention
-    const qlora_tensor dattended = pass.view(gradients.attended, shape.q_width());
-    linear_grad(pass, layer, linear_output, pass.view(space.attended, shape.q_width()), dx, dattended,
-                space.xa[linear_output], sum);
-    auto attention = attention_args<qlora_attention_grad_args>(pass, space);
-    attention.dy = dattended;
-    attention.dq = pass.view(gradients.q, shape.q_width());
-    attention.dk = pass.view(gradients.k, shape.kv_width());
-    attention.dv = pass.view(gradients.v, shape.kv_width());
-    pass.device.run(QLORA_OP_ATTENTION_GRAD, qlora_attention_grad, attention);
-    rope(pass, attention.dq, QLORA_FLAG_INVERSE);
-    rope(pass, attention.dk, QLORA_FLAG_INVERSE);
-    const bool lowest = layer == 0;
-    const qlora_tensor dnormed = lowest ? qlora_tensor{} : dhidden;
-    linear_grad(pass, layer, linear_q, normed, attention.dq, dnormed, space.xa[linear_q], sum);
-    const uint32_t onto = sum | (lowest ? 0 : QLORA_FLAG_ACCUMULATE);
-    linear_grad(pass, layer, linear_k, normed, attention.dk, dnormed, space.xa[linear_k], onto);
-    linear_grad(pass, layer, linear_v, normed, attention.dv, dnormed, space.xa[linear_v], onto);
-    if (!lowest) norm_grad(pass, x, weights.attention_norm, dhidden, dx, space.rstd);
+void forward_block_again(Pass &pass, uint32_t layer, BlockSpace &space, qlora_span x) {
+    forward_block(pass, layer, space, x, {});
+    if (!norms_after(pass)) space.xa[linear_down] = {}; // the last linear layer did not run
 }
 
 } // namespace finetune

@@ -73,53 +73,65 @@ private:
     }
 
     // Computes every window up to the inputs of some linear layers, and what these inputs have in common.
-    template <class Forward> void gather(qlora_span inputs, uint64_t cols, const Forward &forward) {
+    template <class Forward> void gather(const Forward &forward) {
         uint64_t count = 0;
         for (size_t i = 0; i < windows_.size(); ++i) {
             Pass pass = upload(windows_[i]);
-            forward(pass, hidden_[i]);
-            accumulate(pass.view(inputs, cols), count);
+            const qlora_tensor inputs = forward(pass, hidden_[i]);
+            accumulate(inputs, count);
             count += pass.tokens;
         }
     }
 
-    // Hidden states are the block's inputs until its middle, which then takes their place, and its outputs at the end.
+    // Where both parts follow each other hidden states are the block's inputs until its middle, which then takes their
+    // place, and its outputs at the end.
     void calibrate_block(uint32_t layer) {
         const ModelShape &shape = model_.shape();
         const uint64_t width = shape.embedding;
-        gather(space_.normed, width, [&](Pass &pass, qlora_span x) {
-            forward_norm(pass, pass.view(x, width), model_.layer(layer).attention_norm, pass.view(space_.normed, width),
-                         space_.rstd);
-        });
-        for (Linear which : {linear_q, linear_k, linear_v}) quantize(layer, which);
-        gather(space_.attended, shape.q_width(),
-               [&](Pass &pass, qlora_span x) { forward_attention(pass, layer, space_, x); });
-        quantize(layer, linear_output);
-        gather(space_.normed2, width, [&](Pass &pass, qlora_span x) {
+        const bool sequential = shape.residual == Residual::sequential;
+        gather([&](Pass &pass, qlora_span x) { return attention_input(pass, layer, space_, x); });
+        for (Linear which : {linear_q, linear_k, linear_v, linear_qkv}) quantize(layer, which);
+        gather([&](Pass &pass, qlora_span x) {
             forward_attention(pass, layer, space_, x);
-            forward_output(pass, layer, space_, x);
-            device_.copy(x, space_.middle, pass.tokens * width * 4);
-            forward_norm(pass, pass.view(space_.middle, width), model_.layer(layer).feed_forward_norm,
-                         pass.view(space_.normed2, width), space_.rstd2);
+            return pass.view(space_.attended, shape.q_width());
         });
-        for (Linear which : {linear_gate, linear_up}) quantize(layer, which);
-        gather(space_.product, shape.feed_forward, [&](Pass &pass, qlora_span x) {
-            device_.copy(space_.middle, x, pass.tokens * width * 4);
-            forward_gated(pass, layer, space_);
+        quantize(layer, linear_output);
+        const auto to_middle = [&](Pass &pass, qlora_span x) {
+            if (sequential) device_.copy(space_.middle, x, pass.tokens * width * 4);
+            else attention_input(pass, layer, space_, x);
+        };
+        gather([&](Pass &pass, qlora_span x) {
+            if (sequential) {
+                forward_attention(pass, layer, space_, x);
+                forward_output(pass, layer, space_, x);
+                device_.copy(x, space_.middle, pass.tokens * width * 4);
+            } else to_middle(pass, x);
+            return feed_forward_input(pass, layer, space_, x);
+        });
+        for (Linear which : {linear_gate, linear_up, linear_gate_up}) quantize(layer, which);
+        gather([&](Pass &pass, qlora_span x) {
+            to_middle(pass, x);
+            forward_gated(pass, layer, space_, x);
+            return pass.view(space_.product, shape.feed_forward);
         });
         quantize(layer, linear_down);
         for (size_t i = 0; layer + 1 < shape.layers && i < windows_.size(); ++i) {
             Pass pass = upload(windows_[i]);
-            device_.copy(space_.middle, hidden_[i], pass.tokens * width * 4);
-            forward_gated(pass, layer, space_);
+            if (!sequential) {
+                forward_block(pass, layer, space_, hidden_[i], hidden_[i]);
+                continue;
+            }
+            to_middle(pass, hidden_[i]);
+            forward_gated(pass, layer, space_, hidden_[i]);
             forward_down(pass, layer, space_, hidden_[i]);
         }
     }
 
     void quantize(uint32_t layer, Linear which) {
+        if (!model_.shape().traits->has(which)) return;
         const BaseTensor &tensor = base_.tensor(gguf_weight_name(layer, which));
         const uint64_t rows = tensor.weight.rows, cols = tensor.weight.cols;
-        const qlora::Weight &given = model_.layer(layer).linear[which];
+        const PlacedWeight &given = model_.layer(layer).linear[which];
         CalibrationReport report = {std::string(tensor.name), qlora::make<qlora_gptq_outcome>(), 0, 0, rows * cols, 0};
         const qlora_tensor src = qlora::tensor(given.get()->format, rows, cols, given.get()->planes[QLORA_PLANE_CODE]);
         HostWeight done;
@@ -190,11 +202,11 @@ private:
         return host;
     }
 
-    std::vector<float> decoded(const qlora::Weight &weight) {
-        const uint64_t rows = weight.get()->rows, cols = weight.get()->cols;
+    std::vector<float> decoded(const qlora_weight *weight) {
+        const uint64_t rows = weight->rows, cols = weight->cols;
         const qlora::Buffer values(device_.context(), rows * cols * sizeof(float));
         auto args = qlora::make<qlora_dequantize_args>();
-        args.weight = weight.get();
+        args.weight = weight;
         args.dst = qlora::tensor(QLORA_FORMAT_F32, rows, cols, values.span());
         device_.measure([&] { device_.run(QLORA_OP_DEQUANTIZE, qlora_weight_dequantize, args); });
         device_.run(QLORA_OP_DEQUANTIZE, qlora_weight_dequantize, args);
@@ -202,7 +214,7 @@ private:
     }
 
     // The same loss for the same weight rounded to nearest: 1/2 sum d (H + damping) d^T over the rows d of the error.
-    double nearest_loss(const qlora::Weight &given, const qlora_tensor &src, const qlora_gptq_outcome &outcome) {
+    double nearest_loss(const PlacedWeight &given, const qlora_tensor &src, const qlora_gptq_outcome &outcome) {
         const uint64_t rows = src.rows, cols = src.cols;
         const qlora::Weight nearest(device_.context(), plan_.format, rows, cols, plan_.block);
         auto args = qlora::make<qlora_quantize_args>();
@@ -216,8 +228,8 @@ private:
         hessian_.read(hessian.data(), hessian.size() * sizeof(float));
         double mean = 0;
         for (uint64_t c = 0; c < cols; ++c) mean += double(hessian[c * cols + c]) / double(cols);
-        std::vector<float> error = decoded(given);
-        const std::vector<float> after = decoded(nearest);
+        std::vector<float> error = decoded(given.get());
+        const std::vector<float> after = decoded(nearest.get());
         double squares = 0;
         for (uint64_t i = 0; i < error.size(); ++i) {
             const bool dead = hessian[i % cols * cols + i % cols] == 0;
@@ -264,8 +276,8 @@ void check(const BaseModel &base, const Device &device, const CalibrationPlan &p
         fail(device.name(), " cannot calibrate; choose cpu or ref");
     const ModelShape &shape = base.shape();
     for (uint32_t layer = 0; layer < shape.layers; ++layer)
-        for (int which = 0; which < linear_count; ++which) {
-            const BaseTensor &tensor = base.tensor(gguf_weight_name(layer, Linear(which)));
+        for (Linear which : shape.traits->linears()) {
+            const BaseTensor &tensor = base.tensor(gguf_weight_name(layer, which));
             if (!is_float(tensor.weight.format))
                 base.reject("tensor ", shown(tensor.own_name), " is ", tensor.type,
                             " already; calibration needs an F32, F16 or BF16 base");

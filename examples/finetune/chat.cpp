@@ -148,8 +148,22 @@ bool ChatTemplate::ends_turn(const TemplateText &text, size_t at, size_t *bytes)
     return false;
 }
 
-Row ChatTemplate::encode(const std::vector<Message> &messages) const {
-    const TemplateText text = render(messages, messages.size(), false);
+std::vector<int32_t> ChatTemplate::turn_end_tokens() const {
+    std::vector<int32_t> ids;
+    for (const std::string &end : turn_ends_)
+        if (const int32_t id = tokenizer_.find(end); id >= 0) ids.push_back(id);
+    return ids;
+}
+
+std::vector<int32_t> ChatTemplate::prompt(const std::vector<Message> &messages) const {
+    const Row row = encode(messages, true);
+    std::vector<int32_t> ids = row.prompt;
+    ids.insert(ids.end(), row.answer.begin(), row.answer.end());
+    return ids;
+}
+
+Row ChatTemplate::encode(const std::vector<Message> &messages, bool asks) const {
+    const TemplateText text = render(messages, messages.size(), asks);
     // Where the template, given what came before, would let the assistant speak.
     std::vector<size_t> prompts;
     for (size_t i = 0; i < messages.size() && prompts.size() < most_prompts; ++i) {
@@ -197,6 +211,10 @@ Row ChatTemplate::encode(const std::vector<Message> &messages) const {
         if (start == 0) row.prompt.push_back(tokenizer_.begin_token());
         take(start, false);
         take(last, true);
+    }
+    if (asks) {
+        take(text.bytes.size(), false);
+        return row;
     }
     if (!answered) fail("no message of the assistant has any text");
     // What follows the last answer teaches nothing. An answer without an end learns the end of the text.

@@ -25,9 +25,14 @@ public:
 
     // The row of a conversation. Its answers are what the assistant said, each from the end of what the template writes
     // to make it speak, up to the token that ends its turn and with it. Throws Error when the template refuses.
-    Row encode(const std::vector<Message> &messages) const;
+    Row encode(const std::vector<Message> &messages) const { return encode(messages, false); }
+    // The tokens after which the assistant speaks next; earlier answers are cut from the text as when they are learned.
+    std::vector<int32_t> prompt(const std::vector<Message> &messages) const;
+    // Tokens that end an answer.
+    std::vector<int32_t> turn_end_tokens() const;
 
 private:
+    Row encode(const std::vector<Message> &messages, bool asks) const;
     TemplateText render(const std::vector<Message> &messages, size_t count, bool asks) const;
     bool ends_turn(const TemplateText &text, size_t at, size_t *bytes) const;
 

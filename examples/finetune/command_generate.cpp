@@ -1,9 +1,89 @@
 // qlora-finetune generate
 #include "commands.h"
-#include "error.h"
+#include "speak_options.h"
+
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+#include <iterator>
 
 namespace finetune {
+namespace {
 
-int command_generate(int, char **) { fail("generate is not built yet"); }
+const char *const about =
+    "Continues a prompt, from --prompt, --prompt-file or standard input. Where the model has a chat template, or one is named, "
+    "the prompt is a user's message and the continuation its answer; --no-template takes it as it is.\n";
+
+const char *const examples =
+    "  qlora-finetune generate --model base.gguf --adapter adapter.gguf --prompt \"Date: 3 May 2021\"\n"
+    "  qlora-finetune generate --model base.gguf --temperature 0.8 --seed 7 --tokens 200 < story.txt\n";
+
+std::string read_all(std::istream &in) { return {std::istreambuf_iterator<char>(in), {}}; }
+
+} // namespace
+
+int command_generate(int argc, char **argv) {
+    SpeakingOptions options;
+    std::string prompt, prompt_file;
+    bool quiet = false;
+    CommandApp app("generate", about, examples);
+    add_speaking_options(app, options);
+    app.add_option("--prompt", prompt, "the prompt")->group("Files");
+    app.add_option("--prompt-file", prompt_file, "a file that holds the prompt; - is standard input")->group("Files");
+    app.add_flag("--quiet", quiet, "only the text, no line about speed")->group("Text");
+    if (!app.read(argc, argv)) return exit_success;
+    check_speaking_options(options);
+    if (app.given("--prompt") && app.given("--prompt-file")) fail("--prompt and --prompt-file: give one of them");
+    if (!prompt_file.empty() && prompt_file != "-") {
+        const MappedFile file(prompt_file);
+        prompt = std::string(file.text());
+    } else if (!app.given("--prompt")) {
+        prompt = read_all(std::cin);
+    }
+
+    Speaking speaking(options);
+    const Tokenizer &tokenizer = *speaking.files.tokenizer;
+    // A model without a template of its own continues text, unless one was named.
+    const bool named = options.chat_template != "auto";
+    const bool chats = speaking.chat && (named || !tokenizer.chat_template().empty());
+    if (!options.system.empty() && !chats) fail("--system needs a chat template: name one with --chat-template");
+    std::vector<int32_t> ids;
+    if (chats) {
+        std::vector<Message> messages;
+        if (!options.system.empty()) messages.push_back({"system", options.system});
+        messages.push_back({"user", prompt});
+        ids = speaking.chat->prompt(messages);
+    } else {
+        ids = tokenizer.encode(prompt);
+        if (tokenizer.adds_begin()) ids.insert(ids.begin(), tokenizer.begin_token());
+    }
+    if (ids.empty()) fail("the prompt is empty; give --prompt");
+    if (ids.size() >= speaking.decoder.context())
+        fail("the prompt has ", ids.size(), " tokens, the context ", speaking.decoder.context(), "; shorten it, or raise "
+             "--context up to the model's ", speaking.files.base.shape().context);
+
+    begin_answer();
+    const auto start = std::chrono::steady_clock::now();
+    Ended ended = Ended::token;
+    speaking.speaker.speak(
+        ids, speaking.speak,
+        [](const std::string &text) {
+            fwrite(text.data(), 1, text.size(), stdout);
+            fflush(stdout);
+        },
+        answer_interrupted, &ended);
+    end_answer();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    printf("\n");
+    fflush(stdout);
+    if (!quiet)
+        fprintf(stderr, "%zu tokens of prompt, %llu of answer%s, %.1f tokens/s on %s\n", ids.size(),
+                static_cast<unsigned long long>(speaking.speaker.spoken()),
+                ended == Ended::context  ? " up to the end of the context"
+                : ended == Ended::length ? " up to --tokens"
+                                         : "",
+                double(speaking.speaker.spoken() + ids.size()) / seconds, speaking.device.name().c_str());
+    return ended == Ended::interrupted ? exit_interrupted : exit_success;
+}
 
 } // namespace finetune

@@ -8,8 +8,8 @@ namespace finetune {
 int command_train(int argc, char **argv) {
     Options options;
     if (!parse_options(argc, argv, &options)) return exit_success;
-    if (options.perplexity_table.empty()) run_session(options);
-    else print_perplexity_table(options);
+    if (options.perplexity_table.empty()) return run_session(options);
+    print_perplexity_table(options);
     return exit_success;
 }
 

@@ -1,5 +1,6 @@
 #include "commands.h"
 
+#include "config_file.h"
 #include "error.h"
 
 #include <algorithm>
@@ -92,7 +93,10 @@ CommandApp::CommandApp(const std::string &name, const std::string &about, const 
 
 bool CommandApp::read(int argc, char **argv) {
     try {
-        parse(argc, argv);
+        std::vector<std::string> arguments(argv + 1, argv + argc);
+        expand_config(*this, arguments);
+        std::reverse(arguments.begin(), arguments.end()); // as CLI11 takes them
+        parse(arguments);
         return true;
     } catch (const CLI::CallForHelp &) {
         std::cout << help();

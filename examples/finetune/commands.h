@@ -2,6 +2,8 @@
 // its own name on, returns the exit code, and throws Error for what makes no sense or goes wrong.
 #pragma once
 
+#include "exit_codes.h"
+
 #include <CLI/CLI.hpp>
 
 namespace finetune {
@@ -21,8 +23,6 @@ int command_combine(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_plan(int argc, char **argv);
 int command_doctor(int argc, char **argv);
-
-enum : int { exit_success = 0, exit_error = 2 };
 
 // Runs the command that the first argument names; arguments that begin with a flag belong to train.
 int run_command(int argc, char **argv);

@@ -34,4 +34,32 @@ float bfloat_to_float(uint16_t bfloat) {
     return value;
 }
 
+uint16_t float_to_half(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    const uint32_t sign = bits >> 16 & 0x8000;
+    const uint32_t magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return uint16_t(sign | 0x7e00);
+    if (magnitude >= 0x47800000) return uint16_t(sign | 0x7c00); // 65536 and more
+    uint32_t shift = 13, mantissa = magnitude, base = 112u << 10;
+    if (magnitude < 0x38800000) { // below the normal halves: the leading one is no longer implicit
+        const uint32_t exponent = magnitude >> 23;
+        if (exponent < 102) return uint16_t(sign);
+        mantissa = (magnitude & 0x7fffff) | 0x800000;
+        shift = 126 - exponent;
+        base = 0;
+    }
+    uint32_t half = (mantissa >> shift) - base;
+    const uint32_t rest = mantissa & ((1u << shift) - 1), middle = 1u << (shift - 1);
+    half += rest > middle || (rest == middle && (half & 1) != 0);
+    return uint16_t(sign | half);
+}
+
+uint16_t float_to_bfloat(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t(bits >> 16 | 0x40);
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 } // namespace finetune

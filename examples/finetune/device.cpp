@@ -36,6 +36,7 @@ qlora::Context open(Choice choice, uint32_t threads) {
     args.backend = choice.backend;
     args.device = choice.device;
     args.threads = threads;
+    args.flags = QLORA_CONTEXT_LEAN;
     return qlora::Context(args);
 }
 
@@ -61,16 +62,52 @@ Device::Device(const std::string &name, uint32_t threads) : context_(open_named(
     name_ = context_.query().name;
 }
 
-void Device::quantize(qlora_quantize_args &args) {
-    const qlora::Buffer found(context_, sizeof(uint64_t));
-    args.not_finite = found.span();
+void Device::plan() {
+    // A buffer of Vulkan is bounded by the size of an allocation, of which a device promises 1 GiB.
+    const uint64_t largest = context_.query().backend == QLORA_BACKEND_VULKAN ? uint64_t(1) << 30 : 0;
+    pool_.plan(false, largest);
+    host_pool_.plan(true, largest);
+    tally_.clear();
+    scratch_ = Memory();
+    found_ = Memory();
+    needed_ = 0;
+    planning_ = true;
+    found_ = take(sizeof(uint64_t));
+}
+
+void Device::commit() {
+    pool_.commit(context_);
+    host_pool_.commit(context_);
+    planning_ = false;
+    tally_.clear();
+    grow_scratch();
+    found_ = take(sizeof(uint64_t));
+}
+
+Memory Device::take(uint64_t bytes, bool host) {
+    if (bytes == 0) return Memory();
+    MemoryPool &pool = host ? host_pool_ : pool_;
+    if (!pool.active()) return Memory(host ? qlora::Buffer::on_host(context_, bytes) : qlora::Buffer(context_, bytes));
+    if (!host && !section_.empty()) add_to(tally_, section_, aligned(bytes));
+    return Memory(pool.take(bytes));
+}
+
+void Device::count_as(const std::string &name, uint64_t bytes) {
+    if (!section_.empty()) add_to(tally_, section_, 0 - bytes);
+    add_to(tally_, name, bytes);
+}
+
+void Device::quantize(qlora_quantize_args &args, uint64_t first_row) {
+    if (found_.size() == 0) found_ = take(sizeof(uint64_t));
+    args.not_finite = found_.span();
     measure([&] { run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args); });
     run(QLORA_OP_QUANTIZE, qlora_weight_quantize, args);
     args.not_finite = {};
+    if (idle()) return;
     uint64_t first = 0;
-    found.read(&first, sizeof(first));
+    read(found_.span(), &first, sizeof(first));
     if (first != UINT64_MAX)
-        fail("element ", first, " (row ", first / args.src.cols, ", column ", first % args.src.cols,
+        fail("element ", first + first_row * args.src.cols, " (row ", first_row + first / args.src.cols, ", column ", first % args.src.cols,
              ") is NaN or infinite; clean the tensor first");
 }
 
@@ -83,14 +120,17 @@ void Device::measure(const std::function<void()> &work) {
         throw;
     }
     measuring_ = false;
-    if (needed_ > scratch_.size()) {
-        scratch_ = qlora::Buffer();
-        scratch_ = qlora::Buffer(context_, needed_);
-    }
+    grow_scratch();
+}
+
+void Device::grow_scratch() {
+    if (planning_ || needed_ <= scratch_.size()) return;
+    scratch_ = Memory();
+    scratch_ = Memory(qlora::Buffer(context_, needed_));
 }
 
 void Device::copy(qlora_span dst, qlora_span src, uint64_t bytes) {
-    if (measuring_ || bytes == 0) return;
+    if (idle() || bytes == 0) return;
     auto args = qlora::make<qlora_buffer_args>();
     args.dst = dst;
     args.src = src;
@@ -99,7 +139,7 @@ void Device::copy(qlora_span dst, qlora_span src, uint64_t bytes) {
 }
 
 void Device::fill_zero(qlora_span dst, uint64_t bytes) {
-    if (measuring_ || bytes == 0) return;
+    if (idle() || bytes == 0) return;
     auto args = qlora::make<qlora_buffer_args>();
     args.dst = dst;
     args.bytes = bytes;
@@ -107,7 +147,7 @@ void Device::fill_zero(qlora_span dst, uint64_t bytes) {
 }
 
 void Device::write(qlora_span dst, const void *host, uint64_t bytes) {
-    if (measuring_ || bytes == 0) return;
+    if (idle() || bytes == 0) return;
     auto args = qlora::make<qlora_buffer_args>();
     args.dst = dst;
     args.host = const_cast<void *>(host);
@@ -116,7 +156,7 @@ void Device::write(qlora_span dst, const void *host, uint64_t bytes) {
 }
 
 void Device::read(qlora_span src, void *host, uint64_t bytes) {
-    if (measuring_ || bytes == 0) return;
+    if (idle() || bytes == 0) return;
     auto args = qlora::make<qlora_buffer_args>();
     args.src = src;
     args.host = host;
@@ -124,15 +164,34 @@ void Device::read(qlora_span src, void *host, uint64_t bytes) {
     context_.buffer_read(args);
 }
 
+void Device::copy_beside(qlora_span dst, qlora_span src, uint64_t bytes, bool to_host) {
+    if (idle() || bytes == 0) return;
+    auto args = qlora::make<qlora_buffer_args>();
+    args.flags = QLORA_BUFFER_BESIDE | (to_host ? QLORA_BUFFER_HOST : 0);
+    args.dst = dst;
+    args.src = src;
+    args.bytes = bytes;
+    context_.buffer_copy(args);
+}
+
+void Device::join(bool to_host) {
+    if (idle()) return;
+    auto args = qlora::make<qlora_buffer_args>();
+    args.flags = to_host ? QLORA_BUFFER_HOST : 0;
+    context_.buffer_join(args);
+}
+
 qlora_span Arena::take(uint64_t bytes) {
-    const uint64_t offset = next_;
-    next_ += (bytes + 255) / 256 * 256;
+    const uint64_t offset = next_, rounded = (bytes + 255) / 256 * 256;
+    next_ += rounded;
+    total_ = std::max(total_, next_);
+    if (!committed_ && !section_.empty()) add_to(tally_, section_, rounded);
     return committed_ ? memory_.span(offset, bytes) : qlora_span{};
 }
 
-void Arena::commit(const Device &device) {
-    total_ = next_;
-    memory_ = qlora::Buffer(device.context(), total_);
+void Arena::commit(Device &device) {
+    memory_ = device.take(total_);
+    for (const auto &[name, bytes] : tally_) device.count_as(name, bytes);
     next_ = 0;
     committed_ = true;
 }

@@ -1,9 +1,8 @@
-// The device of a run: one qlora context, one scratch buffer that is large enough for every operation, and an arena for
-// everything else, both sized before the first step. Operations go through run(), which can also just measure.
+// The device of a run: one qlora context, one scratch space that is large enough for every operation, and memory for
+// everything else, all sized before the first step. Operations go through run(), which can also just measure.
 #pragma once
 
-#include "cpp/qlora.hpp"
-#include "error.h"
+#include "memory.h"
 
 #include <functional>
 #include <string>
@@ -19,9 +18,52 @@ public:
     const qlora::Context &context() const { return context_; }
     const std::string &name() const { return name_; }
 
+    // A plan is a dry run: between plan() and commit() what takes memory, moves data or computes only counts what it would
+    // need. After commit() the same things, made again in the same order, lie in what was counted. Without, everything
+    // that is taken is a buffer of its own. plan() again forgets the plan before.
+    void plan();
+    void commit();
+    bool planning() const { return planning_; }
+
+    // Memory on the device or, where `host`, host memory that it copies from and to. Counted under the section's name.
+    Memory take(uint64_t bytes, bool host = false);
+    // What is taken until it ends is counted as `name`.
+    class Section {
+    public:
+        Section(Device &device, const char *name) : device_(device), before_(device.section_) { device.section_ = name; }
+        ~Section() { device_.section_ = before_; }
+        Section(const Section &) = delete;
+        Section &operator=(const Section &) = delete;
+
+    private:
+        Device &device_;
+        std::string before_;
+    };
+    // Memory of the device that is taken while it lives is given back with it.
+    class Passing {
+    public:
+        explicit Passing(Device &device) : device_(device), mark_(device.pool_.mark()), section_(device, "") {}
+        ~Passing() { device_.pool_.rewind(mark_); }
+        Passing(const Passing &) = delete;
+        Passing &operator=(const Passing &) = delete;
+
+    private:
+        Device &device_;
+        MemoryPool::Mark mark_;
+        Section section_;
+    };
+    // Counts bytes under another name than the section's, which has `bytes` less.
+    void count_as(const std::string &name, uint64_t bytes);
+
+    uint64_t planned_bytes() const { return pool_.planned() + scratch_bytes(); }
+    uint64_t used_bytes() const { return pool_.used() + scratch_bytes(); }
+    uint64_t planned_host_bytes() const { return host_pool_.planned(); }
+    // Device memory by section; scratch is beside. What shares places counts each time, so that the sum may be more.
+    const MemoryTally &tally() const { return tally_; }
+
     // Enqueues an operation, or, while measuring, asks how much scratch it would need.
     template <class Args> void run(uint32_t operation, int32_t (*call)(qlora_context *, const Args *), Args &args) {
-        if (measuring_) {
+        if (idle()) {
             needed_ = std::max(needed_, context_.operation_scratch(operation, args));
             return;
         }
@@ -29,10 +71,11 @@ public:
         context_.check(call(context_.get(), &args));
     }
 
-    // Quantizes, whatever scratch it needs. A NaN or an infinity in the values is an Error on every device.
-    void quantize(qlora_quantize_args &args);
+    // Quantizes, whatever scratch it needs. A NaN or an infinity in the values is an Error on every device, which counts
+    // rows from first_row.
+    void quantize(qlora_quantize_args &args, uint64_t first_row = 0);
 
-    // Runs `work` for its questions only, then makes the scratch buffer large enough for all of it.
+    // Runs `work` for its questions only, then makes the scratch space large enough for all of it.
     void measure(const std::function<void()> &work);
 
     // Copies and transfers; nothing happens while measuring.
@@ -41,26 +84,47 @@ public:
     void write(qlora_span dst, const void *host, uint64_t bytes);
     void read(qlora_span src, void *host, uint64_t bytes);
 
-    uint64_t scratch_bytes() const { return scratch_.size(); }
+    // The same beside the operations: it comes after all work before it, operations that are enqueued later do not wait
+    // for it until join(). to_host: dst is host memory.
+    void copy_beside(qlora_span dst, qlora_span src, uint64_t bytes, bool to_host = false);
+    void join(bool to_host = false);
+    // While nothing is to happen but questions.
+    bool idle() const { return measuring_ || planning_; }
+
+    uint64_t scratch_bytes() const { return planning_ ? needed_ : scratch_.size(); }
 
 private:
+    static uint64_t aligned(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
+    void grow_scratch();
+
     qlora::Context context_;
     std::string name_;
-    qlora::Buffer scratch_;
+    MemoryPool pool_, host_pool_;
+    MemoryTally tally_;
+    std::string section_;
+    Memory scratch_, found_;
     uint64_t needed_ = 0;
-    bool measuring_ = false;
+    bool measuring_ = false, planning_ = false;
 };
 
-// Places for many spans in one allocation. Spans are handed out twice by the same code: the first pass counts, then
-// commit() allocates, and the second pass gives real places.
+// Places for many spans in one piece of memory. Spans are handed out twice by the same code: the first pass counts, then
+// commit() takes the memory, and the second pass gives real places.
 class Arena {
 public:
     qlora_span take(uint64_t bytes);
-    void commit(const Device &device);
+    void commit(Device &device);
     uint64_t bytes() const { return total_; }
 
+    // What is taken from here on counts as `name` in the device's plan.
+    void section(const char *name) { section_ = name; }
+    // What is taken after a rewind shares places with what was taken since the mark.
+    uint64_t mark() const { return next_; }
+    void rewind(uint64_t mark) { next_ = mark; }
+
 private:
-    qlora::Buffer memory_;
+    Memory memory_;
+    MemoryTally tally_;
+    std::string section_;
     uint64_t next_ = 0, total_ = 0;
     bool committed_ = false;
 };

@@ -1,6 +1,13 @@
 #include "evaluate.h"
 
+#include <algorithm>
+
 namespace finetune {
+namespace {
+
+const uint32_t answers_at_once = 32;
+
+} // namespace
 
 std::vector<Batch> pack_rows(const std::vector<Row> &rows, uint64_t tokens) {
     std::vector<Batch> batches;
@@ -28,6 +35,33 @@ double mean_loss(Network &network, const std::vector<Batch> &batches) {
         count += batch.losses();
     }
     return count == 0 ? 0 : sum / double(count);
+}
+
+Generator answer_generator(Device &device, const Model &model, const Trainable &adapter, int32_t compute,
+                           const std::vector<Row> &rows, uint32_t count) {
+    uint32_t longest_prompt = 1, longest_answer = 1;
+    for (uint32_t i = 0; i < count; ++i) {
+        longest_prompt = std::max(longest_prompt, uint32_t(rows[i].prompt.size()));
+        longest_answer = std::max(longest_answer, uint32_t(rows[i].first_answer().size()));
+    }
+    return Generator(device, model, adapter, compute, std::min(answers_at_once, count), longest_prompt, longest_answer + 1);
+}
+
+std::vector<std::vector<int32_t>> answer_rows(Generator &generator, const std::vector<Row> &rows, uint32_t count,
+                                              int32_t end_token) {
+    std::vector<std::vector<int32_t>> answers;
+    for (uint32_t first = 0; first < count; first += answers_at_once) {
+        std::vector<std::vector<int32_t>> prompts;
+        for (uint32_t i = first; i < std::min(first + answers_at_once, count); ++i) prompts.push_back(rows[i].prompt);
+        for (std::vector<int32_t> &answer : generator.generate(prompts, end_token)) answers.push_back(std::move(answer));
+    }
+    return answers;
+}
+
+bool is_right(const Row &row, const std::vector<int32_t> &answer, const Tokenizer *tokenizer, int32_t end_token) {
+    std::vector<int32_t> expected = row.first_answer();
+    if (!expected.empty() && expected.back() == end_token) expected.pop_back();
+    return answer == expected || (tokenizer != nullptr && tokenizer->decode(answer) == tokenizer->decode(expected));
 }
 
 } // namespace finetune

@@ -1,7 +1,9 @@
 // What a model is worth: answer loss over held-out rows, perplexity over windows of a long text.
 #pragma once
 
+#include "generate.h"
 #include "network.h"
+#include "tokenizer.h"
 
 namespace finetune {
 
@@ -12,5 +14,13 @@ std::vector<Batch> pack_windows(const std::vector<int32_t> &ids, uint32_t window
 
 // The mean loss of a token over all batches.
 double mean_loss(Network &network, const std::vector<Batch> &batches);
+
+// A generator for the first `count` rows, and its answers to them.
+Generator answer_generator(Device &device, const Model &model, const Trainable &adapter, int32_t compute,
+                           const std::vector<Row> &rows, uint32_t count);
+std::vector<std::vector<int32_t>> answer_rows(Generator &generator, const std::vector<Row> &rows, uint32_t count,
+                                              int32_t end_token);
+// Whether an answer is the row's, as ids or, with a tokenizer, as text.
+bool is_right(const Row &row, const std::vector<int32_t> &answer, const Tokenizer *tokenizer, int32_t end_token);
 
 } // namespace finetune

@@ -65,9 +65,18 @@ int rename_file(const char *from, const char *to) { return rename(from, to) != 0
 
 void remove_file(const char *path) { unlink(path); }
 
+int sync_directory(const char *path) {
+    const int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return errno;
+    // Some file systems have no such notion and say EINVAL.
+    const int error = fsync(folder) != 0 && errno != EINVAL ? errno : 0;
+    close(folder);
+    return error;
+}
+
 } // namespace
 
-FileFunctions file_functions = {map_file, unmap_file, create_file, write_file, finish_file, rename_file, remove_file};
+FileFunctions file_functions = {map_file, unmap_file, create_file, write_file, finish_file, rename_file, remove_file, sync_directory};
 
 MappedFile::MappedFile(const std::string &path) : path_(path) {
     const int error = file_functions.map(path.c_str(), &data_, &size_);
@@ -107,6 +116,11 @@ void NewFile::commit() {
     if (error == 0) error = file_functions.rename(partial_.c_str(), path_.c_str());
     if (error != 0) fail(path_, ": cannot be completed: ", strerror(error), "; no file was left behind");
     partial_.clear();
+}
+
+void sync_folder(const std::string &path) {
+    const int error = file_functions.sync_folder(path.c_str());
+    if (error != 0) fail(path, ": cannot be flushed to the disk: ", strerror(error));
 }
 
 bool exists(const std::string &path) {

@@ -18,6 +18,7 @@ struct FileFunctions {
     int (*finish)(int file); // flush to the disk and close
     int (*rename)(const char *from, const char *to);
     void (*remove)(const char *path);
+    int (*sync_folder)(const char *path); // names in it are on the disk
 };
 
 extern FileFunctions file_functions;
@@ -56,6 +57,9 @@ private:
     std::string path_, partial_;
     int file_ = -1;
 };
+
+// Flushes the names in a folder to the disk. Throws Error.
+void sync_folder(const std::string &path);
 
 bool exists(const std::string &path);
 bool is_directory(const std::string &path);

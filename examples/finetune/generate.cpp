@@ -1,5 +1,7 @@
 #include "generate.h"
 
+#include <numeric>
+
 namespace finetune {
 
 // Prompts end at the same row of their parts of the cache and begin where their length says. So the keys and values of
@@ -22,14 +24,16 @@ Generator::Generator(Device &device, const Model &model, const Trainable &adapte
 }
 
 void Generator::take_spans() {
+    arena_.section("answers");
     const ModelShape &shape = model_.shape();
     const uint64_t tokens = uint64_t(count_) * longest_prompt_, width = uint64_t(shape.embedding) * 4;
-    const uint64_t cache = uint64_t(count_) * (longest_prompt_ + most_new_) * shape.kv_width() * 4;
+    const uint64_t cached = uint64_t(count_) * (longest_prompt_ + most_new_) * 4;
     space_ = take_block_space(arena_, shape, adapter_.rank(), QLORA_FORMAT_F32, tokens);
     for (qlora_span &hidden : hidden_) hidden = arena_.take(tokens * width);
     ids_ = arena_.take(tokens * 4);
     positions_ = arena_.take(tokens * 4);
     sequences_ = arena_.take(uint64_t(count_) * 16);
+    rows_ = arena_.take(uint64_t(count_) * 4);
     last_rows_ = arena_.take(uint64_t(count_) * 4);
     picked_ = arena_.take(count_ * width);
     normed_ = arena_.take(count_ * width);
@@ -38,40 +42,47 @@ void Generator::take_spans() {
     keys_.clear();
     values_.clear();
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
-        keys_.push_back(arena_.take(cache));
-        values_.push_back(arena_.take(cache));
+        keys_.push_back(arena_.take(cached * key_width(shape)));
+        values_.push_back(arena_.take(cached * value_width(shape)));
     }
 }
 
 Pass Generator::make_pass(uint64_t tokens, uint32_t count, uint32_t most_q_rows, uint32_t most_k_rows) {
-    return {device_, model_,      adapter_,   {QLORA_FORMAT_F32, compute_}, tokens, positions_, sequences_,
-            count,   most_q_rows, most_k_rows};
+    Pass pass = {device_, model_,      adapter_,   {QLORA_FORMAT_F32, compute_}, tokens, positions_, sequences_,
+                 count,   most_q_rows, most_k_rows};
+    pass.reach = longest_prompt_ + most_new_;
+    return pass;
 }
 
-qlora_tensor Generator::cache_rows(qlora_span cache, uint32_t step, uint32_t count) const {
-    const uint64_t width = model_.shape().kv_width(), rows = longest_prompt_ + most_new_;
-    const uint64_t offset = (longest_prompt_ + step) * width * 4;
+qlora_tensor Generator::cache_rows(qlora_span cache, uint64_t width, uint32_t step, uint32_t count) const {
+    if (width == 0) return {};
+    const uint64_t rows = longest_prompt_ + most_new_, offset = (longest_prompt_ + step) * width * 4;
     return qlora::tensor(QLORA_FORMAT_F32, count, width, part(cache, offset, cache.size - offset), rows * width);
 }
 
-qlora_tensor Generator::whole_cache(qlora_span cache) const {
-    return qlora::tensor(QLORA_FORMAT_F32, uint64_t(count_) * (longest_prompt_ + most_new_), model_.shape().kv_width(),
-                         cache);
+qlora_tensor Generator::whole_cache(qlora_span cache, uint64_t width) const {
+    if (width == 0) return {};
+    return qlora::tensor(QLORA_FORMAT_F32, uint64_t(count_) * (longest_prompt_ + most_new_), width, cache);
+}
+
+// The last rows of each sequence go to the end of the prompts' part of the cache.
+void Generator::keep(qlora_span cache, qlora_span made, uint64_t width, const std::vector<int32_t> &sequences) {
+    const uint64_t row_bytes = width * 4, rows = longest_prompt_ + most_new_;
+    for (size_t s = 0; s < sequences.size() / 4; ++s) {
+        const uint64_t first = uint64_t(sequences[4 * s]) * row_bytes, bytes = uint64_t(sequences[4 * s + 1]) * row_bytes;
+        const uint64_t place = (s * rows + longest_prompt_) * row_bytes - bytes;
+        device_.copy(part(cache, place, bytes), part(made, first, bytes), bytes);
+    }
 }
 
 void Generator::prefill(Pass &pass, const std::vector<int32_t> &sequences, uint32_t count) {
     const ModelShape &shape = model_.shape();
-    const uint64_t row_bytes = uint64_t(shape.kv_width()) * 4, rows = longest_prompt_ + most_new_;
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
+        model_.bring(device_, layer, true);
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2]);
-        for (size_t s = 0; s < sequences.size() / 4; ++s) {
-            const uint64_t first = uint64_t(sequences[4 * s]) * row_bytes,
-                           bytes = uint64_t(sequences[4 * s + 1]) * row_bytes;
-            const uint64_t place = (s * rows + longest_prompt_) * row_bytes - bytes;
-            device_.copy(part(keys_[layer], place, bytes), part(space_.k, first, bytes), bytes);
-            device_.copy(part(values_[layer], place, bytes), part(space_.v, first, bytes), bytes);
-        }
+        keep(keys_[layer], value_width(shape) == 0 ? space_.q : space_.k, key_width(shape), sequences);
+        if (value_width(shape) != 0) keep(values_[layer], space_.v, value_width(shape), sequences);
     }
     gather_rows(pass, hidden_[shape.layers % 2], pass.tokens, last_rows_, picked_, count);
     predict(pass, picked_, count);
@@ -81,8 +92,11 @@ void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
     const ModelShape &shape = model_.shape();
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
-        const KeyValueCache cache = {cache_rows(keys_[layer], step, count), cache_rows(values_[layer], step, count),
-                                     whole_cache(keys_[layer]), whole_cache(values_[layer])};
+        model_.bring(device_, layer, true);
+        const KeyValueCache cache = {cache_rows(keys_[layer], key_width(shape), step, count),
+                                     cache_rows(values_[layer], value_width(shape), step, count),
+                                     whole_cache(keys_[layer], key_width(shape)), whole_cache(values_[layer], value_width(shape)),
+                                     rows_};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
     }
     predict(pass, hidden_[shape.layers % 2], count);
@@ -92,17 +106,13 @@ void Generator::predict(Pass &pass, qlora_span hidden, uint32_t count) {
     const uint64_t cols = model_.shape().embedding;
     const qlora_tensor normed = qlora::tensor(QLORA_FORMAT_F32, count, cols, normed_);
     forward_norm(pass, qlora::tensor(QLORA_FORMAT_F32, count, cols, hidden), model_.output_norm(), normed, rstd_);
-    auto args = qlora::make<qlora_matmul_args>();
-    args.weight = model_.head().get();
-    args.x = normed;
-    args.y = qlora::tensor(QLORA_FORMAT_F32, count, model_.shape().vocabulary, logits_);
-    args.compute_type = compute_;
-    device_.run(QLORA_OP_MATMUL, qlora_weight_matmul, args);
+    forward_head(pass, normed, qlora::tensor(QLORA_FORMAT_F32, count, model_.shape().vocabulary, logits_));
 }
 
 std::vector<int32_t> Generator::choose(uint32_t count) {
     const uint32_t vocabulary = model_.shape().vocabulary;
     device_.read(logits_, host_logits_.data(), uint64_t(count) * vocabulary * 4);
+    cap_logits(model_.shape(), host_logits_);
     std::vector<int32_t> best(count, 0);
     for (uint32_t s = 0; s < count; ++s) {
         const float *logits = &host_logits_[uint64_t(s) * vocabulary];
@@ -117,23 +127,26 @@ std::vector<std::vector<int32_t>> Generator::generate(const std::vector<std::vec
     const uint32_t count = static_cast<uint32_t>(prompts.size());
     if (count == 0) return {};
     if (count > count_) fail("internal: ", count, " prompts, but memory for ", count_);
-    std::vector<int32_t> ids, positions, sequences, last_rows;
+    std::vector<int32_t> ids, positions, sequences, last_rows, rows(count);
+    std::iota(rows.begin(), rows.end(), 0);
+    device_.write(rows_, rows.data(), rows.size() * 4);
     for (const std::vector<int32_t> &prompt : prompts) {
         if (prompt.empty() || prompt.size() > longest_prompt_)
             fail("internal: a prompt of ", prompt.size(), " tokens was not planned for");
-        const int32_t first = static_cast<int32_t>(ids.size()), rows = static_cast<int32_t>(prompt.size());
-        sequences.insert(sequences.end(), {first, rows, first, rows});
-        for (int32_t i = 0; i < rows; ++i) {
+        const int32_t first = static_cast<int32_t>(ids.size()), length = static_cast<int32_t>(prompt.size());
+        sequences.insert(sequences.end(), {first, length, first, length});
+        for (int32_t i = 0; i < length; ++i) {
             ids.push_back(prompt[i]);
             positions.push_back(i);
         }
-        last_rows.push_back(first + rows - 1);
+        last_rows.push_back(first + length - 1);
     }
     device_.write(ids_, ids.data(), ids.size() * 4);
     device_.write(positions_, positions.data(), positions.size() * 4);
     device_.write(sequences_, sequences.data(), sequences.size() * 4);
     device_.write(last_rows_, last_rows.data(), last_rows.size() * 4);
     Pass prompt_pass = make_pass(ids.size(), count, longest_prompt_, longest_prompt_);
+    prompt_pass.host_ids = ids.data();
     prefill(prompt_pass, sequences, count);
 
     std::vector<std::vector<int32_t>> answers(count);
@@ -161,6 +174,7 @@ std::vector<std::vector<int32_t>> Generator::generate(const std::vector<std::vec
         device_.write(ids_, next.data(), next.size() * 4);
         device_.write(positions_, positions.data(), positions.size() * 4);
         device_.write(sequences_, sequences.data(), sequences.size() * 4);
+        pass.host_ids = next.data();
         decode(pass, step, count);
     }
 }

@@ -20,9 +20,10 @@ private:
     void decode(Pass &pass, uint32_t step, uint32_t count);
     void predict(Pass &pass, qlora_span hidden, uint32_t count);
     std::vector<int32_t> choose(uint32_t count);
-    // Rows `first + step` of every prompt's part of a cache, as one matrix with a long stride.
-    qlora_tensor cache_rows(qlora_span cache, uint32_t step, uint32_t count) const;
-    qlora_tensor whole_cache(qlora_span cache) const;
+    // Row longest_prompt + step of every prompt's part of a cache, as one matrix with a long stride.
+    qlora_tensor cache_rows(qlora_span cache, uint64_t width, uint32_t step, uint32_t count) const;
+    qlora_tensor whole_cache(qlora_span cache, uint64_t width) const;
+    void keep(qlora_span cache, qlora_span made, uint64_t width, const std::vector<int32_t> &sequences);
     Pass make_pass(uint64_t tokens, uint32_t count, uint32_t most_q_rows, uint32_t most_k_rows);
 
     Device &device_;
@@ -32,8 +33,8 @@ private:
     uint32_t count_, longest_prompt_, most_new_;
     Arena arena_;
     BlockSpace space_;
-    qlora_span hidden_[2], ids_, positions_, sequences_, last_rows_, picked_, normed_, rstd_, logits_;
-    std::vector<qlora_span> keys_, values_; // of each layer: [prompt][longest_prompt + most_new][kv width]
+    qlora_span hidden_[2], ids_, positions_, sequences_, rows_, last_rows_, picked_, normed_, rstd_, logits_;
+    std::vector<qlora_span> keys_, values_; // of each layer: [prompt][longest_prompt + most_new][width]
     std::vector<float> host_logits_;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 
 namespace finetune {
@@ -61,7 +62,43 @@ const TensorType *find_tensor_type(uint32_t id) {
     return nullptr;
 }
 
-Gguf::Gguf(const std::string &path) : file_(path) { parse(); }
+Gguf::Gguf(const std::string &path) : Gguf(path, false) {
+    if (find_unsigned("split.count").value_or(1) > 1) join_parts();
+}
+
+Gguf::Gguf(const std::string &path, bool) : file_(path) { parse(); }
+
+// Parts are called NAME-00001-of-00003.gguf and so on; keys lie in the first, tensors in all.
+void Gguf::join_parts() {
+    const uint64_t count = *find_unsigned("split.count"), number = find_unsigned("split.no").value_or(0);
+    const auto ending = [count](uint64_t part) {
+        char text[64];
+        snprintf(text, sizeof(text), "-%05llu-of-%05llu.gguf", static_cast<unsigned long long>(part + 1), static_cast<unsigned long long>(count));
+        return std::string(text);
+    };
+    const std::string own = ending(number);
+    if (path().size() <= own.size() || path().compare(path().size() - own.size(), own.size(), own) != 0)
+        reject("part ", number + 1, " of ", count, " of a model, whose name should end with ", own,
+               "; give all parts their names back");
+    const std::string stem = path().substr(0, path().size() - own.size());
+    if (number != 0) reject("part ", number + 1, " of ", count, " of a model; give the first, ", stem, ending(0));
+    for (uint64_t i = 1; i < count; ++i) {
+        const std::string other = stem + ending(i);
+        if (!exists(other)) reject("part ", i + 1, " of ", count, " of this model is missing: ", other, "; fetch it into the same folder");
+        parts_.emplace_back(new Gguf(other, true));
+        const Gguf &part = *parts_.back();
+        if (part.find_unsigned("split.no").value_or(0) != i || part.find_unsigned("split.count").value_or(1) != count)
+            part.reject("not part ", i + 1, " of ", count, ": its keys split.no and split.count say otherwise");
+        for (const GgufTensor &tensor : part.tensors_) {
+            if (!tensor_index_.emplace(tensor.name, tensors_.size()).second)
+                part.reject("tensor ", shown(tensor.name), ": also in another part");
+            tensors_.push_back(tensor);
+        }
+    }
+    const uint64_t expected = find_unsigned("split.tensors.count").value_or(tensors_.size());
+    if (expected != tensors_.size())
+        reject("its ", count, " parts hold ", tensors_.size(), " tensors, but key 'split.tensors.count' says ", expected, "; fetch them again");
+}
 
 void Gguf::parse() {
     Cursor in(file_.data(), file_.size(), path());
@@ -228,7 +265,8 @@ bool Gguf::is_array(std::string_view key) const {
 
 std::vector<std::string_view> Gguf::keys() const {
     std::vector<std::string_view> keys;
-    for (const Value &value : values_) keys.push_back(value.key);
+    for (const Value &value : values_) // what says that this is a part is not of the model
+        if (parts_.empty() || value.key.substr(0, 6) != "split.") keys.push_back(value.key);
     return keys;
 }
 

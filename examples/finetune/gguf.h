@@ -7,6 +7,7 @@
 #include "file.h"
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -40,6 +41,7 @@ struct GgufTensor {
 
 class Gguf {
 public:
+    // A file, or the first of the parts that a model is split into: the others are found by their names.
     explicit Gguf(const std::string &path);
 
     const std::string &path() const { return file_.path(); }
@@ -66,6 +68,9 @@ public:
     template <class... Parts> [[noreturn]] void reject(const Parts &...parts) const { fail(path(), ": ", parts...); }
 
 private:
+    Gguf(const std::string &path, bool part);
+    void join_parts();
+
     struct Value {
         std::string_view key;
         uint32_t type; // of the value, or of the elements
@@ -92,6 +97,7 @@ private:
     std::unordered_map<std::string_view, size_t> value_index_;
     std::vector<GgufTensor> tensors_;
     std::unordered_map<std::string_view, size_t> tensor_index_;
+    std::vector<std::unique_ptr<Gguf>> parts_; // after the first
 };
 
 // Collects keys and tensors, then writes one file. Tensor data must stay valid until save(), or is brought to it.

@@ -1,41 +1,180 @@
 #include "model.h"
 
 #include "format_choice.h"
-#include "stored_weight.h"
+#include "weight_loader.h"
+
+#include <cmath>
 
 namespace finetune {
+namespace {
 
-Model::Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready,
-             bool scaled)
-    : shape_(base.shape()) {
-    embedding_ = upload(device, base.tensor("token_embd.weight"), Use::embedding, 0, 0);
-    if (!shape_.tied) head_ = upload(device, base.tensor("output.weight"), Use::head, 0, 0);
-    output_norm_ = upload_floats(device, decode_floats(base.tensor("output_norm.weight").weight));
-    if (!base.rope_factors().empty()) rope_factors_ = upload_floats(device, base.rope_factors());
-    for (uint32_t i = 0; i < shape_.layers; ++i) {
-        const std::string name = "blk." + std::to_string(i) + ".";
-        Layer layer;
-        layer.attention_norm = upload_floats(device, decode_floats(base.tensor(name + "attn_norm.weight").weight));
-        layer.feed_forward_norm = upload_floats(device, decode_floats(base.tensor(name + "ffn_norm.weight").weight));
-        for (int k = 0; k < linear_count; ++k) {
-            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, Linear(k)));
-            const bool other = format != tensor.weight.format || (block != 0 && block != tensor.weight.block);
-            if (format != 0 && other && !is_float(tensor.weight.format))
-                base.reject("tensor ", shown(tensor.own_name), " is ", tensor.type,
-                            " already; use it as it is with --quant none, or take an F16 base");
-            const auto found = ready == nullptr ? HostWeights::const_iterator() : ready->find(tensor.name);
-            if (ready != nullptr && found != ready->end()) {
-                layer.linear[k] = upload_ready(device, tensor, found->second);
-            } else {
-                const int32_t fitting = format == 0 ? 0 : fitting_format(format, tensor.weight.cols);
-                layer.linear[k] = upload(device, tensor, Use::linear, fitting, fitting == format ? block : 0, scaled);
-            }
-            count_format(layer.linear[k]);
-            if (const BaseTensor *bias = base.find_tensor(name + linear_gguf_names[k] + ".bias"))
-                layer.bias[k] = upload_floats(device, decode_floats(bias->weight));
+// Whether a weight is made from the file's values, not from its bytes.
+bool is_new(const PlacedWeight &weight, const StoredWeight &given) {
+    const qlora_weight &made = *weight.get();
+    return made.format != given.format || made.block != given.block || made.nested_block != given.nested_block;
+}
+
+} // namespace
+
+Model::Model(Device &device, const BaseModel &base, const ModelChoice &choice)
+    : shape_(base.shape()), stream_(std::make_unique<WeightStream>(shape_.layers, choice.streamed_layers)) {
+    const BaseTensor &embedding = base.tensor("token_embd.weight");
+    const bool own_head = !shape_.tied || choice.head_format != 0;
+    if (choice.host_embedding && own_head) {
+        if (!device.planning()) host_embedding_ = std::make_unique<HostEmbedding>(embedding.weight);
+    } else {
+        const Device::Section section(device, own_head ? "embedding" : "embedding and head");
+        embedding_ = load_whole(device, embedding, Use::embedding, choice);
+    }
+    if (own_head) {
+        const Device::Section section(device, "head");
+        head_ = load_whole(device, shape_.tied ? embedding : base.tensor("output.weight"), Use::head, choice);
+    }
+    const Device::Section section(device, "weights");
+    head_bias_ = upload_vector(device, base, "output.bias");
+    output_norm_ = upload_norm(device, base, "output_norm");
+    embedding_norm_ = upload_norm(device, base, "token_embd_norm");
+    upload_positions(device, base);
+    load_layers(device, base, choice);
+}
+
+PlacedWeight Model::shape_weight(const Device &device, const BaseTensor &tensor, Use use, const ModelChoice &choice) const {
+    const StoredWeight &given = tensor.weight;
+    if (use == Use::linear && choice.ready != nullptr) {
+        const auto found = choice.ready->find(tensor.name);
+        if (found != choice.ready->end()) {
+            const HostWeight &ready = found->second;
+            if (ready.rows != given.rows || ready.cols != given.cols)
+                fail("tensor ", shown(tensor.name), " is ", given.rows, " x ", given.cols, ", what takes its place ",
+                     ready.rows, " x ", ready.cols);
+            check_supported(device, use, ready.format, tensor);
+            return PlacedWeight(weight_shape(ready));
         }
+    }
+    int32_t format = use == Use::linear ? choice.format : use == Use::head ? choice.head_format : 0;
+    uint32_t block = use == Use::linear ? choice.block : 0;
+    if (format != 0) {
+        const int32_t fitting = fitting_format(format, given.cols);
+        if (fitting != format) block = 0;
+        format = fitting;
+    }
+    const bool same = format == given.format && (block == 0 || block == given.block);
+    check_supported(device, use, format == 0 ? given.format : format, tensor);
+    if (format == 0 || same) return PlacedWeight(weight_shape(given));
+    auto shape = qlora::make<qlora_weight>();
+    shape.format = format;
+    shape.block = block;
+    shape.rows = given.rows;
+    shape.cols = given.cols;
+    return PlacedWeight(shape);
+}
+
+PlacedWeight Model::load_whole(Device &device, const BaseTensor &tensor, Use use, const ModelChoice &choice) {
+    PlacedWeight weight = shape_weight(device, tensor, use, choice);
+    memory_.push_back(device.take(weight.size()));
+    weight.place(memory_.back().span());
+    bytes_ += weight.size();
+    if (is_new(weight, tensor.weight)) load_quantized(device, tensor, weight, memory_.back().span(), false);
+    else load_stored(device, tensor, weight, memory_.back().span());
+    return weight;
+}
+
+void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice &choice) {
+    std::vector<uint64_t> layer_bytes;
+    for (uint32_t i = 0; i < shape_.layers; ++i) {
+        Layer layer;
+        uint64_t bytes = 0;
+        for (Linear k : shape_.traits->linears()) {
+            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, k));
+            layer.linear[k] = shape_weight(device, tensor, Use::linear, choice);
+            count_format(layer.linear[k]);
+            bytes += (layer.linear[k].size() + 255) / 256 * 256;
+        }
+        layer_bytes.push_back(bytes);
         layers_.push_back(std::move(layer));
     }
+    {
+        const Device::Section section(device, "window of streamed weights");
+        stream_->take(device, layer_bytes);
+    }
+    for (uint32_t i = 0; i < shape_.layers; ++i) {
+        const std::string name = "blk." + std::to_string(i) + ".";
+        Layer &layer = layers_[i];
+        upload_norms(device, base, i);
+        const bool streams = stream_->streams(i);
+        if (!streams) {
+            memory_.push_back(device.take(layer_bytes[i]));
+            bytes_ += layer_bytes[i];
+        }
+        const qlora_span place = streams ? stream_->slot(i) : memory_.back().span();
+        const qlora_span home = streams ? stream_->host(i) : place;
+        uint64_t offset = 0;
+        for (Linear k : shape_.traits->linears()) {
+            PlacedWeight &weight = layer.linear[k];
+            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, k));
+            const qlora_span own_home = part(home, offset, weight.size());
+            weight.place(part(place, offset, weight.size()));
+            offset += (weight.size() + 255) / 256 * 256;
+            const bool ready = choice.ready != nullptr && choice.ready->count(tensor.name) > 0;
+            if (ready) {
+                load_ready(device, choice.ready->at(tensor.name), weight, own_home);
+            } else if (is_new(weight, tensor.weight)) {
+                if (choice.scaled && weight.get()->format == QLORA_FORMAT_NVFP4 && !device.planning())
+                    weight.set_tensor_scale(recipe_tensor_scale(is_float(tensor.weight.format) ? decode_floats(tensor.weight) : decode_weight(tensor.weight)));
+                if (!is_float(tensor.weight.format)) ++requantized_;
+                load_quantized(device, tensor, weight, own_home, streams);
+            } else {
+                load_stored(device, tensor, weight, own_home);
+            }
+            layer.bias[k] = upload_vector(device, base, name + linear_gguf_names[k] + ".bias");
+        }
+    }
+}
+
+void Model::upload_norms(Device &device, const BaseModel &base, uint32_t number) {
+    const std::string name = "blk." + std::to_string(number) + ".";
+    Layer &layer = layers_[number];
+    layer.attention_norm = upload_norm(device, base, name + "attn_norm");
+    layer.feed_forward_norm = upload_norm(device, base, name + "ffn_norm");
+    layer.attention_after = upload_norm(device, base, name + "post_attention_norm");
+    layer.feed_forward_after = upload_norm(device, base, name + "post_ffw_norm");
+    layer.q_norm = upload_norm(device, base, name + "attn_q_norm");
+    layer.k_norm = upload_norm(device, base, name + "attn_k_norm");
+}
+
+void Model::upload_positions(Device &device, const BaseModel &base) {
+    if (shape_.traits->positions == Positions::learned)
+        positions_ = load_whole(device, base.tensor("position_embd.weight"), Use::embedding, {});
+    for (const Rope &rope : shape_.ropes) {
+        Factors factors;
+        if (!rope.factors.empty()) factors.usual = upload_floats(device, rope.factors);
+        if (!rope.long_factors.empty()) factors.beyond = upload_floats(device, rope.long_factors);
+        rope_factors_.push_back(std::move(factors));
+    }
+    if (shape_.traits->positions != Positions::slopes) return;
+    // A geometric row for the largest power of two of heads, every other of the next one's for those beyond (ALiBi).
+    uint32_t power = 1;
+    while (2 * power <= shape_.heads) power *= 2;
+    std::vector<float> slopes;
+    for (uint32_t head = 0; head < shape_.heads; ++head)
+        slopes.push_back(static_cast<float>(head < power ? std::exp2(-8.0 * (head + 1) / power)
+                                                         : std::exp2(-4.0 * (2 * (head - power) + 1) / power)));
+    slopes_ = upload_floats(device, slopes);
+}
+
+qlora_span Model::rope_factors(int rope, uint32_t length) const {
+    const Factors &factors = rope_factors_[size_t(rope)];
+    const bool beyond = factors.beyond.size() > 0 && length > shape_.ropes[size_t(rope)].switch_length;
+    return beyond ? factors.beyond.span() : factors.usual.span();
+}
+
+Memory Model::upload_vector(Device &device, const BaseModel &base, const std::string &name) {
+    const BaseTensor *tensor = base.find_tensor(name);
+    return tensor == nullptr ? Memory() : upload_floats(device, decode_floats(tensor->weight));
+}
+
+Norm Model::upload_norm(Device &device, const BaseModel &base, const std::string &name) {
+    return {upload_vector(device, base, name + ".weight"), upload_vector(device, base, name + ".bias")};
 }
 
 void Model::compute_in_integers(const Device &device, float threshold) {
@@ -48,10 +187,10 @@ void Model::compute_in_integers(const Device &device, float threshold) {
     threshold_ = threshold;
 }
 
-void Model::count_format(const qlora::Weight &weight) {
+void Model::count_format(const PlacedWeight &weight) {
     const qlora_weight &about = *weight.get();
     linear_weights_ += about.rows * about.cols;
-    for (uint64_t bytes : weight.layout().plane_bytes) linear_bytes_ += bytes;
+    linear_bytes_ += weight.plane_bytes();
     for (auto &[format, count] : linear_formats_)
         if (format == about.format) {
             ++count;
@@ -69,6 +208,8 @@ std::string Model::linear_format() const {
     return text;
 }
 
+std::string Model::head_format() const { return format_name(head().get()->format); }
+
 void Model::check_supported(const Device &device, Use use, int32_t format, const BaseTensor &tensor) const {
     std::vector<uint32_t> operations;
     if (use == Use::linear) operations = {QLORA_OP_LINEAR, QLORA_OP_LINEAR_GRAD};
@@ -80,45 +221,11 @@ void Model::check_supported(const Device &device, Use use, int32_t format, const
                  "; choose another --quant or --device");
 }
 
-qlora::Weight Model::upload_ready(Device &device, const BaseTensor &tensor, const HostWeight &ready) {
-    if (ready.rows != tensor.weight.rows || ready.cols != tensor.weight.cols)
-        fail("tensor ", shown(tensor.name), " is ", tensor.weight.rows, " x ", tensor.weight.cols, ", what takes its place ",
-             ready.rows, " x ", ready.cols);
-    check_supported(device, Use::linear, ready.format, tensor);
-    qlora::Weight weight = upload_weight(device.context(), ready);
-    bytes_ += weight.size();
-    return weight;
-}
-
-qlora::Weight Model::upload(Device &device, const BaseTensor &tensor, Use use, int32_t format, uint32_t block,
-                            bool scaled) {
-    const StoredWeight &given = tensor.weight;
-    if (format == given.format && !is_float(format)) format = 0;
-    const int32_t from = given.format, stored = format == 0 ? from : format;
-    check_supported(device, use, stored, tensor);
-    if (format == 0) {
-        qlora::Weight weight = upload_weight(device.context(), given);
-        bytes_ += weight.size();
-        return weight;
-    }
-    const uint64_t rows = given.rows, cols = given.cols, bytes = rows * cols * type_bytes(from);
-    qlora::Weight weight(device.context(), stored, rows, cols, block);
-    if (scaled && stored == QLORA_FORMAT_NVFP4) weight.set_tensor_scale(recipe_tensor_scale(decode_floats(given)));
-    bytes_ += weight.size();
-    qlora::Buffer source(device.context(), bytes);
-    source.write(given.planes[QLORA_PLANE_CODE], bytes);
-    auto args = qlora::make<qlora_quantize_args>();
-    args.weight = weight.get();
-    args.src = qlora::tensor(from, rows, cols, source.span());
-    try {
-        device.quantize(args);
-    } catch (const std::runtime_error &error) { fail("tensor ", shown(tensor.own_name), " cannot be quantized: ", error.what()); }
-    return weight;
-}
-
-qlora::Buffer Model::upload_floats(Device &device, const std::vector<float> &values) {
-    bytes_ += values.size() * sizeof(float);
-    return qlora::Buffer(device.context(), values);
+Memory Model::upload_floats(Device &device, const std::vector<float> &values) {
+    Memory memory = device.take(values.size() * sizeof(float));
+    bytes_ += memory.size();
+    device.write(memory.span(), values.data(), memory.size());
+    return memory;
 }
 
 } // namespace finetune

@@ -13,6 +13,10 @@ public:
         Precision precision;
         bool checkpointing = true; // keep each block's input only, and compute the rest again in the backward pass
         bool training = true;
+        bool offload = false;    // with checkpointing: the kept inputs lie in host memory
+        uint32_t chunk_rows = 0; // tokens whose logits exist at a time; 0: chosen by the device
+        uint32_t kept_layers = 0; // with checkpointing: of which all is kept nevertheless
+        float dropout = 0;       // of the adapters' inputs, while training
     };
     Network(Device &device, const Model &model, const Trainable &adapter, const Options &options,
             const BatchBounds &bounds);
@@ -21,8 +25,8 @@ public:
     double evaluate(const Batch &batch);
 
     // Forward and backward: gradients of grad_scale * sum(losses), overwriting the parameters' gradients or adding to
-    // them. Does not wait; the losses are kept until read_loss().
-    void train(const Batch &batch, float grad_scale, bool accumulate);
+    // them. Does not wait; the losses are kept until read_loss(). seed: of the dropout's masks.
+    void train(const Batch &batch, float grad_scale, bool accumulate, uint64_t seed = 0);
     // The sum of the losses of the last batch trained. Waits for the device.
     double read_loss();
 
@@ -37,8 +41,12 @@ private:
     void loss(Pass &pass, uint64_t losses, float grad_scale, bool training);
     void loss_grad(Pass &pass, uint64_t losses);
     void backward(Pass &pass, bool accumulate);
-    const BlockSpace &space_of(uint32_t layer) const { return spaces_[spaces_.size() == 1 ? 0 : layer]; }
-    qlora_span hidden(uint32_t layer) const { return hidden_[hidden_.size() == 2 ? layer % 2 : layer]; }
+    bool keeps(uint32_t layer) const { return !options_.checkpointing || layer < options_.kept_layers; }
+    // The first space is that of layers that are computed again.
+    const BlockSpace &space_of(uint32_t layer) const { return spaces_[keeps(layer) ? layer + 1 : 0]; }
+    // The last block's output has a place of its own, which the gradient of the hidden states takes over.
+    qlora_span hidden(uint32_t layer) const { return layer == model_.shape().layers ? last_hidden_ : hidden_[layer % hidden_.size()]; }
+    qlora_span host_hidden(uint32_t layer) const;
 
     Device &device_;
     const Model &model_;
@@ -46,9 +54,12 @@ private:
     Options options_;
     BatchBounds bounds_;
     Arena arena_;
-    std::vector<qlora_span> hidden_; // input of each block and output of the last
+    std::vector<qlora_span> hidden_; // inputs of blocks: all of them, or two in turn
+    qlora_span last_hidden_;
+    Memory host_hidden_; // offloaded inputs of blocks
     std::vector<BlockSpace> spaces_;
     GradientSpace gradients_;
+    Dropout dropout_;
     qlora_span ids_, positions_, sequences_, loss_rows_, targets_, loss_index_;
     qlora_span picked_, picked_normed_, picked_rstd_, losses_, dpicked_normed_, dpicked_, dhidden_;
     std::vector<float> host_losses_;

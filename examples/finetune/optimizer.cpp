@@ -61,7 +61,7 @@ OptimizerChoice optimizer_by_name(const std::string &name) {
     const bool small = name.size() > ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
     const std::string plain = small ? name.substr(0, name.size() - ending.size()) : name;
     for (const auto &known : algorithms)
-        if (plain == known.name) return {known.algorithm, small, name};
+        if (plain == known.name) return {known.algorithm, small, name, 0};
     fail("--optimizer ", shown(name), ": expected ", optimizer_names());
 }
 
@@ -74,6 +74,7 @@ std::string optimizer_names() {
 Optimizer::Optimizer(Device &device, const Trainable &adapter, const OptimizerChoice &choice, uint64_t budget)
     : device_(device), adapter_(adapter), choice_(choice), parameters_(adapter.parameters()), pager_(qlora::make<qlora_pager>()) {
     for (qlora_parameter &parameter : parameters_) parameter.state_type = choice.small ? QLORA_FORMAT_DYN8 : QLORA_FORMAT_F32;
+    for (size_t i = 1; i < parameters_.size(); i += 2) parameters_[i].learning_rate_scale = choice.b_rate;
     pager_.parameters = parameters_.data();
     pager_.parameter_count = static_cast<uint32_t>(parameters_.size());
     pager_.algorithm = choice.algorithm;
@@ -81,17 +82,17 @@ Optimizer::Optimizer(Device &device, const Trainable &adapter, const OptimizerCh
     const qlora::Context &context = device.context();
     context.pager_plan(pager_);
     const auto make = [&](uint64_t bytes, bool host, qlora_span &span) {
-        if (bytes == 0) return qlora::Buffer();
-        qlora::Buffer buffer = host ? qlora::Buffer::on_host(context, bytes) : qlora::Buffer(context, bytes);
-        buffer.fill(0);
-        span = buffer.span();
-        return buffer;
+        const Device::Section section(device, "optimizer state");
+        Memory memory = device.take(bytes, host);
+        device.fill_zero(memory.span(), bytes);
+        span = memory.span();
+        return memory;
     };
     resident_ = make(pager_.resident_bytes, false, pager_.resident);
     window_ = make(pager_.window_bytes, false, pager_.window);
     arena_ = make(pager_.arena_bytes, true, pager_.arena);
     context.pager_place(pager_);
-    if (!choice.small) return;
+    if (!choice.small || device.planning()) return;
     signed_table_ = table_of(device, QLORA_FORMAT_DYN8);
     unsigned_table_ = table_of(device, QLORA_FORMAT_UDYN8);
 }
@@ -105,8 +106,7 @@ void Optimizer::fill(qlora_optimizer_args &args) const {
 }
 
 std::string Optimizer::name_of(size_t i, const char *adapter) const {
-    const size_t pair = i / 2;
-    return peft_weight_name(uint32_t(pair / linear_count), Linear(pair % linear_count), i % 2 == 0 ? "lora_A" : "lora_B", adapter);
+    return adapter_.shape().peft_name(i / 2, i % 2 == 0 ? "lora_A" : "lora_B", adapter);
 }
 
 std::vector<uint8_t> Optimizer::read(const qlora_span &span) const {
@@ -115,7 +115,7 @@ std::vector<uint8_t> Optimizer::read(const qlora_span &span) const {
     return bytes;
 }
 
-void Optimizer::save(const std::string &path, uint64_t step) const {
+void Optimizer::save(const std::string &path, uint64_t step, const std::map<std::string, std::string> &extra) const {
     std::vector<std::vector<uint8_t>> data;
     std::vector<std::pair<std::string, bool>> names; // and whether floats
     for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -139,11 +139,16 @@ void Optimizer::save(const std::string &path, uint64_t step) const {
     writer.add_metadata("version", state_version);
     writer.add_metadata("optimizer", choice_.name);
     writer.add_metadata("step", std::to_string(step));
-    writer.add_metadata("checksum", hexadecimal(checksum(sum, &step, sizeof step)));
+    sum = checksum(sum, &step, sizeof step);
+    for (const auto &[key, text] : extra) {
+        writer.add_metadata(key, text);
+        sum = checksum(sum, text.data(), text.size());
+    }
+    writer.add_metadata("checksum", hexadecimal(sum));
     writer.save(path);
 }
 
-uint64_t Optimizer::load(const std::string &path) {
+uint64_t Optimizer::load(const std::string &path, std::map<std::string, std::string> *extra) {
     const SafeTensors file(path);
     const auto metadata = [&](const char *key) {
         const std::string *value = file.metadata(key);
@@ -173,7 +178,13 @@ uint64_t Optimizer::load(const std::string &path) {
         for (int piece = 0; piece < QLORA_STATE_COUNT; ++piece)
             if (piece_span(parameters_[i], piece).size != 0) expect(name_of(i) + "." + piece_names[piece], piece_span(parameters_[i], piece));
     }
-    if (hexadecimal(checksum(sum, &step, sizeof step)) != metadata("checksum")) file.reject("damaged: its checksum differs from what is written in it");
+    sum = checksum(sum, &step, sizeof step);
+    for (const auto &[key, text] : file.all_metadata()) {
+        if (key == "format" || key == "version" || key == "optimizer" || key == "step" || key == "checksum") continue;
+        sum = checksum(sum, text.data(), text.size());
+        if (extra != nullptr) (*extra)[key] = text;
+    }
+    if (hexadecimal(sum) != metadata("checksum")) file.reject("damaged: its checksum differs from what is written in it");
     for (const Piece &piece : pieces) device_.write(piece.span, piece.tensor->data, piece.tensor->bytes);
     return step;
 }

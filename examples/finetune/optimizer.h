@@ -5,6 +5,7 @@
 #include "safetensors.h"
 #include "trainable.h"
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@ struct OptimizerChoice {
     int32_t algorithm = QLORA_OPTIMIZER_ADAMW;
     bool small = false; // 8-bit state
     std::string name = "adamw";
+    float b_rate = 0; // LoRA+ (2402.12354): learns B so many times as fast as A; 0 = 1
 };
 
 // "adamw", "lion8bit", ...; throws for others.
@@ -34,10 +36,11 @@ public:
     uint64_t device_bytes() const { return pager_.resident_bytes + pager_.window_bytes; }
     uint64_t host_bytes() const { return pager_.arena_bytes; }
 
-    // Values and state after `step` steps, byte for byte, with a checksum.
-    void save(const std::string &path, uint64_t step) const;
-    // Brings both back; returns the step. Throws when the file is of another optimizer or adapter, or damaged.
-    uint64_t load(const std::string &path);
+    // Values and state after `step` steps, byte for byte, with a checksum. Texts in `extra` go into the metadata.
+    void save(const std::string &path, uint64_t step, const std::map<std::string, std::string> &extra = {}) const;
+    // Brings all back; returns the step. Throws when the file is of another optimizer or adapter, or damaged, and then changed
+    // nothing. Of `extra` it finds what a file has, which may be older than a key.
+    uint64_t load(const std::string &path, std::map<std::string, std::string> *extra = nullptr);
     // State from an optimizer of bitsandbytes, saved as safetensors: tensors "<parameter>.state1", ".absmax1", ".qmap1" and so
     // on, where <parameter> is PEFT's name, or "state.<i>" or "<i>" with i counting layer, linear, half. Values stay. Returns
     // the step that the file says, or 0.
@@ -56,7 +59,7 @@ private:
     OptimizerChoice choice_;
     std::vector<qlora_parameter> parameters_;
     qlora_pager pager_;
-    qlora::Buffer resident_, window_, arena_;
+    Memory resident_, window_, arena_;
     std::vector<float> signed_table_, unsigned_table_; // values of 8-bit codes
 };
 

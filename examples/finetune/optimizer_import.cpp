@@ -72,8 +72,8 @@ uint64_t Optimizer::import_bitsandbytes(const std::string &path) {
             if (!(value >= 0 && value < 1e15)) file.reject("tensor ", shown(steps->name), " is no step");
             step = std::max(step, uint64_t(value));
         }
-        const uint32_t linear = uint32_t(i / 2 % linear_count);
-        const bool turned = i % 2 == 1 && (linear == linear_q || linear == linear_k); // rows of B of q and k
+        const AdapterShape &shape = adapter_.shape();
+        const bool turned = i % 2 == 1 && shape.turns(i / 2, true); // rows of B
         for (int state = 0; state < 3; ++state) {
             const qlora_span &span = state == 0 ? parameter.state1 : state == 1 ? parameter.state2 : parameter.state3;
             const qlora_span &scales = state == 0 ? parameter.absmax1 : state == 1 ? parameter.absmax2 : parameter.absmax3;
@@ -89,7 +89,7 @@ uint64_t Optimizer::import_bitsandbytes(const std::string &path) {
                 device_.write(scales, absmax->data, scales.size);
                 continue;
             }
-            if (turned) permute_to_gguf(values, adapter_.rank(), linear == linear_q ? adapter_.shape().heads : adapter_.shape().kv_heads);
+            if (turned) shape.to_base(values, i / 2, adapter_.rank(), true);
             store(i, state, values);
         }
     }

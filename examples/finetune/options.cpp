@@ -1,7 +1,10 @@
 #include "options.h"
+#include "options_memory.h"
 
 #include "chat.h"
 #include "commands.h"
+#include "config_file.h"
+#include "options_run.h"
 
 #include <cmath>
 
@@ -13,9 +16,17 @@ const char *const description =
     "layers, on the CPU or a GPU, and writes an adapter that llama.cpp loads with --lora.\n";
 
 const char *const examples =
-    "  qlora-finetune train --model base.gguf --data train.jsonl --eval-data test.jsonl --out adapter.gguf\n"
-    "  qlora-finetune train --model base.gguf --quant nf4-dq --train-ids rows.json:train --eval-ids rows.json:test \\\n"
-    "    --adapter-init initial.safetensors --order file --steps 128 --schedule constant --metrics run.json --out "
+    "  a first adapter, with a tenth of the rows held out to judge it:\n"
+    "    qlora-finetune train --model base.gguf --data rows.jsonl --eval-fraction 0.1 --out adapter.gguf\n"
+    "  a longer run that can be stopped, killed and resumed, and is judged on the way:\n"
+    "    qlora-finetune train --model base.gguf --data rows.jsonl --eval-fraction 0.1 --eval-every 50 --early-stop 4 \\\n"
+    "      --epochs 3 --rank 16 --alpha 32 --lora-dropout 0.05 --run-dir run1\n"
+    "    qlora-finetune train --resume run1\n"
+    "  the same again with another learning rate:\n"
+    "    qlora-finetune train --config run1/config.toml --learning-rate 2e-4 --run-dir run2\n"
+    "  the base quantized another way, rows as token ids, an adapter to begin with:\n"
+    "    qlora-finetune train --model base.gguf --quant nf4-dq --train-ids rows.json:train --eval-ids rows.json:test \\\n"
+    "      --adapter-init initial.safetensors --order file --steps 128 --schedule constant --metrics run.json --out "
     "adapter.gguf\n";
 
 const char *const plan_description =
@@ -44,7 +55,7 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--out", o.out,
                    "adapter to write: a GGUF file for llama.cpp's --lora, or PEFT's when the name ends in .safetensors")
         ->group("Files");
-    app.add_option("--adapter-init", o.adapter_init, "adapter to begin with: GGUF, or PEFT safetensors")
+    app.add_option("--adapter-init", o.adapter_init, "adapter to begin with: GGUF, PEFT's directory or safetensors; layers and ranks that it lacks begin anew")
         ->group("Files");
     app.add_option(
            "--train-ids", o.train_ids,
@@ -65,16 +76,13 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--metrics", o.metrics, "JSON file for losses, gradient norms and evaluations")->group("Files");
 
     add_device_options(app, o);
+    add_memory_options(app, o.memory);
     app.add_option("--calibrate", o.calibrate,
                    "fit gptq2 to gptq8, spqr3 and spqr4 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
                    "FILE.safetensors:NAME or FILE.json:KEY. Without, or as gptq4-rtn, they round to nearest")
         ->group("Computation");
     app.add_option("--calibrate-tokens", o.calibrate_tokens, "most tokens of that text, in windows spread over it")
         ->capture_default_str()
-        ->group("Computation");
-    app.add_flag_callback(
-           "--no-checkpoint", [&o] { o.checkpointing = false; },
-           "keep all activations instead of computing each layer again in the backward pass: faster, much more memory")
         ->group("Computation");
 
     app.add_option("--rank", o.rank, "LoRA rank, 1 to 1024")->capture_default_str()->group("Training");
@@ -83,15 +91,8 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
         ->capture_default_str()
         ->group("Training");
     app.add_option("--optimizer", optimizer, optimizer_names())->capture_default_str()->group("Training");
-    app.add_option("--optimizer-memory", o.train.optimizer_bytes,
-                   "bytes of device memory for the optimizer's state; what is beyond streams from host memory. 0 is no "
-                   "bound")
-        ->capture_default_str()
-        ->group("Training");
     app.add_option("--save-state", o.save_state,
                    "write adapter and optimizer state to this safetensors file at the end, for --resume")
-        ->group("Training");
-    app.add_option("--resume", o.train.resume, "go on from a state that --save-state wrote, up to --steps or --epochs")
         ->group("Training");
     app.add_option("--import-state", o.train.import_state,
                    "begin with the moments and the step of a bitsandbytes optimizer, saved as safetensors")
@@ -135,9 +136,6 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--eval-rows", o.eval_rows, "use only the first N held-out rows; 0 is all")
         ->capture_default_str()
         ->group("Evaluation");
-    app.add_option("--eval-tokens", o.eval_tokens, "tokens computed at a time in evaluations")
-        ->capture_default_str()
-        ->group("Evaluation");
     app.add_option("--exact-match", o.exact_match,
                    "answer the first N held-out rows, before and after, and count the exact matches")
         ->capture_default_str()
@@ -171,7 +169,7 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     check_range("--epochs", o.epochs, 0, 1e6);
     check_range("--steps", double(o.train.steps), 0, 1e9);
     check_range("--window", o.window, 2, 1 << 20);
-    check_range("--eval-tokens", double(o.eval_tokens), 1, 1 << 24);
+    check_range("--eval-tokens", double(o.memory.eval_tokens.value_or(1)), 1, 1 << 24);
     check_range("--eval-fraction", o.eval_fraction, 0, 0.9);
     check_range("--pack", double(o.pack), 0, 1 << 24);
     if (o.eval_fraction > 0 && (!o.eval_data.empty() || !o.eval_ids.empty()))
@@ -194,7 +192,7 @@ void check(Options &o, const std::string &schedule, const std::string &order, co
     const bool trains = !o.steps_given || o.train.steps > 0;
     if (trains && o.data.empty() && o.train_ids.empty())
         fail("no training rows: give --data FILE.jsonl (or --steps 0 to evaluate only)");
-    if (trains && o.out.empty()) fail("no place for the adapter: give --out FILE.gguf");
+    if (trains && o.out.empty()) fail("no place for the adapter: give --out FILE.gguf, or --run-dir FOLDER");
     if ((o.exact_match > 0 || o.samples > 0) && o.eval_data.empty() && o.eval_ids.empty() && o.eval_fraction == 0)
         fail("--exact-match and --samples need held-out rows: give --eval-data, --eval-ids or --eval-fraction");
 }
@@ -206,11 +204,17 @@ bool parse_options(int argc, char **argv, Options *options, bool planning) {
                    planning ? plan_examples : examples);
     std::string schedule = "cosine", order = "shuffled", too_long = "error", optimizer = "adamw";
     describe(app, *options, schedule, order, too_long, optimizer);
+    add_adapter_options(app, *options);
+    add_run_options(app, *options);
     if (!app.read(argc, argv)) return false;
     options->alpha_given = app.count("--alpha") > 0;
     options->steps_given = app.count("--steps") > 0;
     if (app.count("--samples") == 0 && (!options->eval_data.empty() || options->eval_fraction > 0)) options->samples = 2;
+    const float b_rate = options->train.optimizer.b_rate;
     options->train.optimizer = optimizer_by_name(optimizer);
+    options->train.optimizer.b_rate = b_rate;
+    check_run_options(*options);
+    options->config_text = config_text(app);
     if (!options->train.resume.empty() && !options->train.import_state.empty())
         fail("--resume and --import-state: give one of them");
     check(*options, schedule, order, too_long, planning);

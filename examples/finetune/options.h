@@ -3,7 +3,8 @@
 
 #include "data.h"
 #include "options_common.h"
-#include "train.h"
+#include "planner.h"
+#include "training_run.h"
 
 #include <string>
 
@@ -16,6 +17,8 @@ struct Options : CommonOptions {
     uint32_t rank = 8;
     float alpha = 16;
     bool alpha_given = false;
+    bool rslora = false;
+    std::string targets = "all";
     double epochs = 1;
     bool steps_given = false;
     uint64_t sequence = 0; // 0: the model's context length
@@ -25,13 +28,14 @@ struct Options : CommonOptions {
     bool plan_only = false; // nothing is trained
     double eval_fraction = 0; // of the training rows, held out
     uint64_t pack = 0;        // tokens of a packed sequence; 0: rows as they are
-    bool checkpointing = true;
+    MemoryOptions memory;
     uint64_t eval_rows = 0; // 0: all
     uint32_t exact_match = 0, samples = 0;
-    uint64_t eval_tokens = 4096;
     uint32_t window = 512;
     uint64_t perplexity_tokens = 0; // 0: all
     TrainOptions train;
+    RunOptions run;
+    std::string config, config_text; // a file to read; and all options as one
 
     // Whether a format is to be calibrated.
     bool calibrates(const FormatChoice &choice) const {

@@ -209,7 +209,7 @@ std::vector<uint8_t> gptq_bytes(const PackedPart &part, const qlora::Weight &wei
     return parts[part.plane_index];
 }
 
-qlora::Weight import_gptq(const qlora::Context &context, const StoredWeight &stored) {
+HostWeight import_gptq_planes(const StoredWeight &stored) {
     Exchange exchange(stored.format, stored.block, stored.flags, stored.rows, stored.cols);
     const Sizes sizes = sizes_of(stored.format, stored.block, stored.rows, stored.cols);
     exchange.tensors.qweight = host_span(stored.gptq.qweight, sizes.qweight);
@@ -217,11 +217,21 @@ qlora::Weight import_gptq(const qlora::Context &context, const StoredWeight &sto
     exchange.tensors.scales = host_span(stored.gptq.scales, sizes.scales);
     exchange.tensors.g_idx = host_span(stored.gptq.index, sizes.index);
     exchange.tensors.version = stored.gptq.version;
+    const qlora::Context context(QLORA_BACKEND_REF); // planes are in host memory, whatever the context
     context.gptq_import(exchange.tensors);
-    qlora::Weight weight(context, stored.format, stored.rows, stored.cols, stored.block, stored.flags);
-    for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
-        if (weight.layout().plane_bytes[plane] > 0) weight.write_plane(plane, exchange.plane(plane));
+    const qlora_weight shape = weight_shape(stored);
+    HostWeight weight = host_weight(shape);
+    auto layout = qlora::make<qlora_weight_layout_info>();
+    qlora_weight_layout(&shape, &layout);
+    for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane) {
+        const uint8_t *data = static_cast<const uint8_t *>(exchange.plane(plane));
+        weight.planes[plane].assign(data, data + layout.plane_bytes[plane]);
+    }
     return weight;
+}
+
+qlora::Weight import_gptq(const qlora::Context &context, const StoredWeight &stored) {
+    return upload_weight(context, import_gptq_planes(stored));
 }
 
 } // namespace finetune

@@ -21,6 +21,8 @@ std::vector<PackedPart> gptq_parts(const std::string &name, int32_t format, uint
                                    uint64_t cols, uint32_t version);
 std::vector<uint8_t> gptq_bytes(const PackedPart &part, const qlora::Weight &weight);
 
+// The planes of a checkpoint's tensors.
+HostWeight import_gptq_planes(const StoredWeight &stored);
 // The weight of a checkpoint's tensors, on any device.
 qlora::Weight import_gptq(const qlora::Context &context, const StoredWeight &stored);
 

@@ -16,7 +16,7 @@ std::vector<FormatChoice> chosen_formats(const Options &options, const BaseModel
     std::vector<FormatChoice> choices;
     const std::string &names = options.perplexity_table;
     if (names == "all") {
-        const bool wide = base.tensor(gguf_weight_name(0, linear_q)).weight.format == QLORA_FORMAT_F32;
+        const bool wide = base.tensor(gguf_weight_name(0, linear_output)).weight.format == QLORA_FORMAT_F32;
         for (int32_t format : all_formats()) {
             // f32 holds nothing that a base of 16 bits has not; unsigned codes hold no weights.
             if (format == QLORA_FORMAT_UDYN8 || (format == QLORA_FORMAT_F32 && !wide)) continue;
@@ -74,7 +74,7 @@ void print_perplexity_table(const Options &options) {
     if (options.perplexity_tokens > 0 && options.perplexity_tokens < ids.size()) ids.resize(options.perplexity_tokens);
     if (options.window > shape.context)
         fail("--window ", options.window, ": more than the model's context length ", shape.context);
-    const std::vector<Batch> batches = pack_windows(ids, options.window, options.eval_tokens);
+    const std::vector<Batch> batches = pack_windows(ids, options.window, options.memory.start().eval_tokens);
     if (batches.empty()) fail(options.perplexity_ids, ": shorter than one window of ", options.window, " tokens");
     BatchBounds bounds;
     for (const Batch &batch : batches) bounds.include(batch);

@@ -132,7 +132,7 @@ private:
     }
 };
 
-PreTokenizer::PreTokenizer(std::string_view name, const std::string &source) : rule_(nullptr) {
+PreTokenizer::PreTokenizer(std::string_view name, const std::string &source) {
     static const Rule rules[] = {
         {" gpt-2 gpt2 mpt olmo jais phi-2 trillion granite-docling roberta-bpe jina-v2-es jina-v2-de jina-v2-code "
          "exaone4 modern-bert ",
@@ -152,23 +152,31 @@ PreTokenizer::PreTokenizer(std::string_view name, const std::string &source) : r
         {" gpt-4o llama4 o200k ", {gpt4o}},
         {" default ", {default_marks, gpt2, digits, three_digits}},
     };
+    const Rule *found = nullptr;
     for (const Rule &rule : rules)
-        if (std::string_view(rule.names).find(" " + std::string(name) + " ") != std::string_view::npos) rule_ = &rule;
-    if (name.empty() || rule_ == nullptr) {
+        if (std::string_view(rule.names).find(" " + std::string(name) + " ") != std::string_view::npos) found = &rule;
+    if (name.empty() || found == nullptr) {
         std::string known;
         for (const Rule &rule : rules) known += rule.names + 1;
         known.pop_back();
         fail(source, ": pre-tokenizer ", shown(name), " is not known; expected one of ", known,
              ". Give token ids instead, with --train-ids");
     }
-    for (const char *pattern : rule_->patterns)
+    for (const char *pattern : found->patterns)
         patterns_.push_back(std::make_unique<Pattern>(with_white_space(pattern)));
+    whole_words_ = found->whole_words;
+    begins_ = found->begins;
+}
+
+PreTokenizer::PreTokenizer(const std::vector<std::string> &patterns, bool whole_words, const std::string &source)
+    : whole_words_(whole_words) {
+    try {
+        for (const std::string &pattern : patterns)
+            patterns_.push_back(std::make_unique<Pattern>(with_white_space(pattern)));
+    } catch (const Error &error) { fail(source, ": ", error.what()); }
 }
 
 PreTokenizer::~PreTokenizer() = default;
-
-bool PreTokenizer::whole_words() const { return rule_->whole_words; }
-bool PreTokenizer::begins() const { return rule_->begins; }
 
 void PreTokenizer::split(std::string_view text, const std::function<void(std::string_view)> &word) const {
     // PCRE2 wants well-formed text. One stand-in for each byte that is not keeps all places the same.
@@ -187,6 +195,7 @@ void PreTokenizer::split(std::string_view text, const std::function<void(std::st
 
 void PreTokenizer::split(size_t pattern, std::string_view text, std::string_view valid,
                          const std::function<void(std::string_view)> &word) const {
+    if (patterns_.empty()) return word(text);
     const auto pass_on = [&](size_t begin, size_t end) {
         if (begin == end) return;
         if (pattern + 1 == patterns_.size()) word(text.substr(begin, end - begin));

@@ -14,6 +14,8 @@ class PreTokenizer {
 public:
     // A name as in "tokenizer.ggml.pre"; `source` begins the message about a name that is not known.
     PreTokenizer(std::string_view name, const std::string &source);
+    // Patterns of the tokenizer's own, in the syntax of Perl; none: a text is one word.
+    PreTokenizer(const std::vector<std::string> &patterns, bool whole_words, const std::string &source);
     ~PreTokenizer();
 
     // Calls word(text) for each word in order; together they are the whole text. Bytes that are no UTF-8 count as
@@ -21,9 +23,9 @@ public:
     void split(std::string_view text, const std::function<void(std::string_view)> &word) const;
 
     // Whether a word that is a token as a whole is taken as such, whatever its merges say.
-    bool whole_words() const;
+    bool whole_words() const { return whole_words_; }
     // Whether texts begin with the begin token where the file does not say.
-    bool begins() const;
+    bool begins() const { return begins_; }
 
 private:
     struct Pattern;
@@ -31,7 +33,7 @@ private:
     void split(size_t pattern, std::string_view text, std::string_view valid,
                const std::function<void(std::string_view)> &word) const;
 
-    const Rule *rule_;
+    bool whole_words_ = false, begins_ = false;
     std::vector<std::unique_ptr<Pattern>> patterns_;
 };
 

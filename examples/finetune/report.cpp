@@ -1,6 +1,8 @@
 #include "report.h"
 
 #include <cstdio>
+#include <cstring>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 namespace finetune {
@@ -29,16 +31,59 @@ std::string readable_count(uint64_t count) {
     return scaled(double(count), 1000, units, 4, "%.1f%s");
 }
 
-Progress::Progress(uint64_t steps)
-    : steps_(steps), every_(std::max<uint64_t>(1, steps / 50)), terminal_(isatty(STDOUT_FILENO) != 0) {}
+std::string readable_time(double seconds) {
+    const uint64_t whole = static_cast<uint64_t>(std::max(0.0, seconds) + 0.5);
+    char text[32];
+    if (whole >= 3600)
+        snprintf(text, sizeof text, "%llu:%02u:%02u", static_cast<unsigned long long>(whole / 3600), unsigned(whole / 60 % 60),
+                 unsigned(whole % 60));
+    else snprintf(text, sizeof text, "%u:%02u", unsigned(whole / 60), unsigned(whole % 60));
+    return text;
+}
 
-void Progress::show(const StepReport &report) {
-    const bool last = report.step + 1 == steps_;
-    if (!terminal_ && !last && report.step % every_ != 0) return;
-    printf("%sstep %llu/%llu  loss %.4f  learning rate %.2e  gradient norm %.4f  %.0f tok/s%s",
-           terminal_ ? "\r\x1b[K" : "", static_cast<unsigned long long>(report.step + 1),
-           static_cast<unsigned long long>(steps_), report.loss, report.learning_rate, report.gradient_norm,
-           report.tokens_per_second, terminal_ && !last ? "" : "\n");
+std::string four_digits(double value) {
+    char text[64];
+    snprintf(text, sizeof text, "%.4f", value);
+    return text;
+}
+
+Progress::Progress(uint64_t steps, uint64_t memory_bytes, uint64_t memory_limit)
+    : steps_(steps), every_(std::max<uint64_t>(1, steps / 50)), memory_(readable_bytes(memory_bytes)),
+      terminal_(isatty(STDOUT_FILENO) != 0) {
+    if (memory_limit > 0) memory_ += " of " + readable_bytes(memory_limit);
+    begin(0);
+}
+
+void Progress::begin(uint64_t step) {
+    first_ = step;
+    start_ = last_ = std::chrono::steady_clock::now();
+}
+
+void Progress::say(const std::string &text) {
+    printf("%s%s\n", drawn_ ? "\r\x1b[K" : "", text.c_str());
+    drawn_ = false;
+    fflush(stdout);
+}
+
+void Progress::show(const StepReport &report, double average) {
+    const uint64_t done = report.step + 1;
+    const bool last = done == steps_;
+    const auto now = std::chrono::steady_clock::now();
+    const bool long_ago = now - last_ > std::chrono::seconds(30);
+    if (!terminal_ && !last && !long_ago && report.step % every_ != 0) return;
+    last_ = now;
+    const double elapsed = std::chrono::duration<double>(now - start_).count();
+    const double left = elapsed / double(done - first_) * double(steps_ - done);
+    char text[256];
+    snprintf(text, sizeof text, "step %llu/%llu  loss %.4f  average %.4f  rate %.2e  norm %.4f  %.0f tok/s  %s  %s left",
+             static_cast<unsigned long long>(done), static_cast<unsigned long long>(steps_), report.loss, average,
+             report.learning_rate, report.gradient_norm, report.tokens_per_second, memory_.c_str(), readable_time(left).c_str());
+    if (!terminal_) return say(text);
+    winsize window = {};
+    // A line that wraps cannot be drawn over.
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1 && strlen(text) >= window.ws_col) text[window.ws_col - 1] = 0;
+    printf("\r\x1b[K%s%s", text, last ? "\n" : "");
+    drawn_ = !last;
     fflush(stdout);
 }
 

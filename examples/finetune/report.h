@@ -4,6 +4,7 @@
 #include "json.h"
 #include "train.h"
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,15 +16,23 @@ std::string readable_bytes(uint64_t bytes);
 // "2.8 M"
 std::string readable_count(uint64_t count);
 
-// Overwrites itself on a terminal; elsewhere about fifty plain lines a run.
+// "1:02:03", "4:05"
+std::string readable_time(double seconds);
+std::string four_digits(double value); // behind the point
+
+// One line, which redraws itself on a terminal; elsewhere a plain one about fifty times a run, and after half a minute.
 class Progress {
 public:
-    explicit Progress(uint64_t steps);
-    void show(const StepReport &report);
+    Progress(uint64_t steps, uint64_t memory_bytes, uint64_t memory_limit); // limit 0: not known
+    void begin(uint64_t step); // the clock, from the steps that are done already
+    void show(const StepReport &report, double average);
+    void say(const std::string &text); // a line of its own
 
 private:
-    uint64_t steps_, every_;
-    bool terminal_;
+    uint64_t steps_, every_, first_ = 0;
+    std::string memory_;
+    bool terminal_, drawn_ = false;
+    std::chrono::steady_clock::time_point start_, last_;
 };
 
 // Text of a sample on one line.

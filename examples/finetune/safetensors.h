@@ -7,6 +7,7 @@
 #include "file.h"
 
 #include <functional>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -31,6 +32,7 @@ public:
     std::string folder() const; // of the file, with its slash; "" when it is the current one
     const std::vector<SafeTensor> &tensors() const { return tensors_; } // of each file in order of name
     const std::string *metadata(const std::string &key) const;          // null when absent
+    const std::map<std::string, std::string> &all_metadata() const { return metadata_; }
     const SafeTensor *find(const std::string &name) const;
     const SafeTensor &get(const std::string &name) const; // throws when absent
 
@@ -48,7 +50,7 @@ private:
     std::vector<MappedFile> files_;
     std::vector<SafeTensor> tensors_;
     std::unordered_map<std::string, size_t> index_;
-    std::unordered_map<std::string, std::string> metadata_;
+    std::map<std::string, std::string> metadata_;
 };
 
 class SafeTensorsWriter {

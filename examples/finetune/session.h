@@ -5,8 +5,8 @@
 
 namespace finetune {
 
-// Checks every input before it takes device memory, and writes files only after everything succeeded.
-void run_session(const Options &options);
+// Returns exit_success or exit_interrupted. Checks every input before it takes device memory, and writes files only after everything succeeded.
+int run_session(const Options &options);
 // Prints what run_session would need, for the given rows, or else for --batch rows of --sequence tokens.
 void run_plan(const Options &options);
 

@@ -25,6 +25,14 @@ template <class Held> qlora_weight shape_of(const Held &held) {
 
 } // namespace
 
+qlora_weight weight_shape(const StoredWeight &stored) {
+    qlora_weight shape = shape_of(stored);
+    shape.tensor_scale = stored.tensor_scale;
+    return shape;
+}
+
+qlora_weight weight_shape(const HostWeight &host) { return shape_of(host); }
+
 StoredWeight view_weight(const GgufTensor &tensor) {
     StoredWeight stored;
     stored.format = format_of(*tensor.type);
@@ -87,16 +95,80 @@ std::vector<float> decode_floats(const StoredWeight &weight) {
     return values;
 }
 
-HostWeight download_weight(const qlora::Weight &weight) {
-    const qlora_weight &about = *weight.get();
+namespace {
+
+// bitsandbytes' second level of scales, decoded.
+std::vector<float> plain_scales(const StoredWeight &weight, uint64_t count) {
+    const std::vector<float> &table = code_table(QLORA_FORMAT_DYN8);
+    const uint64_t nested_block = 256;
+    float offset;
+    memcpy(&offset, weight.planes[QLORA_PLANE_OFFSET], sizeof(offset));
+    std::vector<float> scales(count);
+    for (uint64_t i = 0; i < count; ++i) {
+        float nested;
+        memcpy(&nested, weight.planes[QLORA_PLANE_NESTED] + 4 * (i / nested_block), sizeof(nested));
+        const float product = table[weight.planes[QLORA_PLANE_SCALE][i]] * nested;
+        scales[i] = product + offset;
+    }
+    return scales;
+}
+
+} // namespace
+
+void reorder_rows(StoredWeight &weight, const std::vector<uint64_t> &from, const std::string &name) {
+    const uint64_t rows = from.size(), cols = weight.rows * weight.cols / rows;
+    const bool nested = weight.format == QLORA_FORMAT_NF4_DQ || weight.format == QLORA_FORMAT_FP4_DQ,
+               four_bits = nested || weight.format == QLORA_FORMAT_NF4 || weight.format == QLORA_FORMAT_FP4;
+    if (!is_float(weight.format) && weight.format != QLORA_FORMAT_INT8 && !(four_bits && cols % weight.block == 0))
+        fail("tensor ", shown(name), ": its rows, q, k and v of one head after the other, cannot be put in order as they are ",
+             "quantized; take an F16 base and --quant");
+    std::vector<float> scales;
+    if (nested) scales = plain_scales(weight, rows * cols / weight.block);
+    struct Plane {
+        int index;
+        const uint8_t *data;
+        uint64_t row_bytes;
+    };
+    const uint64_t value_bytes = weight.format == QLORA_FORMAT_F32 ? 4 : 2;
+    const bool scaled = !is_float(weight.format);
+    const Plane planes[2] = {
+        {QLORA_PLANE_CODE, weight.planes[QLORA_PLANE_CODE], !scaled ? cols * value_bytes : four_bits ? cols / 2 : cols},
+        {QLORA_PLANE_SCALE,
+         nested ? reinterpret_cast<const uint8_t *>(scales.data()) : weight.planes[QLORA_PLANE_SCALE],
+         !scaled ? 0 : four_bits ? cols / weight.block * 4 : 4}};
+    std::vector<float> made;
+    const auto floats = [&](const Plane &plane) { return (rows * plane.row_bytes + 3) / 4; };
+    made.resize(floats(planes[0]) + floats(planes[1]));
+    uint8_t *to = reinterpret_cast<uint8_t *>(made.data());
+    for (const Plane &plane : planes) {
+        if (plane.row_bytes == 0) continue;
+        for (uint64_t row = 0; row < rows; ++row)
+            memcpy(to + row * plane.row_bytes, plane.data + from[row] * plane.row_bytes, plane.row_bytes);
+        weight.planes[plane.index] = to;
+        to += floats(plane) * 4;
+    }
+    if (nested) {
+        weight.format -= 1;
+        weight.planes[QLORA_PLANE_NESTED] = weight.planes[QLORA_PLANE_OFFSET] = nullptr;
+        weight.decoded = true;
+    }
+    weight.made = std::move(made);
+}
+
+HostWeight host_weight(const qlora_weight &shape) {
     HostWeight host;
-    host.format = about.format;
-    host.block = about.block;
-    host.flags = about.flags;
-    host.nested_block = about.nested_block;
-    host.rows = about.rows;
-    host.cols = about.cols;
-    host.outliers = about.outliers;
+    host.format = shape.format;
+    host.block = shape.block;
+    host.flags = shape.flags;
+    host.nested_block = shape.nested_block;
+    host.rows = shape.rows;
+    host.cols = shape.cols;
+    host.outliers = shape.outliers;
+    return host;
+}
+
+HostWeight download_weight(const qlora::Weight &weight) {
+    HostWeight host = host_weight(*weight.get());
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane) host.planes[plane] = weight.read_plane(plane);
     return host;
 }

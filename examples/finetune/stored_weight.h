@@ -37,10 +37,15 @@ struct HostWeight {
     uint64_t rows = 0, cols = 0, outliers = 0;
     std::vector<uint8_t> planes[QLORA_PLANE_COUNT];
 };
+HostWeight host_weight(const qlora_weight &shape); // its planes are empty
 HostWeight download_weight(const qlora::Weight &weight);
 // Gives up the room that a weight's outliers do not use.
 void shrink_outliers(HostWeight &weight, uint64_t outliers);
 qlora::Weight upload_weight(const qlora::Context &context, const HostWeight &weight);
+
+// The shape that a weight has in the library; its planes are absent.
+qlora_weight weight_shape(const StoredWeight &stored);
+qlora_weight weight_shape(const HostWeight &host);
 
 StoredWeight view_weight(const GgufTensor &tensor);
 // The same, with the scale per tensor that its file has beside it: f32[1] X.scale for X.weight.
@@ -50,6 +55,9 @@ std::string tensor_scale_name(const std::string &weight_name);
 // What NVFP4's recipe takes: the largest magnitude becomes the largest value that there is. 0 where all are zero.
 float recipe_tensor_scale(const std::vector<float> &values);
 std::vector<float> decode_floats(const StoredWeight &weight); // of plain floats
+// Row i becomes what row from[i] was; a vector's elements are its rows. Double-quantized scales become plain ones, to the
+// bit what they stand for. An Error, which names the tensor, where rows cannot be told apart.
+void reorder_rows(StoredWeight &weight, const std::vector<uint64_t> &from, const std::string &name);
 qlora::Weight upload_weight(const qlora::Context &context, const StoredWeight &stored);
 
 } // namespace finetune

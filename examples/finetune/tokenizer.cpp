@@ -1,5 +1,7 @@
 #include "tokenizer.h"
 
+#include "unicode.h"
+
 #include <cstring>
 
 namespace finetune {
@@ -53,6 +55,10 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, std::string_view m
     const bool prefix = add_prefix && vocabulary_.adds_prefix;
     const Trie &trie = markup.empty() ? whole_ : controls_;
     size_t plain = 0; // start of the text not yet encoded
+    const auto encode_plain = [&](std::string_view part, bool begins) {
+        if (vocabulary_.composes) family_->encode(composed(part), begins, ids);
+        else family_->encode(part, begins, ids);
+    };
     bool first = prefix;
     for (size_t i = 0; i < text.size() && !trie.empty();) {
         int32_t id = -1;
@@ -67,16 +73,16 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, std::string_view m
             ++i;
             continue;
         }
-        if (i > plain) family_->encode(text.substr(plain, i - plain), first, ids);
+        if (i > plain) encode_plain(text.substr(plain, i - plain), first);
         ids.push_back(id);
         i += bytes;
         const bool control = vocabulary_.types[size_t(id)] == piece_control;
         if (control && vocabulary_.control_trims && id != vocabulary_.begin && piece(id) != "<|endoftext|>")
             while (i < text.size() && strchr(" \t\n\v\f\r", text[i]) != nullptr && text[i] != 0) ++i;
         plain = i;
-        first = vocabulary_.adds_prefix;
+        first = vocabulary_.adds_prefix && !vocabulary_.prefix_first_only;
     }
-    if (plain < text.size()) family_->encode(text.substr(plain), first, ids);
+    if (plain < text.size()) encode_plain(text.substr(plain), first);
     return ids;
 }
 

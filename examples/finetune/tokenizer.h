@@ -56,6 +56,8 @@ public:
     bool adds_begin() const { return vocabulary_.adds_begin && vocabulary_.begin >= 0; }
     const std::string &chat_template() const { return vocabulary_.chat_template; }
     const std::string &source() const { return vocabulary_.source; }
+    TokenizerKind kind() const { return vocabulary_.kind; }
+    const std::string &words() const { return vocabulary_.words; } // the pre-tokenizer's name, or empty
 
 private:
     Vocabulary vocabulary_;

@@ -23,7 +23,9 @@ uint32_t byte_character(int byte) {
 class BytePairs : public TokenizerFamily {
 public:
     explicit BytePairs(const Vocabulary &vocabulary)
-        : vocabulary_(vocabulary), words_(vocabulary.words, vocabulary.source) {
+        : vocabulary_(vocabulary),
+          words_(vocabulary.words.empty() ? PreTokenizer(vocabulary.patterns, vocabulary.whole_words, vocabulary.source)
+                                          : PreTokenizer(vocabulary.words, vocabulary.source)) {
         std::fill(std::begin(values_), std::end(values_), -1);
         std::fill(std::begin(bytes_), std::end(bytes_), -1);
         std::unordered_map<std::string_view, int32_t> ids;

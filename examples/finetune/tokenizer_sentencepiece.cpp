@@ -42,7 +42,7 @@ public:
         const size_t first = out.size();
         std::vector<Symbol> word;
         size_t start = 0; // of the word in the text; the prefix has no bytes there
-        if (prefix) word.push_back({character_symbol(space_mark), 0});
+        if (prefix && vocabulary_.takes_prefix(text)) word.push_back({character_symbol(space_mark), 0});
         const auto flush = [&](size_t end) {
             finish(word, text.substr(start, end - start), first, out);
             word.clear();
@@ -53,7 +53,8 @@ public:
             size_t bytes = read_character(text, i, &code);
             const int32_t id = bytes == 0 ? -1 : character_symbol(code == ' ' ? space_mark : code);
             bytes = std::max<size_t>(bytes, 1);
-            if (!word.empty() && !neighbours_.has(word.back().id, id)) flush(i);
+            const bool space = vocabulary_.splits_at_spaces && (code == ' ' || code == space_mark);
+            if (!word.empty() && (space || !neighbours_.has(word.back().id, id))) flush(i);
             word.push_back({id, static_cast<uint32_t>(bytes)});
             i += bytes;
         }
@@ -102,6 +103,7 @@ private:
             }
         merges_.reserve(4 * ids_.size());
         neighbours_.reserve(ids_.size());
+        if (!vocabulary_.merges.empty()) return index_listed_merges();
         std::vector<size_t> places;
         std::vector<int32_t> symbols;
         for (const auto &[piece, id] : ids_) {
@@ -126,6 +128,31 @@ private:
                 const int32_t left = cut == 1 ? symbols[0] : piece_id(piece.substr(0, places[cut]));
                 const int32_t right = cut == last ? symbols[last] : piece_id(piece.substr(places[cut]));
                 if (left >= 0 && right >= 0) merges_.add(left, right, rank, id);
+            }
+        }
+    }
+
+    // As tokenizer.json lists them: pairs by rank, whatever other pairs make the same piece.
+    void index_listed_merges() {
+        for (size_t rank = 0; rank < vocabulary_.merges.size(); ++rank) {
+            const std::string &merge = vocabulary_.merges[rank];
+            const size_t space = merge.find(' ', 1);
+            if (space == std::string::npos || space + 1 == merge.size())
+                vocabulary_.reject("merge ", rank, " ", shown(merge), ": expected two tokens with a space between");
+            const std::string product = merge.substr(0, space) + merge.substr(space + 1);
+            const int32_t left = piece_id(std::string_view(merge).substr(0, space)), both = piece_id(product),
+                          right = piece_id(std::string_view(merge).substr(space + 1));
+            if (left < 0 || right < 0 || both < 0) continue; // of no use in this vocabulary
+            merges_.add(left, right, static_cast<int32_t>(rank), both);
+            int32_t before = -1;
+            for (size_t i = 0; i < product.size();) {
+                uint32_t code = 0;
+                const size_t bytes = read_character(product, i, &code);
+                if (bytes == 0) break;
+                const int32_t symbol = character_symbol(code);
+                if (i > 0) neighbours_.add(before, symbol, 0, 0);
+                before = symbol;
+                i += bytes;
             }
         }
     }

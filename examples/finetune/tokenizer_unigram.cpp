@@ -101,7 +101,7 @@ private:
         if (vocabulary_.trims) mapped = single_spaced(mapped);
         std::string out;
         out.reserve(mapped.size() + mapped.size() / 2 + 3);
-        if (prefix && !mapped.empty()) out += space_mark;
+        if (prefix && !mapped.empty() && vocabulary_.takes_prefix(mapped)) out += space_mark;
         for (char c : mapped) {
             if (c == ' ') out += space_mark;
             else out += c;

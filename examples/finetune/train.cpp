@@ -4,8 +4,14 @@
 
 #include <chrono>
 #include <cmath>
+#include <map>
 
 namespace finetune {
+namespace {
+
+const uint64_t mask_stream = uint64_t(4) << 32; // of random numbers, one a batch of a step
+
+} // namespace
 
 uint64_t RowOrder::at(uint64_t i) {
     if (!shuffle_) return i % rows_;
@@ -52,72 +58,102 @@ BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &op
 
 Trainer::Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options)
     : device_(device), network_(network), adapter_(adapter), options_(options),
-      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.context(), 4),
-      norms_(device.context(), 4 * adapter.parameters().size()) {
-    if (!options.import_state.empty()) done_ = optimizer_.import_bitsandbytes(options.import_state);
-    if (!options.resume.empty()) done_ = optimizer_.load(options.resume);
+      optimizer_(device, adapter, options.optimizer, options.optimizer_bytes), norm_(device.take(4)),
+      norms_(device.take(4 * adapter.parameters().size())) {
+    if (!device.planning() && !options.import_state.empty()) state_.step = optimizer_.import_bitsandbytes(options.import_state);
+    if (!device.planning() && !options.resume.empty()) load_state(options.resume);
     device_.measure([&] { step({}, 0); });
 }
+
+bool StepReport::is_finite() const { return std::isfinite(loss) && std::isfinite(gradient_norm); }
 
 StepReport Trainer::step(const std::vector<Batch> &batches, uint64_t number) {
     uint64_t answer_tokens = 0;
     for (const Batch &batch : batches) answer_tokens += batch.losses();
-    const float mean = static_cast<float>(1.0 / double(std::max<uint64_t>(answer_tokens, 1)));
-    double loss = 0;
+    const double mean = 1.0 / double(std::max<uint64_t>(answer_tokens, 1));
+    const float scale = options_.scale_loss ? state_.scale.value : 1;
+    StepReport report = {number};
+    report.loss_scale = scale;
     for (size_t i = 0; i < batches.size(); ++i) {
-        network_.train(batches[i], options_.sum_gradients ? 1 : mean, i > 0);
-        loss += network_.read_loss();
+        network_.train(batches[i], static_cast<float>(double(scale) * mean), i > 0,
+                       Random(options_.seed, mask_stream + i).at(number));
+        report.loss += network_.read_loss();
+        report.tokens += batches[i].tokens();
     }
+    report.loss *= mean;
 
     const std::vector<qlora_parameter> &parameters = adapter_.parameters();
-    const float gradient_scale = options_.sum_gradients ? mean : 1;
     auto norm = qlora::make<qlora_gradient_norm_args>();
     norm.parameters = parameters.data();
     norm.parameter_count = static_cast<uint32_t>(parameters.size());
     norm.norm = norm_.span();
     norm.norms = norms_.span();
-    norm.gradient_scale = gradient_scale;
+    norm.gradient_scale = 1 / scale;
     device_.run(QLORA_OP_GRADIENT_NORM, qlora_gradient_norm, norm);
 
-    const double rate =
+    report.learning_rate =
         options_.learning_rate * schedule_factor(options_.schedule, number, options_.warmup, options_.steps);
     auto update = qlora::make<qlora_optimizer_args>();
     optimizer_.fill(update);
-    update.step = number + 1;
+    update.flags |= QLORA_FLAG_SKIP_STEP; // where the norm is not finite
+    update.step = number + 1 - state_.skipped;
     update.norm = norm_.span();
     update.max_norm = options_.clip;
-    update.gradient_scale = gradient_scale;
-    update.learning_rate = static_cast<float>(rate);
+    update.gradient_scale = 1 / scale;
+    update.learning_rate = static_cast<float>(report.learning_rate);
     update.weight_decay = options_.weight_decay;
-    device_.run(QLORA_OP_OPTIMIZER_STEP, qlora_optimizer_step, update);
+    if (std::isfinite(report.loss)) device_.run(QLORA_OP_OPTIMIZER_STEP, qlora_optimizer_step, update);
 
     float gradient_norm = 0;
     device_.read(norm_.span(), &gradient_norm, 4);
-    return {number, loss * double(mean), double(gradient_norm), rate, 0};
+    report.gradient_norm = double(gradient_norm);
+    report.skipped = !report.is_finite();
+    return report;
+}
+
+StepReport Trainer::advance(const std::vector<Row> &rows, RowOrder &order) {
+    const auto start = std::chrono::steady_clock::now();
+    const uint64_t number = state_.step;
+    StepReport report = step(step_batches(rows, order, options_, number), number);
+    ++state_.step;
+    if (report.skipped) ++state_.skipped;
+    if (options_.scale_loss) state_.scale.update(!report.skipped);
+    if (first_norms_.empty()) {
+        first_norms_.resize(adapter_.parameters().size());
+        device_.read(norms_.span(), first_norms_.data(), first_norms_.size() * 4);
+    }
+    tokens_ += report.tokens;
+    seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    report.tokens_per_second = double(tokens_) / std::max(seconds_, 1e-9);
+    return report;
 }
 
 void Trainer::run(const std::vector<Row> &rows, const std::function<void(const StepReport &)> &report) {
     RowOrder order(rows.size(), options_.shuffle, options_.seed);
-    const auto start = std::chrono::steady_clock::now();
-    uint64_t tokens = 0;
-    const uint64_t first = done_;
-    for (uint64_t number = first; number < options_.steps; ++number) {
-        const std::vector<Batch> batches = step_batches(rows, order, options_, number);
-        StepReport result = step(batches, number);
-        for (const Batch &batch : batches) tokens += batch.tokens();
-        if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
-            fail("step ", number,
-                 ": the loss or its gradient is not a finite number any more; lower --learning-rate, or set --compute "
-                 "f32");
-        done_ = number + 1;
-        if (number == first) {
-            first_norms_.resize(adapter_.parameters().size());
-            device_.read(norms_.span(), first_norms_.data(), first_norms_.size() * 4);
-        }
-        result.tokens_per_second =
-            double(tokens) / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    while (state_.step < options_.steps) {
+        const StepReport result = advance(rows, order);
+        if (result.skipped && !options_.scale_loss)
+            fail("step ", result.step + 1, ": the loss or its gradient is not a finite number any more; lower "
+                 "--learning-rate, or set --compute f32");
         report(result);
     }
+}
+
+void Trainer::save_state(const std::string &path, const std::string &notes) const {
+    optimizer_.save(path, state_.step, {{"skipped", std::to_string(state_.skipped)},
+                                        {"loss_scale", std::to_string(state_.scale.value)},
+                                        {"loss_scale_steps", std::to_string(state_.scale.steps)},
+                                        {"notes", notes}});
+}
+
+std::string Trainer::load_state(const std::string &path) {
+    std::map<std::string, std::string> extra;
+    state_ = {};
+    state_.step = optimizer_.load(path, &extra);
+    if (!extra["skipped"].empty()) state_.skipped = strtoull(extra["skipped"].c_str(), nullptr, 10);
+    if (!extra["loss_scale"].empty()) state_.scale.value = strtof(extra["loss_scale"].c_str(), nullptr);
+    if (!extra["loss_scale_steps"].empty()) state_.scale.steps = strtoull(extra["loss_scale_steps"].c_str(), nullptr, 10);
+    return extra["notes"];
 }
 
 } // namespace finetune

@@ -1,6 +1,7 @@
-// The loop: which rows a step takes, the step itself, and what it reports.
+// Steps: which rows one takes, the step itself, and what it reports.
 #pragma once
 
+#include "loss_scale.h"
 #include "network.h"
 #include "optimizer.h"
 #include "schedule.h"
@@ -21,7 +22,8 @@ struct TrainOptions {
     OptimizerChoice optimizer;
     uint64_t optimizer_bytes = 0;      // of device memory for the optimizer's state; 0: no bound
     std::string resume, import_state; // state files to begin with
-    bool sum_gradients = false; // f16: keep gradients of the sum, divide in the optimizer, so that none vanishes
+    float dropout = 0; // of the adapters' inputs
+    bool scale_loss = false;          // f16: gradients are kept large enough for the type
 };
 
 // The rows of a run in order: epoch after epoch, each shuffled by its own stream of random numbers, or as in the file.
@@ -45,23 +47,40 @@ std::vector<Batch> step_batches(const std::vector<Row> &rows, RowOrder &order, c
 BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &options);
 
 struct StepReport {
-    uint64_t step;
-    double loss;          // mean over the answer tokens of all batches of the step
-    double gradient_norm; // before clipping
-    double learning_rate;
-    double tokens_per_second; // of the whole run so far
+    uint64_t step;            // from 0
+    double loss = 0;          // mean over the answer tokens of all batches of the step
+    double gradient_norm = 0; // before clipping
+    double learning_rate = 0;
+    double tokens_per_second = 0; // since this process began
+    uint64_t tokens = 0;          // of this step
+    bool skipped = false;         // something was not finite: values and state stayed as they were
+    float loss_scale = 1;
+
+    bool is_finite() const;
+};
+
+// Where training stands: with the adapter and the optimizer's state all that the next step depends on. Rows and masks are
+// functions of the seed and the step.
+struct TrainState {
+    uint64_t step = 0;    // steps done
+    uint64_t skipped = 0; // of them: the optimizer has not counted these
+    LossScale scale;
 };
 
 class Trainer {
 public:
     Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options);
 
-    // Steps from the one that a resumed state stands at. Calls report after each. Throws Error when the loss is no longer a
-    // number.
+    // The next step. `order` is that of `rows`. A step that is not finite changes nothing but the state's counts.
+    StepReport advance(const std::vector<Row> &rows, RowOrder &order);
+    // All steps from the one that a resumed state stands at. Calls report after each. Throws Error when the loss is no longer
+    // a number.
     void run(const std::vector<Row> &rows, const std::function<void(const StepReport &)> &report);
 
-    // Values and state, to go on from later.
-    void save_state(const std::string &path) const { optimizer_.save(path, done_); }
+    const TrainState &state() const { return state_; }
+    // Values and state, to go on from later; `notes` is a text that comes back with load_state.
+    void save_state(const std::string &path, const std::string &notes = "") const;
+    std::string load_state(const std::string &path);
     Optimizer &optimizer() { return optimizer_; }
 
     // Norms of the gradients of the first step, in the order of Trainable::parameters().
@@ -75,8 +94,10 @@ private:
     const Trainable &adapter_;
     TrainOptions options_;
     Optimizer optimizer_;
-    uint64_t done_ = 0; // steps behind the state
-    qlora::Buffer norm_, norms_;
+    TrainState state_;
+    uint64_t tokens_ = 0; // and seconds, of this process
+    double seconds_ = 0;
+    Memory norm_, norms_;
     std::vector<float> first_norms_;
 };
 

@@ -19,6 +19,7 @@ public:
     float scale() const { return alpha_ / float(shape_.rank); }
     const AdapterShape &shape() const { return shape_; }
 
+    // Absent where a layer has no adapter.
     qlora_tensor a(uint32_t layer, Linear linear) const { return view(values_, layer, linear, 0); }
     qlora_tensor b(uint32_t layer, Linear linear) const { return view(values_, layer, linear, 1); }
     qlora_tensor da(uint32_t layer, Linear linear) const { return view(gradients_, layer, linear, 0); }
@@ -35,16 +36,13 @@ private:
     struct Place {
         uint64_t offset, rows, cols;
     };
-    const Place &place(uint32_t layer, Linear linear, int half) const {
-        return places_[(layer * linear_count + linear) * 2 + half];
-    }
-    qlora_tensor view(const qlora::Buffer &buffer, uint32_t layer, Linear linear, int half) const;
+    qlora_tensor view(const Memory &buffer, uint32_t layer, Linear linear, int half) const;
 
     AdapterShape shape_;
     float alpha_;
     uint64_t count_ = 0;
     std::vector<Place> places_;
-    qlora::Buffer values_, gradients_, scaling_;
+    Memory values_, gradients_, scaling_;
     std::vector<qlora_parameter> parameters_;
 };
 

@@ -1,4 +1,4 @@
-// The tokens of a model as its files list them: of a GGUF file, or of a SentencePiece tokenizer.model.
+// The tokens of a model as its files list them: of a GGUF file, a SentencePiece tokenizer.model or a tokenizer.json.
 #pragma once
 
 #include "gguf.h"
@@ -36,6 +36,18 @@ struct Vocabulary {
     bool control_trims = false;      // white space after a control token is not text (Phi-3)
     std::string chat_template;       // the model's own, in Jinja; empty: none
 
+    // What a tokenizer.json says beyond that. merges may be there for SentencePiece pairs too, in place of scores.
+    std::vector<std::string> patterns;  // of byte pairs, in place of a name: cut by one after the other
+    bool composes = false;              // texts are brought to Unicode's form C first
+    bool whole_words = false;           // of byte pairs: a word that is a token is taken as such
+    bool prefix_first_only = false;     // the space before a text is not added again after a special token
+    bool prefix_unless_space = false;   // nor where there is one
+    bool splits_at_spaces = false;      // of SentencePiece pairs: pieces hold no space but their first character
+
+    // Whether a text that begins a sentence gets a space before it.
+    bool takes_prefix(std::string_view text) const {
+        return !prefix_unless_space || (text.substr(0, 1) != " " && text.substr(0, 3) != "\xe2\x96\x81");
+    }
     // A piece at a place that may lie beyond the last; what is skipped is never produced.
     void place(uint64_t id, const std::string &piece, int64_t type);
     // Throws Error unless lengths, types, scores and ids agree.
@@ -45,5 +57,7 @@ struct Vocabulary {
 
 Vocabulary read_vocabulary(const Gguf &model);
 Vocabulary read_sentencepiece(const std::string &path);
+// The tokenizer.json of Hugging Face's tokenizers. Parts that are not known are refused by their names.
+Vocabulary read_tokenizer_json(const std::string &path);
 
 } // namespace finetune

@@ -195,6 +195,31 @@ void activation(Bench &bench, const std::string &name, int32_t kind, uint32_t fl
     bench.print(row);
 }
 
+void dropout(Bench &bench, const Shape &shape, int32_t type) {
+    const uint64_t bytes = shape.rows * shape.cols * element_bytes(type), sampled = std::min<uint64_t>(shape.rows, 4);
+    Bench::Row row = {QLORA_OP_DROPOUT, type, "dropout", shape.name(), format_name(type), shape.rows, {}, {}, 2.0 * double(bytes), 0, 0};
+    if (!bench.wanted(row.workload, row.shape, row.type)) return;
+    const size_t copies = bench.rotation(2 * bytes);
+    const Ring x(bench, type, shape, copies, 1), y(bench, type, shape, copies, 2);
+    auto args = qlora::make<qlora_dropout_args>();
+    args.seed = 1;
+    args.probability = 0.1f;
+    row.ours = bench.time([&](uint64_t i) {
+        args.x = x.at(i);
+        args.y = y.at(i);
+        bench.context().dropout_apply(args);
+    });
+    row.error = relative_error(y.first(sampled), by_ref(bench, [&](Stage &stage) {
+                                   qlora_dropout_args one = {};
+                                   one.seed = args.seed;
+                                   one.probability = args.probability;
+                                   one.x = stage.tensor(type, sampled, shape.cols, x.first(sampled));
+                                   one.y = stage.output("y", type, sampled, shape.cols);
+                                   stage.run<QLORA_OP_DROPOUT>(one);
+                               }));
+    bench.print(row);
+}
+
 void rope(Bench &bench, const Shape &shape, uint32_t head_dim, int32_t type) {
     const uint64_t bytes = shape.rows * shape.cols * element_bytes(type), sampled = std::min<uint64_t>(shape.rows, 4);
     Bench::Row row = {QLORA_OP_ROPE, type, "rope", shape.name(), format_name(type), shape.rows, {}, {}, 2.0 * double(bytes), 0, 0};
@@ -338,6 +363,7 @@ void bench_elementwise(Bench &bench) {
     activation(bench, "gelu_tanh gated", QLORA_ACTIVATION_GELU_TANH, 0, hidden, type);
     activation(bench, "gelu_tanh", QLORA_ACTIVATION_GELU_TANH, QLORA_FLAG_UNGATED, hidden, type);
     activation(bench, "gelu", QLORA_ACTIVATION_GELU, QLORA_FLAG_UNGATED, hidden, type);
+    dropout(bench, {tokens, bench.quick() ? 64u : 4096u}, type);
     rope(bench, {tokens, bench.quick() ? 128u : 4096u}, bench.quick() ? 64 : 128, type);
 }
 

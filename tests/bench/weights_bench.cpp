@@ -267,10 +267,13 @@ void bench_linear(Bench &bench) {
     const Matrix shape = bench.quick() ? Matrix{96, 128} : Matrix{4096, 4096};
     const uint64_t tokens = bench.quick() ? 7 : bench.on_gpu() ? 2048 : 256;
     const int32_t type = bench.on_gpu() ? QLORA_FORMAT_BF16 : QLORA_FORMAT_F32;
+    const std::string type_name = "nf4-dq/" + format_name(type);
+    const auto name_of = [](uint64_t rank) { return "linear" + std::string(rank ? " r=" + std::to_string(rank) : " base"); };
+    const auto wanted = [&](uint64_t rank) { return bench.wanted(name_of(rank), shape_name(shape), type_name); };
     Time base[2] = {};
-    for (uint64_t rank : {0, 16, 64}) { // 0: the base layer, the peer of the others
-        const std::string name = "linear" + std::string(rank ? " r=" + std::to_string(rank) : " base"), type_name = "nf4-dq/" + format_name(type);
-        if (!bench.wanted(name, shape_name(shape), type_name) && rank) continue;
+    for (uint64_t rank : {0, 16, 64}) { // 0: the base layer, the peer of the others, measured for their sake as well
+        const std::string name = name_of(rank);
+        if (!wanted(rank) && (rank || !(wanted(16) || wanted(64)))) continue;
         const qlora::Weight weight = random_weight(bench, QLORA_FORMAT_NF4_DQ, shape, 1);
         const qlora::Buffer x = bench.random(type, tokens * shape.cols, 2), dy = bench.random(type, tokens * shape.rows, 3);
         const qlora::Buffer y(bench.context(), tokens * shape.rows * element_bytes(type)), dx(bench.context(), tokens * shape.cols * element_bytes(type));
@@ -331,7 +334,7 @@ void bench_linear(Bench &bench) {
         row.ours = bench.time([&](uint64_t) { bench.context().linear_forward(forward); });
         row.peer = base[0];
         if (rank == 0) base[0] = row.ours;
-        bench.print(row);
+        if (wanted(rank)) bench.print(row);
         row.operation = QLORA_OP_LINEAR_GRAD;
         row.workload = name + " backward";
         row.error = std::max(relative_error(dx_found, dx_expected), relative_error(db_found, db_expected));
@@ -339,7 +342,7 @@ void bench_linear(Bench &bench) {
         row.ours = bench.time([&](uint64_t) { bench.context().linear_grad(backward); });
         row.peer = rank ? base[1] : Time{};
         if (rank == 0) base[1] = row.ours;
-        bench.print(row);
+        if (wanted(rank)) bench.print(row);
     }
 }
 

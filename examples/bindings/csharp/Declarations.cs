@@ -492,6 +492,22 @@ namespace Qlora.Native
     }
 
     [StructLayout(LayoutKind.Sequential)]
+    public unsafe struct qlora_dropout_args
+    {
+        public uint struct_size;
+        public uint flags;
+        public ulong stream;
+        public qlora_span scratch;
+        public qlora_tensor x;
+        public qlora_tensor y;
+        public ulong seed;
+        public float probability;
+        public uint reserved;
+        /// All zero, but for struct_size.
+        public static qlora_dropout_args Create() { return new qlora_dropout_args { struct_size = (uint)sizeof(qlora_dropout_args) }; }
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
     public unsafe struct qlora_attention_args
     {
         public uint struct_size;
@@ -790,7 +806,9 @@ namespace Qlora.Native
         public const int QLORA_ISA_AVX2 = 2;
         public const int QLORA_ISA_AVX512 = 3;
         public const int QLORA_ISA_NEON = 4;
+        public const uint QLORA_CONTEXT_LEAN = 1;
         public const uint QLORA_BUFFER_HOST = 1;
+        public const uint QLORA_BUFFER_BESIDE = 2;
         public const uint QLORA_OP_QUANTIZE = 1;
         public const uint QLORA_OP_DEQUANTIZE = 2;
         public const uint QLORA_OP_MATMUL = 3;
@@ -814,6 +832,7 @@ namespace Qlora.Native
         public const uint QLORA_OP_INT8_MATMUL_GRAD = 22;
         public const uint QLORA_OP_WEIGHT_GRADIENT = 23;
         public const uint QLORA_OP_QUANTIZE_SPQR = 24;
+        public const uint QLORA_OP_DROPOUT = 25;
         public const uint QLORA_FLAG_ACCUMULATE = 1;
         public const uint QLORA_FLAG_ACCUMULATE_GRADIENTS = 2;
         public const uint QLORA_FLAG_INVERSE = 4;
@@ -926,6 +945,9 @@ namespace Qlora.Native
         public static extern int qlora_buffer_copy(IntPtr context, qlora_buffer_args* args);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_buffer_join(IntPtr context, qlora_buffer_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_buffer_fill(IntPtr context, qlora_buffer_args* args);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
@@ -996,6 +1018,9 @@ namespace Qlora.Native
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_swiglu_grad(IntPtr context, qlora_swiglu_grad_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_dropout_apply(IntPtr context, qlora_dropout_args* args);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_attention_forward(IntPtr context, qlora_attention_args* args);

@@ -69,7 +69,9 @@ QLORA_ISA_SCALAR = 1
 QLORA_ISA_AVX2 = 2
 QLORA_ISA_AVX512 = 3
 QLORA_ISA_NEON = 4
+QLORA_CONTEXT_LEAN = 1
 QLORA_BUFFER_HOST = 1
+QLORA_BUFFER_BESIDE = 2
 QLORA_OP_QUANTIZE = 1
 QLORA_OP_DEQUANTIZE = 2
 QLORA_OP_MATMUL = 3
@@ -93,6 +95,7 @@ QLORA_OP_INT8_MATMUL = 21
 QLORA_OP_INT8_MATMUL_GRAD = 22
 QLORA_OP_WEIGHT_GRADIENT = 23
 QLORA_OP_QUANTIZE_SPQR = 24
+QLORA_OP_DROPOUT = 25
 QLORA_FLAG_ACCUMULATE = 1
 QLORA_FLAG_ACCUMULATE_GRADIENTS = 2
 QLORA_FLAG_INVERSE = 4
@@ -596,6 +599,20 @@ class qlora_swiglu_grad_args(Sized):
     ]
 
 
+class qlora_dropout_args(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("stream", c_uint64),
+        ("scratch", qlora_span),
+        ("x", qlora_tensor),
+        ("y", qlora_tensor),
+        ("seed", c_uint64),
+        ("probability", c_float),
+        ("reserved", c_uint32),
+    ]
+
+
 class qlora_attention_args(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
@@ -809,6 +826,7 @@ FUNCTIONS = {
     "qlora_buffer_write": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_read": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_copy": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
+    "qlora_buffer_join": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_fill": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_operation_scratch": (c_int32, (c_void_p, c_uint32, c_void_p, POINTER(c_uint64),)),
     "qlora_operation_supports": (c_int32, (c_void_p, c_uint32, c_int32, c_int32,)),
@@ -833,6 +851,7 @@ FUNCTIONS = {
     "qlora_rope_apply": (c_int32, (c_void_p, POINTER(qlora_rope_args),)),
     "qlora_swiglu_forward": (c_int32, (c_void_p, POINTER(qlora_swiglu_args),)),
     "qlora_swiglu_grad": (c_int32, (c_void_p, POINTER(qlora_swiglu_grad_args),)),
+    "qlora_dropout_apply": (c_int32, (c_void_p, POINTER(qlora_dropout_args),)),
     "qlora_attention_forward": (c_int32, (c_void_p, POINTER(qlora_attention_args),)),
     "qlora_attention_grad": (c_int32, (c_void_p, POINTER(qlora_attention_grad_args),)),
     "qlora_cross_entropy_loss": (c_int32, (c_void_p, POINTER(qlora_cross_entropy_args),)),

@@ -69,7 +69,9 @@ pub const QLORA_ISA_SCALAR: i32 = 1;
 pub const QLORA_ISA_AVX2: i32 = 2;
 pub const QLORA_ISA_AVX512: i32 = 3;
 pub const QLORA_ISA_NEON: i32 = 4;
+pub const QLORA_CONTEXT_LEAN: u32 = 1;
 pub const QLORA_BUFFER_HOST: u32 = 1;
+pub const QLORA_BUFFER_BESIDE: u32 = 2;
 pub const QLORA_OP_QUANTIZE: u32 = 1;
 pub const QLORA_OP_DEQUANTIZE: u32 = 2;
 pub const QLORA_OP_MATMUL: u32 = 3;
@@ -93,6 +95,7 @@ pub const QLORA_OP_INT8_MATMUL: u32 = 21;
 pub const QLORA_OP_INT8_MATMUL_GRAD: u32 = 22;
 pub const QLORA_OP_WEIGHT_GRADIENT: u32 = 23;
 pub const QLORA_OP_QUANTIZE_SPQR: u32 = 24;
+pub const QLORA_OP_DROPOUT: u32 = 25;
 pub const QLORA_FLAG_ACCUMULATE: u32 = 1;
 pub const QLORA_FLAG_ACCUMULATE_GRADIENTS: u32 = 2;
 pub const QLORA_FLAG_INVERSE: u32 = 4;
@@ -876,6 +879,30 @@ impl Default for qlora_swiglu_grad_args {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct qlora_dropout_args {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub stream: u64,
+    pub scratch: qlora_span,
+    pub x: qlora_tensor,
+    pub y: qlora_tensor,
+    pub seed: u64,
+    pub probability: f32,
+    pub reserved: u32,
+}
+
+/// All zero, but for struct_size.
+impl Default for qlora_dropout_args {
+    fn default() -> Self {
+        // Numbers, pointers and optional functions: zero is a value of each.
+        let mut made: Self = unsafe { std::mem::zeroed() };
+        made.struct_size = std::mem::size_of::<Self>() as u32;
+        made
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct qlora_attention_args {
     pub struct_size: u32,
     pub flags: u32,
@@ -1177,6 +1204,7 @@ extern "C" {
     pub fn qlora_buffer_write(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_buffer_read(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_buffer_copy(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
+    pub fn qlora_buffer_join(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_buffer_fill(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_operation_scratch(context: *mut qlora_context, operation: u32, args: *const c_void, bytes: *mut u64) -> i32;
     pub fn qlora_operation_supports(context: *mut qlora_context, operation: u32, format: i32, r#type: i32) -> i32;
@@ -1201,6 +1229,7 @@ extern "C" {
     pub fn qlora_rope_apply(context: *mut qlora_context, args: *const qlora_rope_args) -> i32;
     pub fn qlora_swiglu_forward(context: *mut qlora_context, args: *const qlora_swiglu_args) -> i32;
     pub fn qlora_swiglu_grad(context: *mut qlora_context, args: *const qlora_swiglu_grad_args) -> i32;
+    pub fn qlora_dropout_apply(context: *mut qlora_context, args: *const qlora_dropout_args) -> i32;
     pub fn qlora_attention_forward(context: *mut qlora_context, args: *const qlora_attention_args) -> i32;
     pub fn qlora_attention_grad(context: *mut qlora_context, args: *const qlora_attention_grad_args) -> i32;
     pub fn qlora_cross_entropy_loss(context: *mut qlora_context, args: *const qlora_cross_entropy_args) -> i32;
@@ -1595,6 +1624,18 @@ mod tests {
         assert_eq!(&made.dup as *const _ as usize - base, [264, 264, 264][machine]);
         assert_eq!(&made.activation as *const _ as usize - base, [320, 320, 320][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [324, 324, 324][machine]);
+        assert_eq!(std::mem::size_of::<qlora_dropout_args>(), [168, 168, 168][machine]);
+        let made = qlora_dropout_args::default();
+        let base = &made as *const _ as usize;
+        assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
+        assert_eq!(&made.flags as *const _ as usize - base, [4, 4, 4][machine]);
+        assert_eq!(&made.stream as *const _ as usize - base, [8, 8, 8][machine]);
+        assert_eq!(&made.scratch as *const _ as usize - base, [16, 16, 16][machine]);
+        assert_eq!(&made.x as *const _ as usize - base, [40, 40, 40][machine]);
+        assert_eq!(&made.y as *const _ as usize - base, [96, 96, 96][machine]);
+        assert_eq!(&made.seed as *const _ as usize - base, [152, 152, 152][machine]);
+        assert_eq!(&made.probability as *const _ as usize - base, [160, 160, 160][machine]);
+        assert_eq!(&made.reserved as *const _ as usize - base, [164, 164, 164][machine]);
         assert_eq!(std::mem::size_of::<qlora_attention_args>(), [376, 376, 376][machine]);
         let made = qlora_attention_args::default();
         let base = &made as *const _ as usize;

@@ -1,0 +1,48 @@
+// Everything of a run that takes memory, made in one go, so that it can be made for a plan first.
+#pragma once
+
+#include "generate.h"
+#include "train.h"
+
+#include <functional>
+
+namespace finetune {
+
+// What a run computes, whatever memory there is.
+struct Task {
+    ModelChoice model; // of the linear layers
+    bool integers = false;
+    AdapterShape adapter_shape;
+    const Adapter *initial = nullptr; // null while planning without one
+    float alpha = 16;
+    Precision precision;
+    bool training = true;
+    BatchBounds training_bounds;
+    TrainOptions options;
+    // What evaluations of about so many tokens at a time need.
+    std::function<BatchBounds(uint64_t tokens)> evaluation_bounds;
+    const std::vector<Row> *answer_rows = nullptr; // of which the first `answers` are answered
+    uint32_t answers = 0;
+};
+
+// What can be done about memory without another task.
+struct MemoryChoice {
+    bool checkpointing = true, host_embedding = false, offload = false;
+    uint32_t chunk_rows = 0;
+    uint64_t eval_tokens = 4096;
+    uint64_t optimizer_bytes = 0;
+    int32_t head_format = 0;
+    uint32_t streamed_layers = 0, kept_layers = 0;
+};
+
+struct Machine {
+    Machine(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice);
+
+    Model model;
+    Trainable trainable;
+    std::unique_ptr<Network> network;     // null: there is nothing to compute
+    std::unique_ptr<Trainer> trainer;     // null: there is nothing to train
+    std::unique_ptr<Generator> generator; // null: there are no answers
+};
+
+} // namespace finetune

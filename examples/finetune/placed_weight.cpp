@@ -1,0 +1,24 @@
+#include "placed_weight.h"
+
+#include "format_choice.h"
+
+namespace finetune {
+
+PlacedWeight::PlacedWeight(const qlora_weight &shape) : weight_(shape), layout_(qlora::make<qlora_weight_layout_info>()) {
+    weight_.struct_size = sizeof(weight_);
+    const int32_t status = qlora_weight_layout(&weight_, &layout_);
+    if (status != QLORA_OK)
+        fail(format_name(weight_.format), " does not take a matrix of ", weight_.rows, " x ", weight_.cols);
+}
+
+void PlacedWeight::place(qlora_span memory) {
+    if (qlora_weight_place(&weight_, memory) != QLORA_OK) fail("internal: a weight does not fit into its memory");
+}
+
+uint64_t PlacedWeight::plane_bytes() const {
+    uint64_t bytes = 0;
+    for (uint64_t plane : layout_.plane_bytes) bytes += plane;
+    return bytes;
+}
+
+} // namespace finetune

@@ -1,0 +1,16 @@
+// SIGINT and SIGTERM while training: the first asks for the end after this step, the second ends the program at once.
+#pragma once
+
+namespace finetune {
+
+class StopSignals {
+public:
+    StopSignals(); // takes the signals over until it is gone
+    StopSignals(const StopSignals &) = delete;
+    StopSignals &operator=(const StopSignals &) = delete;
+    ~StopSignals();
+
+    bool stop() const; // whether one came
+};
+
+} // namespace finetune
