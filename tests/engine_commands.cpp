@@ -6,7 +6,9 @@
 #include "generate.h"
 #include "inspect.h"
 #include "low_rank.h"
+#include "json.h"
 #include "merge.h"
+#include "network.h"
 #include "rng.h"
 #include "sampler.h"
 #include "speaker.h"
@@ -29,7 +31,10 @@ struct TinyBase {
 
 struct Folder {
     std::string path;
-    Folder() : path(Scratch("", "_dir").path) {}
+    Folder() {
+        const Scratch unused;
+        path = unused.path + "_dir";
+    }
     ~Folder() {
         std::error_code ignored;
         std::filesystem::remove_all(path, ignored);
@@ -77,8 +82,7 @@ double difference(const std::vector<double> &x, const std::vector<double> &y) {
     return std::sqrt(error / size);
 }
 
-const uint64_t all = UINT64_MAX;
-std::string bytes_of(const std::string &path, uint64_t = all) { return std::string(MappedFile(path).text()); }
+std::string bytes_of(const std::string &path) { return std::string(MappedFile(path).text()); }
 
 double loss_of(Device &device, const BaseModel &base, const std::vector<AdapterFile> &adapters) {
     AdapterShape shape;
@@ -232,6 +236,23 @@ TEST_CASE("low rank: singular values of a product, with dependent and zero colum
     CHECK(singular[2] < 1e-12);
     for (uint64_t o = 0; o < 4; ++o)
         for (uint64_t i = 0; i < 5; ++i) CHECK(std::abs(nearest.b[o] * nearest.a[i] - (o == 0 && i == 1 ? 5 : 0)) < 1e-12);
+}
+
+TEST_CASE("adapters: training goes on from one of some layers and a smaller rank") {
+    const TinyBase tiny;
+    const AdapterFile given = random_adapter(*tiny.base, 3, 11, 2);
+    const AdapterShape shape = tiny.base->shape().adapter_shape(5);
+    const Adapter fresh = initial_adapter(shape, 16, 1), adapter = starting_adapter(given, *tiny.base, shape, fresh);
+    CHECK(double(adapter.alpha) / 5 == doctest::Approx(given.pairs[0].scale));
+    const AdapterPair &first = adapter.pairs[0], &second = adapter.pairs[1];
+    CHECK(std::equal(given.pairs[0].a.begin(), given.pairs[0].a.end(), first.a.begin()));
+    CHECK(first.a[3 * first.inputs] == fresh.pairs[0].a[3 * first.inputs]);
+    CHECK(first.b[5 * 7 + 2] == given.pairs[0].b[3 * 7 + 2]);
+    CHECK(first.b[5 * 7 + 3] == 0);
+    CHECK(second.a == fresh.pairs[1].a);
+    CHECK(second.b == fresh.pairs[1].b);
+    const AdapterShape small = tiny.base->shape().adapter_shape(2);
+    CHECK(contains(error_of([&] { starting_adapter(given, *tiny.base, small, initial_adapter(small, 16, 1)); }), "give --rank 3"));
 }
 
 TEST_CASE("adapters: what the base does not have is named") {

@@ -60,6 +60,7 @@ class Check:
         self.failed = 0
         torch.manual_seed(1)
         torch.set_num_threads(1)
+        transformers.utils.logging.disable_progress_bar()
         self.base = self.path("base")
         config = configurations(transformers)[name]()
         config.architectures = None

@@ -120,6 +120,30 @@ double compress(AdapterFile &adapter, uint64_t rank) {
     return all == 0 ? 0 : std::sqrt(lost / all);
 }
 
+Adapter starting_adapter(AdapterFile file, const BaseModel &base, const AdapterShape &shape, Adapter fresh) {
+    convert_adapter(file, AdapterKind::gguf, base);
+    std::map<std::string, size_t> places;
+    for (size_t i = 0; i < shape.pairs(); ++i) places.emplace(shape.gguf_name(i), i);
+    const double scale = file.pairs[0].scale;
+    fresh.alpha = float(scale * double(shape.rank));
+    for (const LoraPair &pair : file.pairs) {
+        const auto found = places.find(pair.module + ".weight");
+        if (found == places.end())
+            file.reject(shown(pair.module), " has a LoRA there, but --targets leaves that layer out");
+        if (pair.rank > shape.rank)
+            file.reject(shown(pair.module), " has rank ", pair.rank, "; give --rank ", pair.rank, " or more");
+        AdapterPair &to = fresh.pairs[found->second];
+        std::copy(pair.a.begin(), pair.a.end(), to.a.begin());
+        std::fill(to.b.begin(), to.b.end(), 0.0f);
+        const double factor = pair.scale == scale ? 1 : scale == 0 ? 0 : pair.scale / scale;
+        for (uint64_t o = 0; o < pair.outputs; ++o)
+            for (uint64_t k = 0; k < pair.rank; ++k)
+                to.b[o * shape.rank + k] = float(factor * double(pair.b[o * pair.rank + k]));
+        shape.to_base(to.b, found->second, shape.rank, false);
+    }
+    return fresh;
+}
+
 Adapter device_adapter(const std::vector<AdapterFile> &adapters, const std::vector<double> &weights,
                        const BaseModel &base, AdapterShape *shape) {
     std::vector<AdapterFile> converted = adapters;

@@ -70,6 +70,10 @@ AdapterFile combine_linear(const std::vector<AdapterFile> &adapters, const std::
 // the nearest of a smaller rank. Returns the relative error of the whole, in the Frobenius norm.
 double compress(AdapterFile &adapter, uint64_t rank);
 
+// An adapter to train on from, of `fresh`'s shape and with its values where `file` has none: in layers that it leaves out,
+// and in ranks beyond its own, which add nothing until they are trained. Throws where it holds more than the shape.
+Adapter starting_adapter(AdapterFile file, const BaseModel &base, const AdapterShape &shape, Adapter fresh);
+
 // One adapter of one rank in the order of the base, for Trainable. An alpha of `adapters` as such is kept where one
 // adapter is used as it is.
 Adapter device_adapter(const std::vector<AdapterFile> &adapters, const std::vector<double> &weights,

@@ -55,7 +55,7 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--out", o.out,
                    "adapter to write: a GGUF file for llama.cpp's --lora, or PEFT's when the name ends in .safetensors")
         ->group("Files");
-    app.add_option("--adapter-init", o.adapter_init, "adapter to begin with: GGUF, or PEFT safetensors")
+    app.add_option("--adapter-init", o.adapter_init, "adapter to begin with: GGUF, PEFT's directory or safetensors; layers and ranks that it lacks begin anew")
         ->group("Files");
     app.add_option(
            "--train-ids", o.train_ids,

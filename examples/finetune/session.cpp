@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include "adapter_file.h"
 #include "calibrate.h"
 #include "evaluate.h"
 #include "exit_codes.h"
@@ -69,12 +70,13 @@ AdapterShape targeted(AdapterShape shape, const std::string &targets) {
     return shape;
 }
 
-Adapter first_adapter(const Options &options, const AdapterShape &shape) {
+Adapter first_adapter(const Options &options, const BaseModel &base, const AdapterShape &shape) {
     // Files know alpha / rank only: rsLoRA's alpha / sqrt(rank) is that of a larger alpha.
     const float alpha = options.rslora ? options.alpha * std::sqrt(float(options.rank)) : options.alpha;
-    if (options.adapter_init.empty()) return initial_adapter(shape, alpha, options.train.seed);
-    Adapter adapter = read_adapter(options.adapter_init, shape);
-    if (options.alpha_given || adapter.alpha == 0) adapter.alpha = alpha;
+    Adapter fresh = initial_adapter(shape, alpha, options.train.seed);
+    if (options.adapter_init.empty()) return fresh;
+    Adapter adapter = starting_adapter(read_adapter_file(options.adapter_init, double(alpha)), base, shape, std::move(fresh));
+    if (options.alpha_given) adapter.alpha = alpha;
     return adapter;
 }
 
@@ -97,7 +99,7 @@ class Session {
 public:
     explicit Session(const Options &options)
         : options_(options), in_(options), folder_(open_folder()), adapter_shape_(targeted(in_.shape.adapter_shape(options.rank), options.targets)),
-          initial_(first_adapter(options, adapter_shape_)), device_(options.device, options.threads),
+          initial_(first_adapter(options, in_.base, adapter_shape_)), device_(options.device, options.threads),
           budget_(find_budget(device_, options.memory)) {}
 
     int run();
