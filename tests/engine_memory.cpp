@@ -122,6 +122,20 @@ TEST_CASE("memory: what is planned is used, and places change no bit") {
     }
 }
 
+TEST_CASE("memory: layers that keep their activations train as those that compute them again") {
+    Bench bench;
+    const Bench::Result again = bench.run("cpu", resident());
+    for (uint32_t kept : {2u, 6u}) {
+        MemoryChoice choice = resident();
+        choice.kept_layers = kept;
+        const Bench::Result result = bench.run("cpu", choice);
+        CHECK(result.losses[0] == again.losses[0]);
+        CHECK(result.losses[2] == doctest::Approx(again.losses[2]).epsilon(1e-5));
+        choice.streamed_layers = 5;
+        CHECK(bench.run("cpu", choice) == result);
+    }
+}
+
 TEST_CASE("memory: rows of the embedding from the host are those of the device") {
     Bench bench;
     for (const int32_t activations : {QLORA_FORMAT_F32, QLORA_FORMAT_BF16}) {
@@ -181,6 +195,10 @@ TEST_CASE("memory: a budget is met by the cheapest means, or refused with what w
 
     options = MemoryOptions();
     const MemoryPlan roomy = plan_for(whole * 2);
+    CHECK(roomy.choice.kept_layers > 0);
+    CHECK(roomy.choice.kept_layers < 6);
+    CHECK(roomy.device_bytes > whole);
+    options.kept_layers = 0;
     const Largest largest = find_largest(device, bench.base, bench.task, options, roomy, 512);
     CHECK(largest.sequence[0] > bench.task.training_bounds.longest);
     CHECK(largest.sequence[1] >= largest.sequence[0]);
@@ -190,11 +208,11 @@ TEST_CASE("memory: a budget is met by the cheapest means, or refused with what w
     longer.training_bounds.longest = uint32_t(largest.sequence[0]);
     longer.training_bounds.count = 2;
     longer.answers = 0;
-    CHECK(planned_bytes(device, bench.base, longer, roomy.choice) <= whole * 2);
+    CHECK(planned_bytes(device, bench.base, longer, MemoryChoice()) <= whole * 2);
     if (largest.sequence[0] < 512) {
         longer.training_bounds.tokens = longer.training_bounds.losses = 2 * (largest.sequence[0] + 1);
         longer.training_bounds.longest += 1;
-        CHECK(planned_bytes(device, bench.base, longer, roomy.choice) > whole * 2);
+        CHECK(planned_bytes(device, bench.base, longer, MemoryChoice()) > whole * 2);
     }
 }
 

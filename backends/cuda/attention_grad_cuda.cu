@@ -9,6 +9,7 @@ constexpr int delta_lanes = 8;
 
 // delta[token][head] = dy . y, by delta_lanes threads each.
 static __global__ void __launch_bounds__(attention_threads) delta_kernel(const __grid_constant__ AttentionView a) {
+    wait_for_previous();
     const int64_t i = (blockIdx.x * int64_t(attention_threads) + threadIdx.x) / delta_lanes, token = i / a.heads, first = i % a.heads * a.head_dim;
     const int lane = threadIdx.x % delta_lanes;
     float sum = 0;
@@ -141,7 +142,7 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
     view.dv = view_of(args.dv);
     view.delta = address<float>(args.scratch);
     view.vector = view.vector && view.dy.vector && view.dq.vector && view.dk.vector && view.dv.vector;
-    QLORA_TRY(launch(context, stream, Grid{dim3(unsigned(ceil_divide(args.q.rows * args.heads, attention_threads / delta_lanes))), attention_threads}, delta_kernel, view));
+    QLORA_TRY(launch_early(context, stream, Grid{dim3(unsigned(ceil_divide(args.q.rows * args.heads, attention_threads / delta_lanes))), attention_threads}, delta_kernel, view));
     if (takes_attention_mma(context, args)) return attention_grad_mma(context, stream, view, args);
     return with_head_dim(args.head_dim, [&](auto dim) -> int32_t {
         constexpr int size = decltype(dim)::value;

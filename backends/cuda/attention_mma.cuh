@@ -31,18 +31,18 @@ template <int DIM> __device__ __forceinline__ uint32_t lane_columns() { return (
 template <int DIM, int ROWS, int THREADS> struct Stream {
     static constexpr int groups = DIM / 8, step = THREADS / groups; // step: rows that the block copies at a time
     static_assert(ROWS % step == 0, "every thread copies as much");
-    const AttentionView &a;
-    const View &view;
     const uint16_t *data; // of this thread's next eight values
     int left;             // rows from there to limit
+    Stream() = default;
     __device__ __forceinline__ Stream(const AttentionView &a, const View &view, int64_t base, int first, int limit, int head)
-        : a(a), view(view), data(static_cast<const uint16_t *>(view.data) + (base + first + threadIdx.x / groups) * view.stride + int64_t(head) * a.head_dim + threadIdx.x % groups * 8),
+        : data(static_cast<const uint16_t *>(view.data) + (base + first + threadIdx.x / groups) * view.stride + int64_t(head) * a.head_dim + threadIdx.x % groups * 8),
           left(int(threadIdx.x % groups * 8) < a.head_dim ? limit - first - int(threadIdx.x / groups) : 0) {}
     // Begins to copy the next tile.
-    __device__ __forceinline__ void fetch(uint32_t tile) {
+    __device__ __forceinline__ void fetch(const AttentionView &a, const View &view, uint32_t tile) {
         uint32_t place = tile + threadIdx.x / groups * row_bytes<DIM> + threadIdx.x % groups * 16;
 #pragma unroll
         for (int row = 0; row < ROWS; row += step, place += step * row_bytes<DIM>, data += step * view.stride) {
+            asm volatile("" : "+l"(data)); // or all addresses would be kept in registers through the loop over tiles
             if (a.vector) {
                 copy_async<16>(place, data, row < left);
                 continue;
@@ -67,8 +67,8 @@ template <int DIM> __device__ __forceinline__ void keep_tile(uint32_t own, uint3
     for (int d = 0; d < DIM / 16; d++) load_matrices<false>(kept[d], own + d * 32);
 }
 // 16 columns from d of the t-th 16 own rows, kept or from the tile.
-template <int DIM, int M> __device__ __forceinline__ void take_own(uint32_t own, const uint32_t (&kept)[DIM / 16][4], int t, int d, uint32_t (&words)[4]) {
-    if constexpr (M > 1) {
+template <int DIM, bool KEPT> __device__ __forceinline__ void take_own(uint32_t own, const uint32_t (&kept)[DIM / 16][4], int t, int d, uint32_t (&words)[4]) {
+    if constexpr (!KEPT) {
         load_matrices<false>(words, own + t * tile_bytes<DIM, 16> + d * 2);
     } else {
 #pragma unroll
@@ -78,14 +78,14 @@ template <int DIM, int M> __device__ __forceinline__ void take_own(uint32_t own,
 
 // dots[16 M own rows of the warp][STREAM] = own stream^T over DIM. left(t, d, words) gives 16 columns from d of the t-th own 16
 // rows; stream is a tile plus lane_columns.
-template <int TYPE, int DIM, int STREAM, int M, class Left> __device__ __forceinline__ void dot_tiles(const Left &left, uint32_t stream, float (&dots)[M][STREAM / 8][4]) {
+template <int TYPE, int DIM, int STREAM, int M, bool KEPT, class Left> __device__ __forceinline__ void dot_tiles(const Left &left, uint32_t stream, float (&dots)[M][STREAM / 8][4]) {
 #pragma unroll
     for (int t = 0; t < M; t++)
 #pragma unroll
         for (int j = 0; j < STREAM / 8; j++)
 #pragma unroll
             for (int i = 0; i < 4; i++) dots[t][j][i] = 0;
-#pragma unroll
+#pragma unroll(KEPT ? DIM / 16 : 4)
     for (int d = 0; d < DIM; d += 16) {
         uint32_t own[M][4];
 #pragma unroll
@@ -165,10 +165,9 @@ template <class Run> int32_t with_attention_tile(int32_t type, uint32_t head_dim
 
 // One block per `own` rows and head. Heads come fastest in a grid, so that the longest blocks of all of them start first.
 inline dim3 attention_blocks(uint32_t rows, int own, uint32_t heads, uint32_t sequences) { return dim3(unsigned(ceil_divide(rows, uint64_t(own)) * heads), 1, sequences); }
-// Whether blocks of 128 rows find the shared memory that they want, and there are enough of them.
-inline bool fits_device(Context &context, dim3 blocks, uint32_t shared_bytes) {
-    return shared_bytes <= uint32_t(state_of(context).shared_bytes) && uint64_t(blocks.x) * blocks.z >= 2 * uint64_t(state_of(context).multiprocessors);
-}
+// Whether a block may have this much shared memory; whether there are enough blocks to keep every multiprocessor at work.
+inline bool fits_device(Context &context, uint32_t shared_bytes) { return shared_bytes <= uint32_t(state_of(context).shared_bytes); }
+inline bool fills_device(Context &context, dim3 blocks) { return uint64_t(blocks.x) * blocks.z >= 2 * uint64_t(state_of(context).multiprocessors); }
 
 } // namespace cuda
 } // namespace qlora

@@ -36,6 +36,7 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
     using T = Shape<DIM, M>;
     constexpr int stream_rows = T::stream;
     extern __shared__ uint4 shared4[];
+    wait_for_previous();
     const uint32_t shared = shared_address(shared4);
     const Sequence s = sequence_of(a, blockIdx.z);
     const int blocks = gridDim.x / a.heads, first = (blocks - 1 - int(blockIdx.x) / a.heads) * T::own; // the longest rows start first
@@ -43,7 +44,7 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
     const int head = blockIdx.x % a.heads, kv_head = head / (a.heads / a.kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Shaping<SHAPED> shaping(a, head);
     const int begin = shaping.template first_key<stream_rows>(s, first), keys = min(s.k_rows, first + T::own + s.ahead);
-    Stream<DIM, T::own, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(shared + T::q);
+    Stream<DIM, T::own, attention_threads>(a, a.q, s.q_first, first, s.q_rows, head).fetch(a, a.q, shared + T::q);
     const uint32_t own = shared + T::q + warp * M * tile_bytes<DIM, 16> + lane_rows<DIM>();
     uint32_t kept[DIM / 16][4];
     if constexpr (M == 1) {
@@ -51,11 +52,11 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
         keep_tile<DIM>(own, kept);
         __syncthreads();
     }
-    const auto q = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M>(own, kept, t, d, words); };
+    const auto q = [&](int t, int d, uint32_t(&words)[4]) { take_own<DIM, M == 1>(own, kept, t, d, words); };
     Stream<DIM, stream_rows, attention_threads> k_stream(a, a.k, s.k_first, begin, s.k_rows, kv_head), v_stream(a, a.v, s.k_first, begin, s.k_rows, kv_head);
     const auto fetch = [&](int stage) {
-        k_stream.fetch(shared + stage * T::stage);
-        v_stream.fetch(shared + stage * T::stage + T::tile);
+        k_stream.fetch(a, a.k, shared + stage * T::stage);
+        v_stream.fetch(a, a.v, shared + stage * T::stage + T::tile);
         commit_copies();
     };
     fetch(0);
@@ -65,28 +66,28 @@ static __global__ void __launch_bounds__(attention_threads, M == 1 ? 3 : 2) atte
 #pragma unroll
     for (int t = 0; t < M; t++)
         for (int half = 0; half < 2; half++) { maximum[t][half] = -INFINITY; total[t][half] = 0; }
-    for (int key = begin, stage = 0; key < keys; key += stream_rows, stage ^= 1) {
+    int newest = row + s.ahead - begin; // the last key that the warp's first query sees, counted from the tile's first
+    for (int tiles = (keys - begin + stream_rows - 1) / stream_rows, stage = 0; tiles > 0; tiles--, newest -= stream_rows, stage ^= 1) {
         wait_copies<0>();
         __syncthreads(); // this stage is there, and everyone is done with the other
-        if (key + stream_rows < keys) fetch(stage ^ 1);
-        if (key >= row + M * 16 + s.ahead) continue; // no row of this warp sees any of it
+        if (tiles > 1) fetch(stage ^ 1);
+        if (newest + M * 16 <= 0) continue; // no row of this warp sees any of it
         const uint32_t k = shared + stage * T::stage, v = k + T::tile;
         float scores[M][stream_rows / 8][4];
-        dot_tiles<TYPE, DIM, stream_rows, M>(q, k + lane_columns<DIM>(), scores);
+        dot_tiles<TYPE, DIM, stream_rows, M, M == 1>(q, k + lane_columns<DIM>(), scores);
 #pragma unroll
         for (int t = 0; t < M; t++) {
             shaping.template cap<true>(scores[t]);
-            if (SHAPED || key + stream_rows - 1 > min(row + t * 16 + s.ahead, s.k_rows - 1)) {
+            if (SHAPED || newest + t * 16 < stream_rows - 1) {
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    const int newest = min(row + t * 16 + lane / 4 + 8 * half + s.ahead, s.k_rows - 1); // the last key that this query sees, if it exists
+                    const int last = newest + t * 16 + lane / 4 + 8 * half - lane % 4 * 2; // counted from this lane's first
 #pragma unroll
                     for (int j = 0; j < stream_rows / 8; j++)
 #pragma unroll
                         for (int i = 2 * half; i < 2 * half + 2; i++) {
-                            const int place = key + 8 * j + lane % 4 * 2 + i % 2;
-                            if (!shaping.sees(newest, place)) scores[t][j][i] = -INFINITY;
-                            else if (SHAPED) scores[t][j][i] = shaping.score(scores[t][j][i], newest, place);
+                            if (!shaping.sees(last, 8 * j + i % 2)) scores[t][j][i] = -INFINITY;
+                            else if (SHAPED) scores[t][j][i] = shaping.score(scores[t][j][i], last, 8 * j + i % 2);
                         }
                 }
             }
@@ -117,10 +118,10 @@ int32_t attention_mma(Context &context, cudaStream_t stream, const AttentionView
     return with_attention_tile(args.q.type, args.head_dim, [&](auto type, auto dim) -> int32_t {
         constexpr int kind = decltype(type)::value, size = decltype(dim)::value;
         const dim3 large = attention_blocks(args.max_q_rows, Shape<size, 2>::own, args.heads, args.sequence_count);
-        if (!view.shaped && fits_device(context, large, Shape<size, 2>::shared_bytes))
-            return launch(context, stream, Grid{large, attention_threads, Shape<size, 2>::shared_bytes}, attention_mma_kernel<kind, size, 2, false>, view);
+        if (!view.shaped && fits_device(context, Shape<size, 2>::shared_bytes) && fills_device(context, large))
+            return launch_early(context, stream, Grid{large, attention_threads, Shape<size, 2>::shared_bytes}, attention_mma_kernel<kind, size, 2, false>, view);
         const Grid grid = {attention_blocks(args.max_q_rows, Shape<size, 1>::own, args.heads, args.sequence_count), attention_threads, Shape<size, 1>::shared_bytes};
-        return launch(context, stream, grid, view.shaped ? attention_mma_kernel<kind, size, 1, true> : attention_mma_kernel<kind, size, 1, false>, view);
+        return launch_early(context, stream, grid, view.shaped ? attention_mma_kernel<kind, size, 1, true> : attention_mma_kernel<kind, size, 1, false>, view);
     });
 }
 

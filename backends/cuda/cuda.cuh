@@ -82,6 +82,9 @@ template <class... P>
 int32_t launch_early(Context &context, cudaStream_t stream, const Grid &grid, void (*kernel)(P...), typename Same<P>::type... parameters) {
     if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return QLORA_OK;
     if (state_of(context).compiled < 90) return launch(context, stream, grid, kernel, parameters...);
+    if (grid.shared_bytes > 48 * 1024)
+        QLORA_CUDA(context, "cudaFuncSetAttribute",
+                   cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)));
     void *pointers[] = {const_cast<void *>(static_cast<const void *>(&parameters))...};
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

@@ -30,6 +30,7 @@ template <int KIND> static __device__ __forceinline__ Activation activate(float 
 
 // The grid covers [rows][cols / 8]; a matrix without gaps arrives as one long row. Without gate's partner up has no data.
 template <int KIND> static __global__ void __launch_bounds__(threads) swiglu_kernel(View gate, View up, View y) {
+    wait_for_previous();
     for (int64_t r = blockIdx.y; r < gate.rows; r += gridDim.y)
         for (int64_t c = (int64_t(blockIdx.x) * threads + threadIdx.x) * 8; c < gate.cols; c += int64_t(gridDim.x) * threads * 8) {
             float gates[8], ups[8] = {1, 1, 1, 1, 1, 1, 1, 1};
@@ -42,6 +43,7 @@ template <int KIND> static __global__ void __launch_bounds__(threads) swiglu_ker
 }
 
 template <int KIND> static __global__ void __launch_bounds__(threads) swiglu_grad_kernel(View gate, View up, View dy, View dgate, View dup) {
+    wait_for_previous();
     for (int64_t r = blockIdx.y; r < gate.rows; r += gridDim.y)
         for (int64_t c = (int64_t(blockIdx.x) * threads + threadIdx.x) * 8; c < gate.cols; c += int64_t(gridDim.x) * threads * 8) {
             float gates[8], ups[8] = {1, 1, 1, 1, 1, 1, 1, 1}, slopes[8];
@@ -92,7 +94,7 @@ int32_t swiglu(Context &context, const qlora_swiglu_args &args) {
     DeviceScope scope(context);
     View gate = view_of(args.gate), up = view_of(args.up), y = view_of(args.y);
     const Grid grid = flatten(gate, up, y);
-    return with_activation(args.activation, [&](auto kind) { return launch(context, stream_of(context, args), grid, swiglu_kernel<decltype(kind)::value>, gate, up, y); });
+    return with_activation(args.activation, [&](auto kind) { return launch_early(context, stream_of(context, args), grid, swiglu_kernel<decltype(kind)::value>, gate, up, y); });
 }
 
 int32_t swiglu_grad(Context &context, const qlora_swiglu_grad_args &args) {
@@ -100,7 +102,7 @@ int32_t swiglu_grad(Context &context, const qlora_swiglu_grad_args &args) {
     View gate = view_of(args.gate), up = view_of(args.up), dy = view_of(args.dy), dgate = view_of(args.dgate), dup = view_of(args.dup);
     const Grid grid = flatten(gate, up, dy, dgate, dup);
     return with_activation(args.activation,
-                           [&](auto kind) { return launch(context, stream_of(context, args), grid, swiglu_grad_kernel<decltype(kind)::value>, gate, up, dy, dgate, dup); });
+                           [&](auto kind) { return launch_early(context, stream_of(context, args), grid, swiglu_grad_kernel<decltype(kind)::value>, gate, up, dy, dgate, dup); });
 }
 
 } // namespace cuda

@@ -66,7 +66,7 @@ struct Traits {
     int32_t activation;                 // QLORA_ACTIVATION_*, where the file does not say
     uint32_t window_period;             // every so manieth layer sees all keys, the others the window; 0: no windows, 1: all have it
     uint32_t still_period;              // every so manieth layer has no rotary positions; 0: none
-    float attention_cap, logit_cap;     // where the file does not say
+    float attention_cap, logit_cap;     // where the file does not say; attention has a cap only where there is one here
     bool scaled_embedding;              // by the root of its width
     bool offset_norms;                  // Hugging Face's norm weights are one less than the factors that they stand for
     bool embedding_norm;

@@ -76,9 +76,9 @@ void Device::plan() {
 }
 
 void Device::commit() {
-    planning_ = false;
     pool_.commit(context_);
     host_pool_.commit(context_);
+    planning_ = false;
     tally_.clear();
     grow_scratch();
     found_ = take(sizeof(uint64_t));

@@ -100,7 +100,7 @@ void read_ropes(const Keys &keys, ModelShape &shape) {
 // Where a key is silent, what llama.cpp takes.
 void read_attention(const Keys &keys, ModelShape &shape) {
     const Traits &traits = *shape.traits;
-    shape.attention_cap = keys.cap("attn_logit_softcapping", traits.attention_cap);
+    if (traits.attention_cap > 0) shape.attention_cap = keys.cap("attn_logit_softcapping", traits.attention_cap);
     shape.logit_cap = keys.cap("final_logit_softcapping", traits.logit_cap);
     const bool largest = (shape.layers == 46 && traits.attention_cap > 0) || (shape.layers == 62 && traits.window_period == 6);
     if (keys.has("attention.scale")) shape.attention_scale = keys.number("attention.scale", 1);

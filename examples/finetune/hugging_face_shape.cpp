@@ -95,7 +95,7 @@ void read_ropes(const ModelConfig &config, ModelShape &shape) {
     const bool partial = traits.residual != Residual::sequential || traits.feed_forward == FeedForward::fused;
     if (part > 1 || (part != 1 && !partial))
         config.reject("partial_rotary_factor ", part, " is not supported in ", shown(traits.model_type));
-    shape.rope_dim = static_cast<uint32_t>(double(shape.head_dim) * double(part));
+    shape.rope_dim = static_cast<uint32_t>(double(shape.head_dim) * double(part) + 1e-3); // 10 * 0.7f is below 7
     if (config.find("rotary_dim") != nullptr) shape.rope_dim = config.size({"rotary_dim"}, shape.head_dim);
     if (shape.rope_dim == 0 || shape.rope_dim % 2 != 0)
         config.reject("an even number of a head's ", shape.head_dim, " dimensions must turn, not ", shape.rope_dim);
@@ -223,7 +223,7 @@ ModelShape read_model_shape(const ModelConfig &config) {
         shape.residual = Residual::sequential;
     shape.epsilon = config.number({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"},
                                   traits.norm == NormKind::layer ? 1e-5 : 1e-6);
-    shape.attention_cap = config.cap("attn_logit_softcapping", traits.attention_cap);
+    if (traits.attention_cap > 0) shape.attention_cap = config.cap("attn_logit_softcapping", traits.attention_cap);
     shape.logit_cap = config.cap("final_logit_softcapping", traits.logit_cap);
     if (traits.scaled_embedding) {
         shape.embedding_scale = std::sqrt(float(shape.embedding));

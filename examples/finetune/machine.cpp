@@ -22,11 +22,16 @@ Adapter unfilled(const Task &task) {
     return adapter;
 }
 
+Trainable make_trainable(Device &device, const Task &task) {
+    if (task.initial != nullptr) return Trainable(device, task.adapter_shape, *task.initial);
+    return Trainable(device, task.adapter_shape, unfilled(task));
+}
+
 } // namespace
 
 Machine::Machine(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice)
     : model(device, base, model_choice(task, choice)),
-      trainable(device, task.adapter_shape, task.initial != nullptr ? *task.initial : unfilled(task)) {
+      trainable(make_trainable(device, task)) {
     if (task.integers) model.compute_in_integers(device, usual_threshold);
     BatchBounds bounds = task.training_bounds;
     if (task.evaluation_bounds) bounds.include(task.evaluation_bounds(std::max(choice.eval_tokens, bounds.tokens)));
@@ -34,6 +39,7 @@ Machine::Machine(Device &device, const BaseModel &base, const Task &task, const 
         Network::Options options;
         options.precision = task.precision;
         options.checkpointing = choice.checkpointing;
+        options.kept_layers = choice.kept_layers;
         options.training = task.training;
         options.offload = choice.offload;
         options.chunk_rows = choice.chunk_rows;

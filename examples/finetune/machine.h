@@ -32,7 +32,7 @@ struct MemoryChoice {
     uint64_t eval_tokens = 4096;
     uint64_t optimizer_bytes = 0;
     int32_t head_format = 0;
-    uint32_t streamed_layers = 0;
+    uint32_t streamed_layers = 0, kept_layers = 0;
 };
 
 struct Machine {

@@ -6,6 +6,7 @@ Network::Network(Device &device, const Model &model, const Trainable &adapter, c
                  const BatchBounds &bounds)
     : device_(device), model_(model), adapter_(adapter), options_(options), bounds_(bounds) {
     if (options_.offload && (!options_.training || !options_.checkpointing)) options_.offload = false;
+    options_.kept_layers = std::min(options_.kept_layers, model.shape().layers);
     take_spans();
     arena_.commit(device_);
     take_spans();
@@ -37,10 +38,13 @@ void Network::take_spans() {
     arena_.section("checkpoints");
     for (uint32_t i = 0; i < (all ? shape.layers : std::min(shape.layers, 2u)); ++i) hidden_.push_back(arena_.take(tokens * width));
     last_hidden_ = dhidden_ = arena_.take(tokens * width);
-    const bool recomputes = !options_.training || options_.checkpointing;
-    arena_.section(recomputes ? "recompute space" : "activations");
-    for (uint32_t i = 0; i < (recomputes ? 1 : shape.layers); ++i)
-        spaces_.push_back(take_block_space(arena_, shape, adapter_.rank(), type, tokens));
+    const uint32_t kept = !options_.training ? 0 : options_.checkpointing ? options_.kept_layers : shape.layers;
+    arena_.section("recompute space");
+    spaces_.resize(1); // also of evaluations; where all is kept, of those alone, in the first layer's place
+    if (kept < shape.layers) spaces_[0] = take_block_space(arena_, shape, adapter_.rank(), type, tokens);
+    arena_.section("kept activations");
+    for (uint32_t i = 0; i < kept; ++i) spaces_.push_back(take_block_space(arena_, shape, adapter_.rank(), type, tokens));
+    if (kept == shape.layers) spaces_[0] = spaces_[1];
     arena_.section("batch");
     ids_ = arena_.take(tokens * 4);
     positions_ = arena_.take(tokens * 4);
@@ -153,7 +157,7 @@ void Network::backward(Pass &pass, bool accumulate) {
         if (options_.offload && layer > 0 && layer + 1 < layers)
             device_.copy_beside(hidden(layer - 1), host_hidden(layer - 1), bytes);
         BlockSpace space = space_of(layer);
-        if (options_.checkpointing) forward_block_again(pass, layer, space, hidden(layer));
+        if (!keeps(layer)) forward_block_again(pass, layer, space, hidden(layer));
         backward_block(pass, layer, space, gradients_, hidden(layer), dhidden_, accumulate);
     }
 }

@@ -15,6 +15,7 @@ public:
         bool training = true;
         bool offload = false;    // with checkpointing: the kept inputs lie in host memory
         uint32_t chunk_rows = 0; // tokens whose logits exist at a time; 0: chosen by the device
+        uint32_t kept_layers = 0; // with checkpointing: of which all is kept nevertheless
         float dropout = 0;       // of the adapters' inputs, while training
     };
     Network(Device &device, const Model &model, const Trainable &adapter, const Options &options,
@@ -40,7 +41,9 @@ private:
     void loss(Pass &pass, uint64_t losses, float grad_scale, bool training);
     void loss_grad(Pass &pass, uint64_t losses);
     void backward(Pass &pass, bool accumulate);
-    const BlockSpace &space_of(uint32_t layer) const { return spaces_[spaces_.size() == 1 ? 0 : layer]; }
+    bool keeps(uint32_t layer) const { return !options_.checkpointing || layer < options_.kept_layers; }
+    // The first space is that of layers that are computed again.
+    const BlockSpace &space_of(uint32_t layer) const { return spaces_[keeps(layer) ? layer + 1 : 0]; }
     // The last block's output has a place of its own, which the gradient of the hidden states takes over.
     qlora_span hidden(uint32_t layer) const { return layer == model_.shape().layers ? last_hidden_ : hidden_[layer % hidden_.size()]; }
     qlora_span host_hidden(uint32_t layer) const;

@@ -41,6 +41,10 @@ void add_memory_options(CLI::App &app, MemoryOptions &o) {
     app.add_option_function<uint64_t>("--eval-tokens", [&o](uint64_t tokens) { o.eval_tokens = tokens; },
                                       "tokens computed at a time in evaluations; default 4096, fewer if need be")
         ->group("Memory");
+    app.add_option_function<uint32_t>("--keep-layers", [&o](uint32_t count) { o.kept_layers = count; },
+                                      "layers whose activations are kept instead of computed again in the backward pass; default "
+                                      "as many as there is room for")
+        ->group("Memory");
     app.add_flag_callback("--no-checkpoint", [&o] { o.checkpointing = false; },
                           "keep all activations instead of computing each layer again in the backward pass: faster, much more memory")
         ->group("Memory");

@@ -219,14 +219,9 @@ HostWeight import_gptq_planes(const StoredWeight &stored) {
     exchange.tensors.version = stored.gptq.version;
     const qlora::Context context(QLORA_BACKEND_REF); // planes are in host memory, whatever the context
     context.gptq_import(exchange.tensors);
-    HostWeight weight;
-    weight.format = stored.format;
-    weight.block = stored.block;
-    weight.flags = stored.flags;
-    weight.rows = stored.rows;
-    weight.cols = stored.cols;
+    const qlora_weight shape = weight_shape(stored);
+    HostWeight weight = host_weight(shape);
     auto layout = qlora::make<qlora_weight_layout_info>();
-    const qlora_weight shape = weight_shape(weight);
     qlora_weight_layout(&shape, &layout);
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane) {
         const uint8_t *data = static_cast<const uint8_t *>(exchange.plane(plane));

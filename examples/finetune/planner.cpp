@@ -90,6 +90,24 @@ void stream(Device &device, const BaseModel &base, const Task &task, MemoryPlan 
     plan = std::move(best);
 }
 
+// Room that is left keeps the activations of as many layers as it can.
+void keep(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
+    uint32_t least = 0, most = base.shape().layers;
+    while (least < most) {
+        const uint32_t middle = (least + most + 1) / 2;
+        MemoryChoice choice = plan.choice;
+        choice.kept_layers = middle;
+        MemoryPlan more = dry_run(device, base, task, choice);
+        more.budget = plan.budget;
+        if (more.fits()) {
+            least = middle;
+            plan = std::move(more);
+        } else {
+            most = middle - 1;
+        }
+    }
+}
+
 } // namespace
 
 MemoryChoice MemoryOptions::start() const {
@@ -99,6 +117,7 @@ MemoryChoice MemoryOptions::start() const {
     choice.offload = offload.value_or(false);
     choice.chunk_rows = chunk_rows.value_or(0);
     choice.streamed_layers = streamed_layers.value_or(0);
+    choice.kept_layers = kept_layers.value_or(0);
     choice.eval_tokens = eval_tokens.value_or(4096);
     choice.optimizer_bytes = optimizer_bytes.value_or(0);
     if (head && *head != "none") choice.head_format = named_format(*head, "--quant-head");
@@ -148,11 +167,13 @@ MemoryPlan make_plan(Device &device, const BaseModel &base, const Task &task, co
         plan = std::move(next);
     }
     if (!plan.fits() && !options.streamed_layers) stream(device, base, task, plan);
+    const bool roomy = budget.limit != 0 && plan.fits() && plan.savings.empty();
+    if (roomy && task.training && options.checkpointing && !options.kept_layers) keep(device, base, task, plan);
     return plan;
 }
 
 void reject_plan(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
-                 const MemoryPlan &plan) {
+                 const MemoryPlan &plan, const std::string &failure) {
     std::vector<Saving> helps;
     const auto consider = [&](const std::string &flag, const Task &other, const MemoryChoice &choice) {
         if (helps.size() == 3) return;
@@ -204,13 +225,15 @@ void reject_plan(Device &device, const BaseModel &base, const Task &task, const 
     std::string text;
     for (const Saving &saving : helps) text += (text.empty() ? "" : ", ") + saving.flag + " (saves " + readable_bytes(saving.bytes) + ")";
     fail("out of memory: ", readable_bytes(plan.device_bytes + plan.budget.overhead), " are needed, ",
-         readable_bytes(plan.budget.limit), " are there (", plan.budget.source, "); ",
+         failure.empty() ? readable_bytes(plan.budget.limit) + " are there (" + plan.budget.source + ")" : failure, "; ",
          text.empty() ? std::string("a smaller model would help") : "what would help: " + text);
 }
 
 Largest find_largest(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
                      const MemoryPlan &plan, uint64_t longest) {
-    MemoryChoice all = plan.choice;
+    MemoryChoice as_planned = plan.choice;
+    as_planned.kept_layers = options.kept_layers.value_or(0); // what room is left for is no need
+    MemoryChoice all = as_planned;
     uint64_t bytes = planned_bytes(device, base, task, all);
     const auto take_if_less = [&](const MemoryChoice &choice) {
         const uint64_t less = planned_bytes(device, base, task, choice);
@@ -245,7 +268,7 @@ Largest find_largest(Device &device, const BaseModel &base, const Task &task, co
     };
     Largest found;
     for (int i = 0; i < 2; ++i) {
-        const MemoryChoice &choice = i == 0 ? plan.choice : all;
+        const MemoryChoice &choice = i == 0 ? as_planned : all;
         found.sequence[i] = search(choice, longest, [](Task &probe, uint64_t value) {
             probe.training_bounds.tokens = probe.training_bounds.losses = value * std::max(1u, probe.options.batch);
             probe.training_bounds.longest = uint32_t(value);
@@ -277,6 +300,8 @@ void print_plan(const MemoryPlan &plan, const Model &model) {
     line("on the device", plan.device_bytes + plan.budget.overhead, of);
     if (plan.host_bytes > 0) line("in host memory", plan.host_bytes);
     if (model.requantized() > 0) printf("    %u linear layers are decoded and quantized anew\n", model.requantized());
+    if (plan.choice.checkpointing && plan.choice.kept_layers > 0)
+        printf("    activations of %u of %u layers are kept, the others' computed again\n", plan.choice.kept_layers, plan.layers);
     for (const Saving &saving : plan.savings)
         printf("    %s: saves %s\n", saving.what.c_str(), readable_bytes(saving.bytes).c_str());
 }

@@ -13,7 +13,7 @@ struct MemoryOptions {
     std::string memory; // "6G"; empty: what the device has free, and on a CPU no bound
     bool checkpointing = true;
     std::optional<bool> host_embedding, offload;
-    std::optional<uint32_t> chunk_rows, streamed_layers;
+    std::optional<uint32_t> chunk_rows, streamed_layers, kept_layers;
     std::optional<uint64_t> eval_tokens, optimizer_bytes;
     std::optional<std::string> head; // "none" or a format
 
@@ -56,9 +56,10 @@ uint64_t planned_bytes(Device &device, const BaseModel &base, const Task &task, 
 // The plan for a task, which may not fit.
 MemoryPlan make_plan(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
                      const Budget &budget);
-// An Error with the three cheapest flags that would help and what each saves.
+// An Error with the three cheapest flags that would help and what each saves; `failure` is what a driver said instead of
+// giving what was planned.
 [[noreturn]] void reject_plan(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
-                              const MemoryPlan &plan);
+                              const MemoryPlan &plan, const std::string &failure = "");
 
 // The longest sequence and the largest rank: with the choice of the plan, and with every choice that is allowed.
 struct Largest {

@@ -87,6 +87,8 @@ void check_device(const Device &device, const Precision &precision) {
                  " activations; choose --activations f32");
 }
 
+const char *const head_flag = "--quant-head", *const rows_flag = "--logits-rows", *const kept_flag = "--keep-layers";
+
 void print_samples(const std::vector<Sample> &samples) {
     for (size_t i = 0; i < samples.size(); ++i)
         printf("sample %zu\n  prompt    %s\n  expected  %s\n  before    %s\n  after     %s\n", i + 1, one_line(samples[i].prompt).c_str(),
@@ -107,6 +109,8 @@ public:
 private:
     // Null without one. What decides results is compared before anything is computed.
     std::unique_ptr<RunFolder> open_folder();
+    // What the planner chose and decides last bits is chosen again when a run goes on, whatever memory there is then.
+    void keep_choices(const RunFlags &began);
     Task task();
     // Without --quant, a base of floats becomes nf4-dq and a quantized base stays as it is.
     void choose_format(Task &task);
@@ -132,6 +136,7 @@ private:
     }
 
     const Options &options_;
+    MemoryOptions memory_ = options_.memory;
     Inputs in_;
     RunFlags flags_;
     std::unique_ptr<RunFolder> folder_;
@@ -150,10 +155,23 @@ std::unique_ptr<RunFolder> Session::open_folder() {
     if (options_.run.folder.empty() || in_.plan.steps == 0 || options_.plan_only) return nullptr;
     flags_ = run_flags(options_, in_.plan, in_.base, *in_.train, in_.eval ? &*in_.eval : nullptr);
     auto folder = std::make_unique<RunFolder>(options_.run.folder, options_.run.resume);
-    if (options_.run.resume) check_same_run(*folder, flags_);
+    if (options_.run.resume) {
+        keep_choices(first_flags(*folder));
+        check_same_run(*folder, flags_);
+    }
     if (!folder->checkpoints().steps().empty()) in_.plan.import_state.clear(); // it is in the checkpoint
     write_text(folder->file("config.toml"), options_.config_text);
     return folder;
+}
+
+void Session::keep_choices(const RunFlags &began) {
+    const auto head = began.find(head_flag), rows = began.find(rows_flag), kept = began.find(kept_flag);
+    if (!memory_.head && head != began.end()) memory_.head = head->second;
+    if (!memory_.chunk_rows && rows != began.end()) memory_.chunk_rows = uint32_t(strtoul(rows->second.c_str(), nullptr, 10));
+    if (!memory_.kept_layers && kept != began.end()) memory_.kept_layers = uint32_t(strtoul(kept->second.c_str(), nullptr, 10));
+    if (memory_.kept_layers) flags_[kept_flag] = std::to_string(*memory_.kept_layers);
+    if (memory_.head) flags_[head_flag] = *memory_.head;
+    if (memory_.chunk_rows) flags_[rows_flag] = std::to_string(*memory_.chunk_rows);
 }
 
 void Session::choose_format(Task &task) {
@@ -217,13 +235,21 @@ Task Session::task() {
 
 void Session::prepare() {
     const Task task = this->task();
-    const MemoryPlan plan = make_plan(device_, in_.base, task, options_.memory, budget_);
-    if (!plan.fits()) reject_plan(device_, in_.base, task, options_.memory, plan);
+    const MemoryPlan plan = make_plan(device_, in_.base, task, memory_, budget_);
+    if (!plan.fits()) reject_plan(device_, in_.base, task, memory_, plan);
+    flags_[head_flag] = plan.choice.head_format == 0 ? "none" : format_name(plan.choice.head_format);
+    flags_[rows_flag] = std::to_string(plan.choice.chunk_rows);
+    flags_[kept_flag] = std::to_string(plan.choice.kept_layers);
     device_.plan();
     { const Machine dry(device_, in_.base, task, plan.choice); }
     planned_ = device_.planned_bytes();
-    device_.commit();
-    machine_ = std::make_unique<Machine>(device_, in_.base, task, plan.choice);
+    try {
+        device_.commit();
+        machine_ = std::make_unique<Machine>(device_, in_.base, task, plan.choice);
+    } catch (const qlora::Error &error) {
+        if (error.status() != QLORA_ERROR_MEMORY) throw;
+        reject_plan(device_, in_.base, task, memory_, plan, error.what());
+    }
     const uint64_t tokens = std::max(plan.choice.eval_tokens, task.training_bounds.tokens);
     if (in_.eval) eval_batches_ = pack_rows(in_.eval->rows, tokens);
     window_batches_ = pack_windows(in_.perplexity_ids, options_.window, tokens);
@@ -232,7 +258,7 @@ void Session::prepare() {
 
 void Session::plan() {
     const Task task = this->task();
-    const MemoryPlan plan = make_plan(device_, in_.base, task, options_.memory, budget_);
+    const MemoryPlan plan = make_plan(device_, in_.base, task, memory_, budget_);
     device_.plan();
     { const Machine dry(device_, in_.base, task, plan.choice);
     print_plan(task, plan, dry); }
@@ -240,14 +266,14 @@ void Session::plan() {
         printf("  fits         no bound is known; give --memory to see what fits\n");
         return;
     }
-    const Largest largest = find_largest(device_, in_.base, task, options_.memory, plan, in_.shape.context);
+    const Largest largest = find_largest(device_, in_.base, task, memory_, plan, in_.shape.context);
     const auto show = [](const char *name, uint64_t as_planned, uint64_t by_all_means) {
         printf("  %-12s %llu as planned, %llu by all means\n", name, static_cast<unsigned long long>(as_planned),
                static_cast<unsigned long long>(by_all_means));
     };
     show("sequence", largest.sequence[0], largest.sequence[1]);
     show("rank", largest.rank[0], largest.rank[1]);
-    if (!plan.fits()) reject_plan(device_, in_.base, task, options_.memory, plan);
+    if (!plan.fits()) reject_plan(device_, in_.base, task, memory_, plan);
 }
 
 void Session::print_plan(const Task &task, const MemoryPlan &plan, const Machine &machine) const {

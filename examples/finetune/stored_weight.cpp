@@ -155,16 +155,20 @@ void reorder_rows(StoredWeight &weight, const std::vector<uint64_t> &from, const
     weight.made = std::move(made);
 }
 
-HostWeight download_weight(const qlora::Weight &weight) {
-    const qlora_weight &about = *weight.get();
+HostWeight host_weight(const qlora_weight &shape) {
     HostWeight host;
-    host.format = about.format;
-    host.block = about.block;
-    host.flags = about.flags;
-    host.nested_block = about.nested_block;
-    host.rows = about.rows;
-    host.cols = about.cols;
-    host.outliers = about.outliers;
+    host.format = shape.format;
+    host.block = shape.block;
+    host.flags = shape.flags;
+    host.nested_block = shape.nested_block;
+    host.rows = shape.rows;
+    host.cols = shape.cols;
+    host.outliers = shape.outliers;
+    return host;
+}
+
+HostWeight download_weight(const qlora::Weight &weight) {
+    HostWeight host = host_weight(*weight.get());
     for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane) host.planes[plane] = weight.read_plane(plane);
     return host;
 }

@@ -37,6 +37,7 @@ struct HostWeight {
     uint64_t rows = 0, cols = 0, outliers = 0;
     std::vector<uint8_t> planes[QLORA_PLANE_COUNT];
 };
+HostWeight host_weight(const qlora_weight &shape); // its planes are empty
 HostWeight download_weight(const qlora::Weight &weight);
 // Gives up the room that a weight's outliers do not use.
 void shrink_outliers(HostWeight &weight, uint64_t outliers);

@@ -30,7 +30,7 @@ RunFlags flags_of(const Json &notes) {
 
 } // namespace
 
-void check_same_run(const RunFolder &folder, const RunFlags &now) {
+RunFlags first_flags(const RunFolder &folder) {
     std::vector<uint64_t> steps = folder.checkpoints().steps();
     RunFlags began;
     for (; began.empty() && !steps.empty(); steps.pop_back()) {
@@ -40,6 +40,11 @@ void check_same_run(const RunFolder &folder, const RunFlags &now) {
             // Damaged; TrainingRun says so.
         }
     }
+    return began;
+}
+
+void check_same_run(const RunFolder &folder, const RunFlags &now) {
+    const RunFlags began = first_flags(folder);
     if (began.empty()) return;
     const auto refuse = [&](const std::string &flag, const std::string &before, const std::string &value) {
         fail(folder.path(), ": this run began with ", flag, " ", before, ", not with ", value,

@@ -21,6 +21,8 @@ struct RunOptions {
 // What decides the results of a run, by the flag that brings it: "--learning-rate": "0.003", "--data": "32 rows, ...".
 using RunFlags = std::map<std::string, std::string>;
 
+// What the newest checkpoint was made with; empty when there is none.
+RunFlags first_flags(const RunFolder &folder);
 // Whether the newest checkpoint was made with these. Throws an Error that names the first flag which differs, and both values.
 void check_same_run(const RunFolder &folder, const RunFlags &flags);
 

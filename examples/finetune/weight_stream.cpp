@@ -5,6 +5,7 @@
 namespace finetune {
 
 WeightStream::WeightStream(uint32_t layers, uint32_t streamed) : places_(layers) {
+    streamed = std::min(streamed, layers);
     for (uint32_t layer = 0; layer < layers; ++layer) {
         const uint64_t before = uint64_t(layer) * streamed / layers, after = uint64_t(layer + 1) * streamed / layers;
         if (before == after) continue;
