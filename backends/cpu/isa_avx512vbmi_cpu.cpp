@@ -17,7 +17,7 @@
 #pragma GCC target("avx512vbmi,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
 
-#define QLORA_STATES ByteStates
+#define QLORA_STATE_KERNELS {decode_bytes<false>, decode_bytes<true>}, {encode_bytes<false>, encode_bytes<true>}
 
 namespace qlora {
 namespace cpu {

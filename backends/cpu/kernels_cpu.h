@@ -104,21 +104,12 @@ struct OptimizerRows {
     const float *gradient, *top; // top: what RMSPROP and ADAGRAD divide, if not g
     float *value, *state[3], *update;
 };
-// A block of 8-bit states, and where their values lie between the step and their encoding.
-struct StateBlock {
-    uint64_t count; // 0 = none
-    uint8_t *code[3];
-    float *absmax[3], *state[3];
-};
-
 struct OptimizerKernels {
     // of a block of 8-bit state; [signed]
     void (*decode[2])(const uint8_t *code, float absmax, uint64_t count, float *state);
     float (*encode[2])(const float *state, uint64_t count, uint8_t *code); // its absmax
     // by Body of simd_optim.inc; [0]: states move on and update receives u, [1]: states and value move on
     void (*step[6][2])(const OptimizerStep &step, uint64_t count, const OptimizerRows &rows);
-    // Moves a block's values and states, whose codes are made by the next call, which gets it as before. rows.state is block.state.
-    void (*step_codes[6])(const OptimizerStep &step, const OptimizerRows &rows, const StateBlock &block, const StateBlock &before);
     void (*stable_update)(const OptimizerStep &step, uint64_t count, const OptimizerRows &rows);
     // row = row * scale + others * into
     void (*blend)(float *row, float scale, const float *others, float into, uint64_t count);

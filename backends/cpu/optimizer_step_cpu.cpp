@@ -75,7 +75,7 @@ struct Stepper {
 
     // One piece's elements begin .. begin + count, at most a granule: to f32, on, and back.
     void buffered(const Piece &piece, const Tensor &tensor, uint64_t begin, uint64_t count, bool move) const {
-        alignas(64) float gradient[state_block], raw_copy[state_block], value_copy[state_block], states_of_turn[2][3][state_block];
+        alignas(64) float gradient[state_block], raw_copy[state_block], value_copy[state_block], state[3][state_block];
         const qlora_parameter &parameter = piece.parameter;
         qlora_parameter spans = parameter;
         const bool small = parameter.state_type == QLORA_FORMAT_DYN8, keeps = args.flags & QLORA_FLAG_SKIP_ZEROS;
@@ -83,9 +83,6 @@ struct Stepper {
         const uint32_t states = state_count(args.algorithm);
         OptimizerStep step = step_of(parameter, tensor);
         const float into = step.into, kept = step.kept;
-        const bool codes = small && move && !theirs && !keeps; // stepped with no pass of their own for states
-        StateBlock before = {};
-        int turn = 0;
         double values = 0, updates = 0;
         if (theirs) step.scale = 1, step.into = 0, step.kept = 1; // done apart, with their roundings
         if (theirs && small && args.algorithm == QLORA_OPTIMIZER_LION) kernels.round[gradient_index](&step.rate, 1);
@@ -100,17 +97,8 @@ struct Stepper {
             const bool lost = small && kernels.find_not_finite(raw, n) < n, in_place = value_index == 0 && move && !theirs && !lost && !keeps;
             float *value = in_place ? reinterpret_cast<float *>(values_at) : value_copy;
             if (!in_place) kernels.load[value_index](values_at, n, value);
-            float(*state)[state_block] = states_of_turn[turn];
-            OptimizerRows rows = {raw, raw, value, {state[0], state[1], state[2]}, nullptr};
-            if (codes && !lost) {
-                const StateBlock block = block_of(spans, first, n, state);
-                optimizer.step_codes[body_of(args.algorithm)](step, rows, block, before);
-                before = block;
-                turn = 1 - turn;
-                if (!in_place) store_value(piece, first, n, value, values_at);
-                continue;
-            }
             load_states(spans, first, n, state);
+            OptimizerRows rows = {raw, raw, value, {state[0], state[1], state[2]}, nullptr};
             if (theirs) {
                 std::memcpy(gradient, raw, n * 4);
                 optimizer.blend(gradient, float(tensor.scale), nullptr, 0, n);
@@ -148,7 +136,6 @@ struct Stepper {
                 else std::memcpy(address<float>(state_span(spans, int(k))) + first, state[k], n * 4);
             }
         }
-        if (before.count) optimizer.step_codes[body_of(args.algorithm)](step, {}, {}, before);
         if (!move) {
             double *sum = sums[tensor.granule + (piece.first + begin) / state_granule];
             const double correction = body_of(args.algorithm) == 0 ? double(coefficients.correction1) : 1;
@@ -157,16 +144,6 @@ struct Stepper {
         }
     }
 
-    StateBlock block_of(qlora_parameter &spans, uint64_t first, uint64_t n, float (*state)[state_block]) const {
-        StateBlock block = {};
-        block.count = n;
-        for (uint32_t k = 0; k < state_count(args.algorithm); k++) {
-            block.code[k] = address<uint8_t>(state_span(spans, int(k))) + first;
-            block.absmax[k] = address<float>(state_span(spans, int(k) + 3)) + first / state_block;
-            block.state[k] = state[k];
-        }
-        return block;
-    }
     void load_states(qlora_parameter &spans, uint64_t first, uint64_t n, float (*state)[state_block]) const {
         for (uint32_t k = 0; k < state_count(args.algorithm); k++) {
             if (spans.state_type == QLORA_FORMAT_F32) std::memcpy(state[k], address<const float>(state_span(spans, int(k))) + first, n * 4);

@@ -37,8 +37,9 @@ template <class Args> AttentionView attention_view(const Args &args) {
     view.scale = args.scale;
     view.soft_cap = args.soft_cap;
     view.slopes = args.slopes.handle ? address<const float>(args.slopes) : nullptr;
-    view.window = args.window && args.window < 0x7fffffffu ? int32_t(args.window) : 0x7fffffff;
-    view.shaped = args.soft_cap > 0 || view.slopes || args.window || !(args.scale > 0);
+    const bool windowed = args.window && args.window < args.max_k_rows; // else it hides nothing
+    view.window = windowed && args.window < 0x7fffffffu ? int32_t(args.window) : 0x7fffffff;
+    view.shaped = args.soft_cap > 0 || view.slopes || windowed || !(args.scale > 0);
     view.vector = args.head_dim % 8 == 0 && view.q.vector && view.k.vector && view.v.vector && view.y.vector;
     return view;
 }

@@ -95,7 +95,7 @@ void read_ropes(const ModelConfig &config, ModelShape &shape) {
     const bool partial = traits.residual != Residual::sequential || traits.feed_forward == FeedForward::fused;
     if (part > 1 || (part != 1 && !partial))
         config.reject("partial_rotary_factor ", part, " is not supported in ", shown(traits.model_type));
-    shape.rope_dim = static_cast<uint32_t>(double(shape.head_dim) * double(part));
+    shape.rope_dim = static_cast<uint32_t>(double(shape.head_dim) * double(part) + 1e-3); // 10 * 0.7f is below 7
     if (config.find("rotary_dim") != nullptr) shape.rope_dim = config.size({"rotary_dim"}, shape.head_dim);
     if (shape.rope_dim == 0 || shape.rope_dim % 2 != 0)
         config.reject("an even number of a head's ", shape.head_dim, " dimensions must turn, not ", shape.rope_dim);
