@@ -295,7 +295,7 @@ TEST_CASE("backends and devices that are not there") {
     args.isa = 55;
     CHECK(qlora_context_create(&args, &context) < 0);
     args.isa = 0;
-    args.flags = 1;
+    args.flags = 1u << 31; // none that there is
     CHECK(qlora_context_create(&args, &context) == QLORA_ERROR_ARGUMENT);
     args.flags = 0;
     args.allocate = [](void *, size_t, size_t) -> void * { return nullptr; };
