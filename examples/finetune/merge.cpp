@@ -91,7 +91,7 @@ std::vector<uint8_t> merged_codes(Device &device, const StoredWeight &weight, co
             codes.insert(codes.end(), part.begin(), part.end());
         }
     } catch (const qlora::Error &error) {
-        fail("tensor ", shown(name), " cannot become ", format_name(format), ": ", error.what());
+        fail("tensor ", shown(name), " cannot become ", format_name(format), ": ", error.what(), "; choose another --type");
     } catch (const Error &error) { fail("tensor ", shown(name), " cannot become ", format_name(format), ": ", error.what()); }
     if (format == QLORA_FORMAT_F16)
         for (size_t i = 1; i < codes.size(); i += 2)

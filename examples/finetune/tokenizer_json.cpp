@@ -35,6 +35,8 @@ public:
         read_post_processor(member(json, "post_processor"));
         if (byte_level_ && vocabulary_.kind == TokenizerKind::sentencepiece_pairs)
             vocabulary_.kind = TokenizerKind::byte_pairs;
+        // Bytes need none, and files name another token there.
+        if (vocabulary_.unknown >= 0 && !byte_level_) vocabulary_.types[size_t(vocabulary_.unknown)] = piece_unknown;
         if (!byte_level_ && !vocabulary_.patterns.empty())
             reject("pre_tokenizer: patterns without ByteLevel are not supported");
         return std::move(vocabulary_);
@@ -112,7 +114,6 @@ private:
         vocabulary_.whole_words = flag(model, "ignore_merges", false);
         const std::string unknown = text(model, "unk_token");
         if (!unknown.empty()) vocabulary_.unknown = id_named(unknown);
-        if (vocabulary_.unknown >= 0 && !bytes) vocabulary_.types[size_t(vocabulary_.unknown)] = piece_unknown;
     }
 
     void read_unigram(const Json &model) {
