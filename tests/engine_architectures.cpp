@@ -126,7 +126,7 @@ TEST_CASE("architectures: answers with kept keys and values are those without, i
     Device device("cpu", 1);
     const uint32_t length = 6;
     for (const Traits &traits : architectures()) {
-        CAPTURE(traits.model_type);
+        CAPTURE(std::string(traits.model_type));
         const TinyModel tiny(traits);
         const BaseModel base(tiny.path());
         const AdapterShape shape = base.shape().adapter_shape(4);
@@ -150,7 +150,7 @@ TEST_CASE("architectures: answers with kept keys and values are those without, i
 TEST_CASE("architectures: the gradient is the slope of the loss, with blocks kept or computed again") {
     Device device("ref", 1);
     for (const Traits &traits : architectures()) {
-        CAPTURE(traits.model_type);
+        CAPTURE(std::string(traits.model_type));
         const TinyModel tiny(traits);
         const BaseModel base(tiny.path());
         const AdapterShape shape = base.shape().adapter_shape(2);
@@ -187,7 +187,7 @@ TEST_CASE("architectures: the gradient is the slope of the loss, with blocks kep
             expected += double(direction[i]) * double(again[i]);
         }
         CHECK(difference <= 1e-10 * norm);
-        const float distance = 1e-3f;
+        const float distance = 1e-4f; // short: thousands of values move at once
         const double slope = (run(distance, true, nullptr) - run(-distance, true, nullptr)) / (2 * double(distance));
         CHECK(slope == doctest::Approx(expected).epsilon(0.01));
     }
@@ -195,7 +195,7 @@ TEST_CASE("architectures: the gradient is the slope of the loss, with blocks kep
 
 TEST_CASE("architectures: adapters are named as Hugging Face names modules, and come back from both kinds of file") {
     for (const Traits &traits : architectures()) {
-        CAPTURE(traits.model_type);
+        CAPTURE(std::string(traits.model_type));
         const TinyModel tiny(traits);
         const AdapterShape shape = BaseModel(tiny.path()).shape().adapter_shape(3);
         const Adapter adapter = random_adapter(shape);

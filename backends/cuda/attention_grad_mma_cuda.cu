@@ -202,8 +202,8 @@ int32_t attention_grad_mma(Context &context, cudaStream_t stream, const Attentio
                              view.shaped ? dq_mma_kernel<kind, size, 1, true> : dq_mma_kernel<kind, size, 1, false>, view));
         if (!view.shaped && fits_device(context, keys_bytes<size, 8, 1>) && fills_device(context, keys(128)))
             return launch_early(context, stream, Grid{keys(128), 256, keys_bytes<size, 8, 1>}, dkv_mma_kernel<kind, size, 8, 1, false>, view);
-        if (!view.shaped && fits_device(context, keys_bytes<size, 4, 2>))
-            return launch_early(context, stream, Grid{keys(64), 256, keys_bytes<size, 4, 2>}, dkv_mma_kernel<kind, size, 4, 2, false>, view);
+        if (fits_device(context, keys_bytes<size, 4, 2>))
+            return launch_early(context, stream, Grid{keys(64), 256, keys_bytes<size, 4, 2>}, view.shaped ? dkv_mma_kernel<kind, size, 4, 2, true> : dkv_mma_kernel<kind, size, 4, 2, false>, view);
         return launch_early(context, stream, Grid{keys(64), 128, keys_bytes<size, 4, 1>}, view.shaped ? dkv_mma_kernel<kind, size, 4, 1, true> : dkv_mma_kernel<kind, size, 4, 1, false>, view);
     });
 }

@@ -65,7 +65,7 @@ std::string number(double value) {
 
 // Curves over the steps in one frame, with the least and the largest values written at its corners.
 std::string chart(const std::vector<Curve> &curves) {
-    const double width = 900, height = 280, left = 60, right = 20, top = 10, bottom = 25;
+    const double width = 900, height = 280, left = 60, right = 20, top = 30, bottom = 25;
     const size_t most_points = 1500; // more would not be seen
     double first = INFINITY, last = -INFINITY, low = INFINITY, high = -INFINITY;
     for (const Curve &curve : curves)
@@ -86,15 +86,15 @@ std::string chart(const std::vector<Curve> &curves) {
         << "\" text-anchor=\"end\">" << number(low) << "</text><text x=\"" << left << "\" y=\"" << height - 6 << "\">step "
         << number(first) << "</text><text x=\"" << width - right << "\" y=\"" << height - 6 << "\" text-anchor=\"end\">"
         << number(last) << "</text>\n";
-    double label = left + 80;
+    double label = left; // the curves' names, above the frame
     for (const Curve &curve : curves) {
         if (curve.points.empty()) continue;
         out << "<polyline class=\"" << curve.kind << "\" points=\"";
         const size_t stride = (curve.points.size() + most_points - 1) / most_points;
         for (size_t i = 0; i < curve.points.size(); i += stride) out << x(curve.points[i].first) << ',' << y(curve.points[i].second) << ' ';
         if ((curve.points.size() - 1) % stride != 0) out << x(curve.points.back().first) << ',' << y(curve.points.back().second);
-        out << "\"/>\n<polyline class=\"" << curve.kind << "\" points=\"" << label << ',' << top + 6 << ' ' << label + 24 << ',' << top + 6
-            << "\"/><text x=\"" << label + 30 << "\" y=\"" << top + 10 << "\">" << curve.name << "</text>\n";
+        out << "\"/>\n<polyline class=\"" << curve.kind << "\" points=\"" << label << ",12 " << label + 24 << ",12"
+            << "\"/><text x=\"" << label + 30 << "\" y=\"16\">" << curve.name << "</text>\n";
         label += 60 + 8 * double(std::string(curve.name).size());
     }
     out << "</svg>\n";

@@ -294,7 +294,7 @@ void print_plan(const MemoryPlan &plan, const Model &model) {
     }
     line("scratch, with the logits of a chunk", plan.scratch_bytes);
     shown += plan.scratch_bytes;
-    if (shown < plan.device_bytes) line("while loading, and for alignment", plan.device_bytes - shown);
+    if (shown < plan.device_bytes) line("loading, gradients that need more", plan.device_bytes - shown);
     if (plan.budget.overhead > 0) line("driver and context", plan.budget.overhead);
     const std::string of = plan.budget.limit == 0 ? "" : "   of " + readable_bytes(plan.budget.limit) + ", " + plan.budget.source;
     line("on the device", plan.device_bytes + plan.budget.overhead, of);

@@ -1,5 +1,6 @@
 #include "report.h"
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <sys/ioctl.h>
@@ -77,7 +78,7 @@ void Progress::show(const StepReport &report, double average) {
     char text[256];
     snprintf(text, sizeof text, "step %llu/%llu  loss %.4f  average %.4f  rate %.2e  norm %.4f  %.0f tok/s  %s  %s left",
              static_cast<unsigned long long>(done), static_cast<unsigned long long>(steps_), report.loss, average,
-             report.learning_rate, report.gradient_norm, report.tokens_per_second, memory_.c_str(), readable_time(left).c_str());
+             report.learning_rate, std::fabs(report.gradient_norm), report.tokens_per_second, memory_.c_str(), readable_time(left).c_str());
     if (!terminal_) return say(text);
     winsize window = {};
     // A line that wraps cannot be drawn over.
