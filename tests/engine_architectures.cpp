@@ -8,6 +8,7 @@
 #include "network.h"
 #include "rng.h"
 #include "safetensors.h"
+#include "weight_loader.h"
 
 #include <algorithm>
 #include <cmath>
@@ -226,4 +227,41 @@ TEST_CASE("architectures: adapters are named as Hugging Face names modules, and 
             CHECK(equal == (shape.linear(i).rows == HeadOrder::same));
         }
     }
+}
+
+TEST_CASE("architectures: heads whose q, k and v come in turn are put in order in the formats of bitsandbytes, too, to the bit") {
+    Device device("cpu", 1);
+    const uint32_t heads = 4;
+    const uint64_t rows = 3 * heads * 2, cols = 128;
+    const std::vector<uint64_t> from = hugging_face_rows(HeadOrder::interleaved, rows, heads);
+    Random random(3, 0);
+    std::vector<float> values(rows * cols);
+    for (float &value : values) value = random.next_uniform() - 0.5f;
+    const qlora::Buffer source(device.context(), values);
+    for (int32_t format : {QLORA_FORMAT_F32, QLORA_FORMAT_NF4, QLORA_FORMAT_NF4_DQ, QLORA_FORMAT_FP4_DQ, QLORA_FORMAT_INT8}) {
+        CAPTURE(format);
+        const qlora::Weight weight(device.context(), format, rows, cols, 0);
+        auto args = qlora::make<qlora_quantize_args>();
+        args.weight = weight.get();
+        args.src = qlora::tensor(QLORA_FORMAT_F32, rows, cols, source.span());
+        device.quantize(args);
+        const HostWeight host = download_weight(weight);
+        StoredWeight stored;
+        stored.format = format;
+        stored.block = host.block != 0 ? host.block : qlora::format_query(format).block;
+        stored.rows = rows;
+        stored.cols = cols;
+        for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
+            if (!host.planes[plane].empty()) stored.planes[plane] = host.planes[plane].data();
+        const std::vector<float> before = decode_weight(stored);
+        reorder_rows(stored, from, "attn_qkv.weight");
+        const std::vector<float> after = decode_weight(stored);
+        for (uint64_t row = 0; row < rows; ++row)
+            CHECK(std::equal(&after[row * cols], &after[row * cols] + cols, &before[from[row] * cols]));
+    }
+    StoredWeight other;
+    other.format = QLORA_FORMAT_Q4_0;
+    other.rows = rows;
+    other.cols = cols;
+    CHECK(contains(error_of([&] { reorder_rows(other, from, "attn_qkv.weight"); }), "take an F16 base"));
 }

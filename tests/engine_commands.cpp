@@ -50,7 +50,7 @@ AdapterFile random_adapter(const BaseModel &base, uint64_t rank, uint64_t seed, 
     for (size_t i = 0; i < modules.size(); i += step) {
         LoraPair pair;
         pair.module = modules[i].gguf;
-        pair.rank = rank + (ranks ? i % 3 : 0);
+        pair.rank = rank + (ranks ? i / step % 3 : 0);
         pair.inputs = modules[i].inputs;
         pair.outputs = modules[i].outputs;
         pair.scale = 16.0 / double(pair.rank);
@@ -117,7 +117,7 @@ TEST_CASE("adapters: GGUF to PEFT and back, to the bit") {
         write_peft_adapter(peft.path, read, "a base");
         AdapterFile back = read_adapter_file(peft.path);
         CHECK(back.kind == AdapterKind::peft);
-        CHECK(back.pairs[0].module == "model.layers.0.self_attn.q_proj");
+        CHECK(back.find("model.layers.0.self_attn.q_proj") != nullptr);
         convert_adapter(back, AdapterKind::gguf, *tiny.base);
         write_gguf_adapter(last.path, back);
         CHECK(bytes_of(first.path) == bytes_of(last.path));
