@@ -1,4 +1,4 @@
-// The thin products of LoRA, one side of which is a rank of at most 64, on the tensor cores. They move much and multiply
+// The thin products of LoRA, one side of which is a rank of at most 32, on the tensor cores; larger ranks fill the tiles of mma_kernel. They move much and multiply
 // little: fragments are loaded from memory as they are, without shared memory, many loads at a time, and warps split the
 // long sum of a tile and add up their parts in a fixed order. A sum may take its terms in any order as long as both operands
 // take the same one, so a lane's place in a fragment is given to the neighbours that it can load as one word.
@@ -12,7 +12,7 @@ namespace qlora {
 namespace cuda {
 namespace {
 
-constexpr int64_t most_rank = 64;
+constexpr int64_t most_rank = 32;
 
 // Elements as memory has them: 16-bit ones of TYPE, or f32 to be rounded. They are loaded first, all of a step, and rounded
 // when they are used, so that loads do not wait for one another.
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
     const int64_t first = int64_t(blockIdx.x) * 16 * ROWS + group;
     const uint16_t *const data = static_cast<const uint16_t *>(a.data);
     float sum[ROWS * EIGHTS][4] = {};
-    constexpr int at_once = EIGHTS <= 2 ? 4 / ROWS : HALF && !TURNED ? 2 : 1;
+    constexpr int at_once = EIGHTS <= 2 ? 4 / ROWS : HALF && !TURNED ? 2 : 1; // pieces on their way
     for (int64_t piece = warp * 32; piece < k; piece += narrow_warps * 32 * at_once) {
         uint4 left[at_once][ROWS][2];
         Eight<TYPE, HALF, TURNED> right[at_once][EIGHTS];
@@ -152,7 +152,7 @@ template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context,
     };
     const bool many = p.m > 32 * state_of(context).multiprocessors; // two groups of rows share what they read of b
     if (p.n <= 16) return many ? run(narrow_kernel<TYPE, HALF, TURNED, 2, 2>, 32) : run(narrow_kernel<TYPE, HALF, TURNED, 2, 1>, 16);
-    return p.n <= 32 ? run(narrow_kernel<TYPE, HALF, TURNED, 4, 1>, 16) : run(narrow_kernel<TYPE, HALF, TURNED, 8, 1>, 16);
+    return run(narrow_kernel<TYPE, HALF, TURNED, 4, 1>, 16);
 }
 
 // ---- columns: a block has 32 columns of b and every rank; its warps take 16 tokens in turn -----------------------
@@ -228,7 +228,7 @@ template <int TYPE, bool HALF> int32_t run_columns(Context &context, cudaStream_
         const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(columns), 32))), columns_warps * 32};
         return launch(context, stream, grid, kernel, side, body, ranks, columns, p.k, static_cast<float *>(p.y), p.y_stride, rank_rows, p.alpha, p.accumulate);
     };
-    return ranks <= 16 ? run(columns_kernel<TYPE, HALF, 1>) : ranks <= 32 ? run(columns_kernel<TYPE, HALF, 2>) : run(columns_kernel<TYPE, HALF, 4>);
+    return ranks <= 16 ? run(columns_kernel<TYPE, HALF, 1>) : run(columns_kernel<TYPE, HALF, 2>);
 }
 
 // ---- wide: a warp has 64 columns of y, whose part of b it keeps, and walks down groups of 16 rows -----------------
@@ -290,7 +290,7 @@ template <int TYPE, bool HALF_A, bool HALF_B> int32_t run_wide(Context &context,
         const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(p.n), 64)), unsigned(ceil_divide(uint64_t(p.m), 16 * wide_warps * wide_groups))), wide_warps * 32};
         return launch(context, stream, grid, kernel, p.a, p.b, p.k, epilogue_of(p, nullptr));
     };
-    return p.k <= 16 ? run(wide_kernel<TYPE, HALF_A, HALF_B, 1>) : p.k <= 32 ? run(wide_kernel<TYPE, HALF_A, HALF_B, 2>) : run(wide_kernel<TYPE, HALF_A, HALF_B, 4>);
+    return p.k <= 16 ? run(wide_kernel<TYPE, HALF_A, HALF_B, 1>) : run(wide_kernel<TYPE, HALF_A, HALF_B, 2>);
 }
 
 // Whether an operand is f32 or of the compute type; the kernels take no third.
