@@ -124,7 +124,9 @@ Adapter starting_adapter(AdapterFile file, const BaseModel &base, const AdapterS
     convert_adapter(file, AdapterKind::gguf, base);
     std::map<std::string, size_t> places;
     for (size_t i = 0; i < shape.pairs(); ++i) places.emplace(shape.gguf_name(i), i);
-    const double scale = file.pairs[0].scale;
+    double scale = 0; // of the first pair that counts
+    for (const LoraPair &pair : file.pairs)
+        if (scale == 0) scale = pair.scale;
     fresh.alpha = float(scale * double(shape.rank));
     for (const LoraPair &pair : file.pairs) {
         const auto found = places.find(pair.module + ".weight");
@@ -150,7 +152,9 @@ Adapter device_adapter(const std::vector<AdapterFile> &adapters, const std::vect
     for (AdapterFile &one : converted) convert_adapter(one, AdapterKind::gguf, base);
     AdapterFile sum = converted.empty() ? AdapterFile() : concatenate(converted, weights);
     const uint64_t rank = std::max<uint64_t>(1, sum.most_rank());
-    const double scale = sum.pairs.empty() ? 1 : sum.pairs[0].scale;
+    double scale = sum.pairs.empty() ? 1 : 0; // of the first pair that counts
+    for (const LoraPair &pair : sum.pairs)
+        if (scale == 0) scale = pair.scale;
     *shape = base.shape().adapter_shape(uint32_t(rank));
     Adapter out;
     out.alpha = float(scale * double(rank));

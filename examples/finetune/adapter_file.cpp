@@ -33,8 +33,8 @@ public:
 
     // alpha / r, or alpha / sqrt(r), with what the patterns say about the module.
     double scale(const std::string &module, uint64_t rank) const {
-        const double alpha = pattern("alpha_pattern", module, number("lora_alpha", -1));
-        if (alpha < 0) fail(path_, ": lora_alpha is missing");
+        const double alpha = pattern("alpha_pattern", module, number("lora_alpha", std::nan("")));
+        if (std::isnan(alpha)) fail(path_, ": lora_alpha is missing");
         const double r = pattern("rank_pattern", module, number("r", double(rank)));
         if (r != double(rank))
             fail(path_, ": r is ", r, ", but the tensors of ", shown(module), " have rank ", rank);

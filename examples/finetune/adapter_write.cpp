@@ -48,9 +48,10 @@ std::string joined(const std::vector<std::string> &texts) {
 
 // A file has one alpha, and scales of alpha / rank: where those of the pairs differ, B takes the difference.
 double common_alpha(std::vector<LoraPair> &pairs) {
-    const double alpha = double(float(pairs[0].scale * double(pairs[0].rank)));
+    double alpha = double(float(pairs[0].scale * double(pairs[0].rank)));
+    if (alpha == 0) alpha = double(pairs[0].rank); // readers take 0 as a scale of 1: B becomes zeros instead
     for (LoraPair &pair : pairs) {
-        const double factor = alpha == 0 ? 1 : pair.scale * double(pair.rank) / alpha;
+        const double factor = pair.scale * double(pair.rank) / alpha;
         if (std::abs(factor - 1) < 1e-6) continue; // float's alpha is no nearer
         for (float &value : pair.b) value = float(double(value) * factor);
         pair.dtype_b = "F32";
@@ -77,7 +78,7 @@ std::vector<KeptKey> kept_keys(const AdapterFile &adapter) {
     for (size_t at = 0; at < bytes.size();) {
         const size_t begin = at;
         const uint64_t length = number(at, 8);
-        if (length > bytes.size() - at) return {};
+        if (bytes.size() - at < 8 || length > bytes.size() - at - 8) return {};
         const std::string_view key = bytes.substr(at + 8, length);
         at += 8 + length;
         uint64_t type = number(at, 4), count = 1;
@@ -89,12 +90,13 @@ std::vector<KeptKey> kept_keys(const AdapterFile &adapter) {
         }
         if (type > 12 || type == 9 || count > bytes.size()) return {};
         for (uint64_t i = 0; i < count; ++i) {
+            if (type == 8 && number(at, 8) > bytes.size()) return {};
             const uint64_t size = type == 8 ? 8 + number(at, 8) : sizes[type];
             if (at > bytes.size() || size > bytes.size() - at) return {};
             at += size;
         }
         if (at > bytes.size()) return {};
-        keys.push_back({key, bytes.substr(begin, at - begin)});
+        if (key != "general.alignment") keys.push_back({key, bytes.substr(begin, at - begin)}); // the writer has its own
     }
     return keys;
 }
@@ -211,7 +213,7 @@ void write_peft_adapter(const std::string &directory, const AdapterFile &adapter
     }
     for (const Encoded &half : halves) writer.add(half.name, half.dtype, {half.rows, half.cols}, half.data());
     writer.save(folder + "adapter_model.safetensors");
-    write_text(folder + "adapter_config.json", config.dump(2) + "\n");
+    write_text(folder + "adapter_config.json", config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 void write_adapter_file(const std::string &path, const AdapterFile &adapter, const std::string &base_name) {

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 
 namespace finetune {
@@ -126,7 +127,8 @@ std::string config_line(const CLI::Option &option, const std::string &name) {
     if (is_one_of(name, paths)) value = std::filesystem::absolute(value).lexically_normal().string();
     char *end = nullptr;
     strtod(value.c_str(), &end);
-    const bool is_number = option.get_type_name() != "TEXT" && *end == 0;
+    const bool is_number = option.get_type_name() != "TEXT" && *end == 0 && std::isdigit(static_cast<unsigned char>(value.back())) != 0 &&
+                           value.find_first_of("xX") == std::string::npos;
     return name + " = " + (is_number ? value : in_quotes(value)) + "\n";
 }
 

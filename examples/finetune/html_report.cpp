@@ -84,8 +84,8 @@ std::string chart(const std::vector<Curve> &curves) {
         << height - bottom << " H" << width - right << "\"/>\n<text x=\"" << left - 6 << "\" y=\"" << top + 10
         << "\" text-anchor=\"end\">" << number(high) << "</text><text x=\"" << left - 6 << "\" y=\"" << height - bottom
         << "\" text-anchor=\"end\">" << number(low) << "</text><text x=\"" << left << "\" y=\"" << height - 6 << "\">step "
-        << number(first) << "</text><text x=\"" << width - right << "\" y=\"" << height - 6 << "\" text-anchor=\"end\">"
-        << number(last) << "</text>\n";
+        << uint64_t(first) << "</text><text x=\"" << width - right << "\" y=\"" << height - 6 << "\" text-anchor=\"end\">"
+        << uint64_t(last) << "</text>\n";
     double label = left; // the curves' names, above the frame
     for (const Curve &curve : curves) {
         if (curve.points.empty()) continue;
@@ -118,7 +118,7 @@ std::string summary(const std::vector<Json> &records, const Curve &average, cons
     if (!validation.points.empty()) {
         const auto best = std::min_element(validation.points.begin(), validation.points.end(), [](const auto &a, const auto &b) { return a.second < b.second; });
         rows += row("Validation loss, first and last", four_digits(validation.points.front().second) + " and " + four_digits(validation.points.back().second));
-        rows += row("Validation loss, best", four_digits(best->second) + " at step " + number(best->first));
+        rows += row("Validation loss, best", four_digits(best->second) + " at step " + std::to_string(uint64_t(best->first)));
     }
     return "<table>\n" + rows + "</table>\n";
 }

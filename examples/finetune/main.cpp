@@ -17,7 +17,9 @@ int main(int argc, char **argv) {
         code = finetune::exit_failed;
     } catch (const finetune::Error &error) { message = error.what(); } catch (const qlora::Error &error) {
         message = std::string(error.what()) + " (" + qlora_status_name(error.status()) + ")";
-    } catch (const std::bad_alloc &) { message = "out of memory; lower --batch or --eval-tokens"; }
+    } catch (const std::bad_alloc &) { message = "out of memory; lower --batch or --eval-tokens"; } catch (const std::exception &error) {
+        message = error.what();
+    }
     fflush(stdout);
     fprintf(stderr, "qlora-finetune: error: %s\n", message.c_str());
     return code;

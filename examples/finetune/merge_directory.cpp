@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <unistd.h>
 
 namespace finetune {
 namespace {
@@ -98,10 +99,14 @@ void copy_rest(const fs::path &from, const fs::path &to, const MergeOptions &opt
 } // namespace
 
 Merged merge_directory(Device &device, const std::string &base, const AdapterFile &adapters, const MergeOptions &options,
-                       const std::string &out) {
+                       const std::string &given_out) {
     if (options.format != 0 && options.format != QLORA_FORMAT_F16 && options.format != QLORA_FORMAT_BF16)
         fail("--type: a Hugging Face directory holds floats; expected same, f16 or bf16");
-    if (exists(out)) fail("--out ", shown(out), " is there already; choose a new directory");
+    std::string out = given_out;
+    while (out.size() > 1 && out.back() == '/') out.pop_back();
+    const fs::path partial = out + ".partial-" + std::to_string(getpid());
+    for (const std::string &path : {out, partial.string()})
+        if (exists(path)) fail("--out: ", shown(path), " is there already; choose a new directory");
     const SafeTensors file(base);
     const std::vector<PackedTensor> tensors = read_packed(file);
     Merged done;
@@ -119,9 +124,7 @@ Merged merge_directory(Device &device, const std::string &base, const AdapterFil
     }
     ends.push_back(steps.size());
 
-    const fs::path partial = out + ".partial";
     try {
-        fs::remove_all(partial);
         fs::create_directories(partial);
         Json map = Json::object();
         size_t first = 0;
@@ -146,6 +149,7 @@ Merged merge_directory(Device &device, const std::string &base, const AdapterFil
             write_text((partial / "model.safetensors.index.json").string(),
                        Json{{"metadata", {{"total_size", done.bytes}}}, {"weight_map", map}}.dump(2) + "\n");
         copy_rest(file.folder(), partial, options);
+        sync_folder(partial.string());
         fs::rename(partial, out);
     } catch (const fs::filesystem_error &error) {
         std::error_code ignored;

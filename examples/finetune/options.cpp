@@ -12,7 +12,7 @@ namespace finetune {
 namespace {
 
 const char *const description =
-    "Fine-tunes a model of the llama architecture, a GGUF file or a Hugging Face directory, with LoRA on its seven linear\n"
+    "Fine-tunes a decoder of one of thirteen architectures, a GGUF file or a Hugging Face directory, with LoRA on its linear\n"
     "layers, on the CPU or a GPU, and writes an adapter that llama.cpp loads with --lora.\n";
 
 const char *const examples =

@@ -66,9 +66,13 @@ std::string with_white_space(std::string_view pattern) {
     bool in_class = false;
     for (size_t i = 0; i < pattern.size(); ++i) {
         if (pattern[i] == '\\') {
-            const char next = pattern[++i];
+            if (++i == pattern.size()) { // PCRE2 refuses it
+                out += '\\';
+                break;
+            }
+            const char next = pattern[i];
             if (next == 's') out += in_class ? WHITE : "[" WHITE "]";
-            else if (next == 'S') out += "[^" WHITE "]";
+            else if (next == 'S' && !in_class) out += "[^" WHITE "]"; // in a class PCRE2's own: it differs at U+180E alone
             else (out += '\\') += next;
             continue;
         }
@@ -91,7 +95,7 @@ struct PreTokenizer::Pattern {
         int error = 0;
         PCRE2_SIZE place = 0;
         code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &error, &place, nullptr);
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C, &error, &place, nullptr);
         if (code == nullptr) {
             PCRE2_UCHAR message[128] = {};
             pcre2_get_error_message(error, message, sizeof(message));

@@ -1,5 +1,7 @@
 #include "run_flags.h"
 
+#include <filesystem>
+
 namespace finetune {
 namespace {
 
@@ -83,7 +85,8 @@ RunFlags run_flags(const Options &options, const TrainOptions &plan, const BaseM
     RunFlags flags = {{"--model", fingerprint(base)},
                       {"--data", fingerprint(data)},
                       {"--quant", options.quant.empty() ? "of itself" : options.quant},
-                      {"--calibrate", options.calibrate.empty() ? "nothing" : options.calibrate},
+                      {"--calibrate", options.calibrate.empty() ? "nothing" : std::filesystem::absolute(options.calibrate).lexically_normal().string() + ", " +
+                                                                                  text_of(options.calibrate_tokens) + " tokens"},
                       {"--quant-block", text_of(options.quant_block)},
                       {"--compute", options.compute},
                       {"--activations", options.activations.empty() ? "of itself" : options.activations},

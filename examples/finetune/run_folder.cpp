@@ -12,15 +12,18 @@
 namespace finetune {
 namespace {
 
-// The lock of a folder is a file's, which the system gives back when a process ends, however it ends.
-int take(const std::string &path, bool resume) {
+const char *const no_run = ": holds no run: neither config.toml nor checkpoints; --resume takes the folder of --run-dir, or a file of --save-state";
+
+// Whether training has begun there: a run that failed before leaves empty places only.
+bool holds_run(const std::string &path) {
     std::error_code error;
-    const bool holds_run = exists(path + "/config.toml") || exists(path + "/checkpoints");
-    if (resume && !holds_run)
-        fail(path, ": holds no run: neither config.toml nor checkpoints; --resume takes the folder of --run-dir, or a file of --save-state");
-    if (!resume && holds_run) fail(path, ": holds a run already; go on with --resume ", path, ", or give --run-dir another name");
-    std::filesystem::create_directories(path, error);
-    if (error) fail(path, ": cannot be created: ", error.message());
+    const bool checkpoints = exists(path + "/checkpoints") && !std::filesystem::is_empty(path + "/checkpoints", error);
+    const bool metrics = exists(path + "/metrics.jsonl") && std::filesystem::file_size(path + "/metrics.jsonl", error) > 0;
+    return checkpoints || metrics || exists(path + "/config.toml");
+}
+
+// The lock of a folder is a file's, which the system gives back when a process ends, however it ends.
+int lock_folder(const std::string &path) {
     const std::string name = path + "/.lock";
     const int lock = open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (lock < 0) fail(path, ": cannot be written to: ", strerror(errno));
@@ -32,6 +35,18 @@ int take(const std::string &path, bool resume) {
         return -1;
     }
     return lock;
+}
+
+int take(const std::string &path, bool resume) {
+    if (resume && !exists(path + "/.lock") && !holds_run(path)) fail(path, no_run);
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    if (error) fail(path, ": cannot be created: ", error.message());
+    const int lock = lock_folder(path);
+    if (holds_run(path) == resume) return lock;
+    if (lock >= 0) close(lock);
+    if (resume) fail(path, no_run);
+    fail(path, ": holds a run already; go on with --resume ", path, ", or give --run-dir another name");
 }
 
 // The lines that are whole records.

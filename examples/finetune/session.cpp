@@ -160,7 +160,6 @@ std::unique_ptr<RunFolder> Session::open_folder() {
         check_same_run(*folder, flags_);
     }
     if (!folder->checkpoints().steps().empty()) in_.plan.import_state.clear(); // it is in the checkpoint
-    write_text(folder->file("config.toml"), options_.config_text);
     return folder;
 }
 
@@ -354,6 +353,7 @@ std::vector<Sample> Session::samples(const std::vector<std::vector<int32_t>> &be
 }
 
 RunEnd Session::train() {
+    if (folder_) write_text(folder_->file("config.toml"), options_.config_text); // not before everything else was found to be right
     const TrainingTask task = {device_, *machine_->network, machine_->trainable, *machine_->trainer, in_.plan, in_.train->rows, eval_batches_,
                                flags_, planned_ + budget_.overhead, budget_.limit};
     TrainingRun run(task, options_.run, folder_.get());
@@ -447,7 +447,7 @@ int Session::run() {
 int run_session(const Options &options) {
     for (const std::string &path : {options.metrics, options.save_state}) if (!path.empty()) check_writable(path);
     // The adapter's usual place is in the folder of the run, which may not be there yet.
-    if (!options.out.empty() && options.run.folder.empty()) check_writable(options.out);
+    if (!options.out.empty() && (options.run.folder.empty() || options.out.rfind(options.run.folder + "/", 0) != 0)) check_writable(options.out);
     return Session(options).run();
 }
 

@@ -203,6 +203,7 @@ private:
                 reject("pre_tokenizer: ", shown(type), " is not supported");
             }
         }
+        if (vocabulary_.patterns.size() > 64) reject("pre_tokenizer: more than 64 patterns are not supported");
     }
 
     void read_split(const Json &part) {

@@ -104,7 +104,7 @@ std::string TrainingRun::notes() const {
                   {"watchdog", watchdog_.save()},
                   {"tokens", tokens_},
                   {"seconds", seconds_}};
-    return notes.dump();
+    return notes.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 void TrainingRun::save() {

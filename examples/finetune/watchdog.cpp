@@ -53,7 +53,7 @@ std::optional<std::string> Watchdog::observe(const StepReport &report) {
 Watchdog::Verdict Watchdog::validated(uint64_t step, double loss) {
     rises_ = last_validation_ && loss > *last_validation_ ? rises_ + 1 : 0;
     last_validation_ = loss;
-    if (!best_validation_ || loss < *best_validation_) {
+    if (!best_validation_ || std::isnan(*best_validation_) || loss < *best_validation_) {
         best_validation_ = loss;
         best_step_ = step;
         without_best_ = 0;
