@@ -158,6 +158,63 @@ TEST_CASE("adapters: keys and order of a GGUF adapter from elsewhere survive PEF
     CHECK(bytes_of(first.path) == bytes_of(last.path));
 }
 
+TEST_CASE("adapters: kept keys that are no keys are dropped, and an alignment is the writer's own") {
+    const TinyBase tiny;
+    AdapterFile adapter = random_adapter(*tiny.base, 2, 7);
+    const Scratch plain, other;
+    write_gguf_adapter(plain.path, adapter);
+    const std::string expected = bytes_of(plain.path);
+    std::string endless(8, '\0'); // a key of no letters whose value is a text of 2^64 - 1 bytes
+    endless += std::string("\x08\0\0\0", 4) + std::string(8, '\xff');
+    for (const std::string &keys : {std::string("abc"), std::string(8, '\xff'), endless}) {
+        adapter.gguf_keys = keys;
+        write_gguf_adapter(other.path, adapter);
+        CHECK(bytes_of(other.path) == expected);
+    }
+    GgufWriter writer;
+    writer.add_string("general.architecture", "llama");
+    writer.add_u32("general.alignment", 4096);
+    writer.add_string("general.type", "adapter");
+    writer.add_string("adapter.type", "lora");
+    writer.add_f32("adapter.lora.alpha", 16);
+    writer.save(other.path);
+    const Gguf kept(other.path);
+    adapter.gguf_keys.clear();
+    for (std::string_view key : kept.keys()) adapter.gguf_keys += kept.entry(key);
+    write_gguf_adapter(plain.path, adapter);
+    CHECK(read_adapter_file(plain.path).pairs.size() == adapter.pairs.size());
+}
+
+TEST_CASE("adapters: a scale of zero stays no update, one below zero stays below") {
+    const TinyBase tiny;
+    for (const double scale : {0.0, -2.0}) {
+        const Scratch gguf;
+        const Folder peft;
+        AdapterFile adapter = random_adapter(*tiny.base, 4, 5);
+        adapter.pairs[0].scale = scale; // the others keep theirs
+        const std::vector<LoraPair> before = adapter.pairs;
+        const auto same = [&](const AdapterFile &read) {
+            for (size_t i = 0; i < before.size(); ++i) {
+                const uint64_t size = before[i].inputs * before[i].outputs;
+                const std::vector<double> expected = dense(&before[i], size), found = dense(&read.pairs[i], size);
+                double difference = 0, norm = 0;
+                for (size_t k = 0; k < found.size(); ++k) {
+                    difference += std::pow(found[k] - expected[k], 2);
+                    norm += std::pow(expected[k], 2);
+                }
+                CHECK(difference <= 1e-12 * norm);
+            }
+        };
+        write_gguf_adapter(gguf.path, adapter);
+        same(read_adapter_file(gguf.path));
+        convert_adapter(adapter, AdapterKind::peft, *tiny.base);
+        write_peft_adapter(peft.path, adapter, "x");
+        AdapterFile back = read_adapter_file(peft.path);
+        convert_adapter(back, AdapterKind::gguf, *tiny.base);
+        same(back);
+    }
+}
+
 TEST_CASE("adapters: scales of PEFT's configurations") {
     const TinyBase tiny;
     const Folder peft;

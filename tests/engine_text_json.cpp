@@ -48,6 +48,10 @@ TEST_CASE("tokenizer.json: what is not known is refused by its name") {
     CHECK(contains(refused("/model/vocab/x", -3), "its id is not a number"));
     CHECK(contains(refused("/model/merges/0", 7), "merge 0 is not a pair of tokens"));
     CHECK(contains(refused("/pre_tokenizer/pretokenizers/0/pattern/Regex", "(unclosed"), "PCRE2 refuses the pattern"));
+    CHECK(contains(refused("/pre_tokenizer/pretokenizers/0/pattern/Regex", "a\\"), "PCRE2 refuses the pattern"));
+    CHECK(contains(refused("/pre_tokenizer/pretokenizers/0/pattern/Regex", "\\C"), "PCRE2 refuses the pattern")); // half a character
+    const Json digits = {{"type", "Digits"}, {"individual_digits", true}};
+    CHECK(contains(refused("/pre_tokenizer/pretokenizers", std::vector<Json>(1000, digits)), "more than 64 patterns"));
     CHECK(contains(error_of([&] { read_tokenizer_json(Scratch("[1]").path); }), "expected a JSON object"));
 }
 
