@@ -116,6 +116,11 @@ void NewFile::commit() {
     if (error == 0) error = file_functions.rename(partial_.c_str(), path_.c_str());
     if (error != 0) fail(path_, ": cannot be completed: ", strerror(error), "; no file was left behind");
     partial_.clear();
+    // Its name must be on the disk as well.
+    const size_t slash = path_.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+    error = file_functions.sync_folder(folder.c_str());
+    if (error != 0) fail(path_, ": is written, but its folder cannot be flushed to the disk: ", strerror(error));
 }
 
 void sync_folder(const std::string &path) {
