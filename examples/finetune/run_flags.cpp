@@ -1,6 +1,6 @@
 #include "run_flags.h"
 
-#include <filesystem>
+#include "file.h"
 
 namespace finetune {
 namespace {
@@ -46,6 +46,13 @@ template <class Value> std::string text_of(const Value &value) {
     return text.str();
 }
 
+std::string fingerprint_of_file(const std::string &path) {
+    const MappedFile file(path);
+    Fingerprint sum;
+    sum.add(file.data(), file.size());
+    return text_of(file.size()) + " bytes, " + sum.text();
+}
+
 } // namespace
 
 std::string fingerprint(const BaseModel &base) {
@@ -85,8 +92,7 @@ RunFlags run_flags(const Options &options, const TrainOptions &plan, const BaseM
     RunFlags flags = {{"--model", fingerprint(base)},
                       {"--data", fingerprint(data)},
                       {"--quant", options.quant.empty() ? "of itself" : options.quant},
-                      {"--calibrate", options.calibrate.empty() ? "nothing" : std::filesystem::absolute(options.calibrate).lexically_normal().string() + ", " +
-                                                                                  text_of(options.calibrate_tokens) + " tokens"},
+                      {"--calibrate", options.calibrate.empty() ? "nothing" : text_of(options.calibrate_tokens) + " tokens of " + fingerprint_of_file(options.calibrate)},
                       {"--quant-block", text_of(options.quant_block)},
                       {"--compute", options.compute},
                       {"--activations", options.activations.empty() ? "of itself" : options.activations},
