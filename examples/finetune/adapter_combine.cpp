@@ -42,6 +42,22 @@ AdapterFile begin(const std::vector<AdapterFile> &adapters) {
     return out;
 }
 
+// The scale that all pairs of a training adapter share: that of the first which counts.
+double common_scale(const std::vector<LoraPair> &pairs) {
+    double scale = pairs.empty() ? 1 : 0;
+    for (const LoraPair &pair : pairs)
+        if (scale == 0) scale = pair.scale;
+    return scale;
+}
+
+// The first ranks of a wider pair become those of `pair`, B times a factor.
+void put_ranks(AdapterPair &to, uint64_t rank, const LoraPair &pair, double factor) {
+    std::copy(pair.a.begin(), pair.a.end(), to.a.begin());
+    for (uint64_t o = 0; o < pair.outputs; ++o)
+        for (uint64_t k = 0; k < pair.rank; ++k)
+            to.b[o * rank + k] = float(factor * double(pair.b[o * pair.rank + k]));
+}
+
 } // namespace
 
 AdapterFile concatenate(const std::vector<AdapterFile> &adapters, const std::vector<double> &weights) {
@@ -124,9 +140,7 @@ Adapter starting_adapter(AdapterFile file, const BaseModel &base, const AdapterS
     convert_adapter(file, AdapterKind::gguf, base);
     std::map<std::string, size_t> places;
     for (size_t i = 0; i < shape.pairs(); ++i) places.emplace(shape.gguf_name(i), i);
-    double scale = 0; // of the first pair that counts
-    for (const LoraPair &pair : file.pairs)
-        if (scale == 0) scale = pair.scale;
+    const double scale = common_scale(file.pairs);
     fresh.alpha = float(scale * double(shape.rank));
     for (const LoraPair &pair : file.pairs) {
         const auto found = places.find(pair.module + ".weight");
@@ -135,12 +149,8 @@ Adapter starting_adapter(AdapterFile file, const BaseModel &base, const AdapterS
         if (pair.rank > shape.rank)
             file.reject(shown(pair.module), " has rank ", pair.rank, "; give --rank ", pair.rank, " or more");
         AdapterPair &to = fresh.pairs[found->second];
-        std::copy(pair.a.begin(), pair.a.end(), to.a.begin());
         std::fill(to.b.begin(), to.b.end(), 0.0f);
-        const double factor = pair.scale == scale ? 1 : scale == 0 ? 0 : pair.scale / scale;
-        for (uint64_t o = 0; o < pair.outputs; ++o)
-            for (uint64_t k = 0; k < pair.rank; ++k)
-                to.b[o * shape.rank + k] = float(factor * double(pair.b[o * pair.rank + k]));
+        put_ranks(to, shape.rank, pair, pair.scale == scale ? 1 : pair.scale / scale);
         shape.to_base(to.b, found->second, shape.rank, false);
     }
     return fresh;
@@ -152,9 +162,7 @@ Adapter device_adapter(const std::vector<AdapterFile> &adapters, const std::vect
     for (AdapterFile &one : converted) convert_adapter(one, AdapterKind::gguf, base);
     AdapterFile sum = converted.empty() ? AdapterFile() : concatenate(converted, weights);
     const uint64_t rank = std::max<uint64_t>(1, sum.most_rank());
-    double scale = sum.pairs.empty() ? 1 : 0; // of the first pair that counts
-    for (const LoraPair &pair : sum.pairs)
-        if (scale == 0) scale = pair.scale;
+    const double scale = common_scale(sum.pairs);
     *shape = base.shape().adapter_shape(uint32_t(rank));
     Adapter out;
     out.alpha = float(scale * double(rank));
@@ -166,11 +174,7 @@ Adapter device_adapter(const std::vector<AdapterFile> &adapters, const std::vect
         const auto found = pairs.find(module.gguf);
         if (found != pairs.end()) {
             const LoraPair &pair = *found->second;
-            std::copy(pair.a.begin(), pair.a.end(), one.a.begin());
-            const double factor = scale == 0 ? 0 : pair.scale / scale;
-            for (uint64_t o = 0; o < pair.outputs; ++o)
-                for (uint64_t k = 0; k < pair.rank; ++k)
-                    one.b[o * rank + k] = float(factor * double(pair.b[o * pair.rank + k]));
+            put_ranks(one, rank, pair, scale == 0 ? 0 : pair.scale / scale);
         }
         shape->to_base(one.b, out.pairs.size(), rank, false);
         out.pairs.push_back(std::move(one));
