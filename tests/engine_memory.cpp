@@ -159,8 +159,10 @@ TEST_CASE("memory: a budget is met by the cheapest means, or refused with what w
     const uint64_t whole = make_plan(device, bench.base, bench.task, options, {}).device_bytes;
     const auto plan_for = [&](uint64_t bytes) {
         options.memory = std::to_string(bytes);
-        const Budget budget = find_budget(device, options);
+        Budget budget = find_budget(device, options);
         CHECK(budget.arena() == bytes);
+        CHECK(budget.one_memory);
+        budget.one_memory = false; // as if it were a GPU
         return make_plan(device, bench.base, bench.task, options, budget);
     };
     const MemoryPlan enough = plan_for(whole);

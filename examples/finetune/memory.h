@@ -46,6 +46,9 @@ public:
     struct Mark {
         size_t block;
         uint64_t offset;
+        bool operator<(const Mark &other) const {
+            return block != other.block ? block < other.block : offset < other.offset;
+        }
     };
     Mark mark() const { return at_; }
     void rewind(Mark mark) { at_ = mark; }

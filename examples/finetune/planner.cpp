@@ -1,71 +1,24 @@
 #include "planner.h"
 
-#include "format_choice.h"
+#include "host_memory.h"
+#include "planner_steps.h"
 #include "report.h"
 
 #include <algorithm>
-#include <cstdio>
 
 namespace finetune {
 namespace {
 
-const uint64_t usual_context = uint64_t(600) << 20, late_kernels = uint64_t(64) << 20;
-const uint64_t small_logits = uint64_t(8) << 20; // bytes of a chunk of logits when memory is short
+const uint64_t usual_driver = uint64_t(600) << 20, late_kernels = uint64_t(64) << 20;
 const uint64_t most_rank = 1024;
 const uint32_t fewest_streamed = 3;              // two lie in the window
-
-struct Step {
-    const char *what, *flag;
-    bool allowed; // not decided on the command line
-    void (*apply)(MemoryChoice &choice, const Task &task, uint64_t vocabulary);
-};
-
-uint64_t smaller_chunk(uint64_t vocabulary) { return std::max<uint64_t>(16, small_logits / (4 * vocabulary) / 16 * 16); }
-
-// In the order of what they cost: nothing, little time in evaluations, time on the bus, precision of the head.
-std::vector<Step> steps_of(const Task &task, const MemoryOptions &options) {
-    const bool trains = task.training;
-    return {
-        {"rows of the embedding stay in host memory", "--embedding host", !options.host_embedding,
-         [](MemoryChoice &choice, const Task &, uint64_t) { choice.host_embedding = true; }},
-        {"activations are computed again in the backward pass", "without --no-checkpoint", false,
-         [](MemoryChoice &choice, const Task &, uint64_t) { choice.checkpointing = true; }},
-        {"evaluations take fewer tokens at a time", "--eval-tokens 512", !options.eval_tokens,
-         [](MemoryChoice &choice, const Task &, uint64_t) { choice.eval_tokens = std::min<uint64_t>(choice.eval_tokens, 512); }},
-        {"logits exist for fewer tokens at a time", "--logits-rows 64", !options.chunk_rows,
-         [](MemoryChoice &choice, const Task &, uint64_t vocabulary) { choice.chunk_rows = uint32_t(smaller_chunk(vocabulary)); }},
-        {"most of the optimizer's state streams from host memory", "--optimizer-memory 16M", trains && !options.optimizer_bytes,
-         [](MemoryChoice &choice, const Task &, uint64_t) { choice.optimizer_bytes = uint64_t(16) << 20; }},
-        {"inputs of the layers wait in host memory for the backward pass", "--offload on", trains && !options.offload,
-         [](MemoryChoice &choice, const Task &, uint64_t) { choice.offload = choice.checkpointing; }},
-        {"the head is quantized to nf4", "--quant-head nf4", !options.head,
-         [](MemoryChoice &choice, const Task &, uint64_t) {
-             choice.head_format = QLORA_FORMAT_NF4;
-             choice.host_embedding = true; // where both were one matrix
-         }},
-    };
-}
-
-MemoryPlan dry_run(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice) {
-    device.plan();
-    const Machine machine(device, base, task, choice);
-    MemoryPlan plan;
-    plan.choice = choice;
-    plan.tally = device.tally();
-    plan.device_bytes = device.planned_bytes();
-    plan.scratch_bytes = device.scratch_bytes();
-    plan.host_bytes = device.planned_host_bytes();
-    plan.layers = base.shape().layers;
-    return plan;
-}
 
 // As few streamed layers as fit; all of them where none of the numbers does.
 void stream(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
     const auto with = [&](uint32_t streamed) {
         MemoryChoice choice = plan.choice;
         choice.streamed_layers = streamed;
-        MemoryPlan other = dry_run(device, base, task, choice);
-        other.budget = plan.budget;
+        MemoryPlan other = dry_run(device, base, task, choice, plan.budget);
         other.savings = plan.savings;
         return other;
     };
@@ -82,12 +35,37 @@ void stream(Device &device, const BaseModel &base, const Task &task, MemoryPlan 
             least = middle + 1;
         }
     }
-    if (best.device_bytes >= plan.device_bytes) return;
+    if (best.bytes() >= plan.bytes()) return;
     const uint32_t streamed = best.choice.streamed_layers;
     best.savings.push_back({"weights of " + std::to_string(streamed) + " of " + std::to_string(base.shape().layers) +
                                 " layers stream from host memory",
-                            "--stream-layers " + std::to_string(streamed), plan.device_bytes - best.device_bytes});
+                            "--stream-layers " + std::to_string(streamed), plan.bytes() - best.bytes()});
     plan = std::move(best);
+}
+
+// As few of the streamed layers as need be have no copy in host memory.
+void spill(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
+    uint32_t least = 1, most = plan.choice.streamed_layers;
+    if (most == 0 || !plan.from_file) return;
+    const uint64_t before = plan.host_bytes;
+    const std::vector<Saving> savings = plan.savings;
+    while (least <= most) {
+        const uint32_t middle = least == most ? least : (least + most) / 2;
+        MemoryChoice choice = plan.choice;
+        choice.file_layers = middle;
+        MemoryPlan other = dry_run(device, base, task, choice, plan.budget);
+        const bool last = least == most;
+        if (other.fits_host()) most = middle;
+        else least = middle + 1;
+        if (last) {
+            plan = std::move(other);
+            break;
+        }
+    }
+    plan.savings = savings;
+    plan.savings.push_back({"weights of " + std::to_string(plan.choice.file_layers) + " of those layers are read from their file each time, "
+                                "which the work waits for (host memory)",
+                            "--file-layers " + std::to_string(plan.choice.file_layers), before - plan.host_bytes});
 }
 
 // Room that is left keeps the activations of as many layers as it can.
@@ -97,8 +75,7 @@ void keep(Device &device, const BaseModel &base, const Task &task, MemoryPlan &p
         const uint32_t middle = (least + most + 1) / 2;
         MemoryChoice choice = plan.choice;
         choice.kept_layers = middle;
-        MemoryPlan more = dry_run(device, base, task, choice);
-        more.budget = plan.budget;
+        MemoryPlan more = dry_run(device, base, task, choice, plan.budget);
         if (more.fits()) {
             least = middle;
             plan = std::move(more);
@@ -110,123 +87,67 @@ void keep(Device &device, const BaseModel &base, const Task &task, MemoryPlan &p
 
 } // namespace
 
-MemoryChoice MemoryOptions::start() const {
-    MemoryChoice choice;
-    choice.checkpointing = checkpointing;
-    choice.host_embedding = host_embedding.value_or(false);
-    choice.offload = offload.value_or(false);
-    choice.chunk_rows = chunk_rows.value_or(0);
-    choice.streamed_layers = streamed_layers.value_or(0);
-    choice.kept_layers = kept_layers.value_or(0);
-    choice.eval_tokens = eval_tokens.value_or(4096);
-    choice.optimizer_bytes = optimizer_bytes.value_or(0);
-    if (head && *head != "none") choice.head_format = named_format(*head, "--quant-head");
-    return choice;
-}
-
 Budget find_budget(const Device &device, const MemoryOptions &options) {
     const qlora_context_info info = device.context().query();
-    const bool gpu = info.backend == QLORA_BACKEND_CUDA || info.backend == QLORA_BACKEND_VULKAN;
-    const bool known = gpu && info.memory_free_bytes > 0;
-    const uint64_t in_use = known ? info.memory_bytes - std::min(info.memory_bytes, info.memory_free_bytes) : 0;
     Budget budget;
-    if (gpu) budget.overhead = (known && in_use <= 2 * usual_context ? in_use : usual_context) + late_kernels;
+    budget.one_memory = device.is_host();
+    const bool known = !budget.one_memory && info.memory_free_bytes > 0;
+    const uint64_t in_use = known ? info.memory_bytes - std::min(info.memory_bytes, info.memory_free_bytes) : 0;
+    if (!budget.one_memory) budget.overhead = (known && in_use <= 2 * usual_driver ? in_use : usual_context) + late_kernels;
     if (!options.memory.empty()) {
         budget.limit = parse_bytes("--memory", options.memory);
         budget.source = "--memory " + options.memory;
         if (budget.limit <= budget.overhead)
             fail("--memory ", options.memory, ": driver and context alone take ", readable_bytes(budget.overhead), "; give more");
         if (known && budget.arena() > info.memory_free_bytes)
-            fail("--memory ", options.memory, ": only ", readable_bytes(info.memory_free_bytes), " are free on ", device.name());
+            fail("--memory ", options.memory, ": of ", device.name(), "'s ", readable_bytes(info.memory_bytes), " only ",
+                 readable_bytes(info.memory_free_bytes), " are free; give at most ",
+                 (info.memory_free_bytes + budget.overhead) >> 20, "M");
     } else if (known) {
         budget.limit = info.memory_free_bytes + budget.overhead - late_kernels;
         budget.source = "free on the device";
     }
+    if (!options.host_memory.empty()) {
+        budget.host_limit = parse_bytes("--host-memory", options.host_memory);
+        budget.host_source = "--host-memory " + options.host_memory;
+    } else {
+        budget.host_limit = free_host_memory() / 8 * 7;
+        budget.host_source = "seven eighths of what is free";
+    }
     return budget;
-}
-
-uint64_t planned_bytes(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice) {
-    try {
-        return dry_run(device, base, task, choice).device_bytes;
-    } catch (const qlora::Error &) { return UINT64_MAX; } // a window of the optimizer that holds no pages
 }
 
 MemoryPlan make_plan(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
                      const Budget &budget) {
-    MemoryPlan plan = dry_run(device, base, task, options.start());
-    plan.budget = budget;
+    MemoryPlan plan = dry_run(device, base, task, options.start(), budget);
     for (const Step &step : steps_of(task, options)) {
         if (plan.fits() || !step.allowed) continue;
         MemoryChoice choice = plan.choice;
         step.apply(choice, task, base.shape().vocabulary);
-        if (planned_bytes(device, base, task, choice) >= plan.device_bytes) continue;
-        MemoryPlan next = dry_run(device, base, task, choice);
-        next.budget = budget;
+        if (bounded_bytes(device, base, task, choice, budget) >= plan.bytes()) continue;
+        MemoryPlan next = dry_run(device, base, task, choice, budget);
         next.savings = plan.savings;
-        next.savings.push_back({step.what, step.flag, plan.device_bytes - next.device_bytes});
+        next.savings.push_back({step.what, step.flag, plan.bytes() - next.bytes()});
         plan = std::move(next);
     }
     if (!plan.fits() && !options.streamed_layers) stream(device, base, task, plan);
+    if (!plan.fits_host() && !options.file_layers) spill(device, base, task, plan);
     const bool roomy = budget.limit != 0 && plan.fits() && plan.savings.empty();
     if (roomy && task.training && options.checkpointing && !options.kept_layers) keep(device, base, task, plan);
     return plan;
 }
 
-void reject_plan(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
-                 const MemoryPlan &plan, const std::string &failure) {
-    std::vector<Saving> helps;
-    const auto consider = [&](const std::string &flag, const Task &other, const MemoryChoice &choice) {
-        if (helps.size() == 3) return;
-        try {
-            const uint64_t bytes = planned_bytes(device, base, other, choice);
-            if (bytes < plan.device_bytes) helps.push_back({"", flag, plan.device_bytes - bytes});
-        } catch (const Error &) {
-            // no choice for this model or device
-        }
-    };
-    for (const Step &step : steps_of(task, options)) {
-        MemoryChoice choice = plan.choice;
-        step.apply(choice, task, base.shape().vocabulary);
-        consider(step.flag, task, choice);
+std::unique_ptr<Machine> carry_out(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
+                                   const MemoryPlan &plan) {
+    if (!plan.fits() || !plan.fits_host()) reject_plan(device, base, task, options, plan);
+    dry_run(device, base, task, plan.choice, plan.budget);
+    try {
+        device.commit();
+        return std::make_unique<Machine>(device, base, task, plan.choice);
+    } catch (const qlora::Error &error) {
+        if (error.status() != QLORA_ERROR_MEMORY) throw;
+        reject_plan(device, base, task, options, plan, error.what());
     }
-    if (task.training && !task.options.optimizer.small) {
-        Task other = task;
-        other.options.optimizer.small = true;
-        consider("--optimizer " + task.options.optimizer.name + "8bit", other, plan.choice);
-    }
-    if (task.precision.activations == QLORA_FORMAT_F32) {
-        Task other = task;
-        other.precision.activations = QLORA_FORMAT_BF16;
-        if (other.precision.compute == QLORA_FORMAT_F16) other.precision.activations = QLORA_FORMAT_F16;
-        consider(other.precision.activations == QLORA_FORMAT_F16 ? "--activations f16" : "--activations bf16", other, plan.choice);
-    }
-    if (options.streamed_layers && *options.streamed_layers < base.shape().layers) {
-        MemoryChoice choice = plan.choice;
-        choice.streamed_layers = base.shape().layers;
-        consider("--stream-layers " + std::to_string(base.shape().layers), task, choice);
-    }
-    if (task.options.batch > 1) {
-        Task other = task;
-        for (uint64_t *value : {&other.training_bounds.tokens, &other.training_bounds.losses}) *value = (*value + 1) / 2;
-        consider("--batch " + std::to_string(task.options.batch / 2) + " --accumulate " + std::to_string(2 * task.options.accumulate), other, plan.choice);
-    }
-    if (task.adapter_shape.rank > 1) {
-        Task other = task;
-        other.initial = nullptr;
-        other.adapter_shape.rank /= 2;
-        consider("--rank " + std::to_string(other.adapter_shape.rank), other, plan.choice);
-    }
-    if (task.training_bounds.longest > 2) {
-        Task other = task;
-        other.training_bounds.longest /= 2;
-        for (uint64_t *value : {&other.training_bounds.tokens, &other.training_bounds.losses}) *value = (*value + 1) / 2;
-        consider("--sequence " + std::to_string(other.training_bounds.longest), other, plan.choice);
-    }
-    std::string text;
-    for (const Saving &saving : helps) text += (text.empty() ? "" : ", ") + saving.flag + " (saves " + readable_bytes(saving.bytes) + ")";
-    fail("out of memory: ", readable_bytes(plan.device_bytes + plan.budget.overhead), " are needed, ",
-         failure.empty() ? readable_bytes(plan.budget.limit) + " are there (" + plan.budget.source + ")" : failure, "; ",
-         text.empty() ? std::string("a smaller model would help") : "what would help: " + text);
 }
 
 Largest find_largest(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
@@ -234,9 +155,9 @@ Largest find_largest(Device &device, const BaseModel &base, const Task &task, co
     MemoryChoice as_planned = plan.choice;
     as_planned.kept_layers = options.kept_layers.value_or(0); // what room is left for is no need
     MemoryChoice all = as_planned;
-    uint64_t bytes = planned_bytes(device, base, task, all);
+    uint64_t bytes = bounded_bytes(device, base, task, all, plan.budget);
     const auto take_if_less = [&](const MemoryChoice &choice) {
-        const uint64_t less = planned_bytes(device, base, task, choice);
+        const uint64_t less = bounded_bytes(device, base, task, choice, plan.budget);
         if (less < bytes) all = choice;
         bytes = std::min(bytes, less);
     };
@@ -261,7 +182,7 @@ Largest find_largest(Device &device, const BaseModel &base, const Task &task, co
             const uint64_t middle = (least + most + 1) / 2;
             Task probe = other;
             set(probe, middle);
-            if (planned_bytes(device, base, probe, choice) <= plan.budget.arena()) least = middle;
+            if (bounded_bytes(device, base, probe, choice, plan.budget) <= plan.budget.arena()) least = middle;
             else most = middle - 1;
         }
         return least;
@@ -277,33 +198,6 @@ Largest find_largest(Device &device, const BaseModel &base, const Task &task, co
         found.rank[i] = search(choice, most_rank, [](Task &probe, uint64_t value) { probe.adapter_shape.rank = uint32_t(value); });
     }
     return found;
-}
-
-void print_plan(const MemoryPlan &plan, const Model &model) {
-    const auto line = [](const std::string &name, uint64_t bytes, const std::string &more = "") {
-        printf("    %-38s %12s%s\n", name.c_str(), readable_bytes(bytes).c_str(), more.c_str());
-    };
-    printf("  memory\n");
-    uint64_t shown = 0;
-    for (const auto &[name, bytes] : plan.tally) {
-        std::string more;
-        if (name == "weights") more = "   linear layers " + model.linear_format();
-        if (name == "head" || name == "embedding and head") more = "   " + model.head_format();
-        if (bytes > 0) line(name, bytes, more);
-        shown += bytes;
-    }
-    line("scratch, with the logits of a chunk", plan.scratch_bytes);
-    shown += plan.scratch_bytes;
-    if (shown < plan.device_bytes) line("loading, gradients that need more", plan.device_bytes - shown);
-    if (plan.budget.overhead > 0) line("driver and context", plan.budget.overhead);
-    const std::string of = plan.budget.limit == 0 ? "" : "   of " + readable_bytes(plan.budget.limit) + ", " + plan.budget.source;
-    line("on the device", plan.device_bytes + plan.budget.overhead, of);
-    if (plan.host_bytes > 0) line("in host memory", plan.host_bytes);
-    if (model.requantized() > 0) printf("    %u linear layers are decoded and quantized anew\n", model.requantized());
-    if (plan.choice.checkpointing && plan.choice.kept_layers > 0)
-        printf("    activations of %u of %u layers are kept, the others' computed again\n", plan.choice.kept_layers, plan.layers);
-    for (const Saving &saving : plan.savings)
-        printf("    %s: saves %s\n", saving.what.c_str(), readable_bytes(saving.bytes).c_str());
 }
 
 } // namespace finetune
