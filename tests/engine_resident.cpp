@@ -2,9 +2,13 @@
 // same answers and losses, and what is planned is used.
 #include "engine_support.h"
 
+#include "evaluate.h"
 #include "host_memory.h"
 #include "planner.h"
 #include "rng.h"
+
+#include <algorithm>
+#include <cmath>
 
 using namespace finetune;
 

@@ -13,9 +13,6 @@ Decoder::Decoder(Device &device, const Model &model, const Trainable &adapter, c
     arena_.commit(device_);
     take_spans();
     host_logits_.resize(model_.shape().vocabulary);
-    std::vector<int32_t> rows(chunk_);
-    std::iota(rows.begin(), rows.end(), 0);
-    device_.write(rows_, rows.data(), rows.size() * 4);
     device_.measure([&] {
         for (uint32_t tokens : {chunk_, 1u}) {
             Pass pass = make_pass(tokens, context_);
@@ -97,6 +94,9 @@ const std::vector<float> &Decoder::set(const std::vector<int32_t> &tokens) {
     size_t kept = 0;
     while (kept < most && tokens[kept] == tokens_[kept]) ++kept;
     tokens_ = tokens;
+    std::vector<int32_t> rows(chunk_);
+    std::iota(rows.begin(), rows.end(), 0);
+    device_.write(rows_, rows.data(), rows.size() * 4);
     for (uint32_t first = uint32_t(kept); first < tokens_.size(); first += chunk_)
         compute(first, std::min(chunk_, uint32_t(tokens_.size()) - first));
     return read_logits();
