@@ -123,10 +123,10 @@ TEST_CASE("resident: streamed, read from the file or used where it is mapped, a 
         choice.file_layers = 2;
         CHECK(bench.run(name, choice, &plan) == expected);
         CHECK(plan.file_bytes == copies / 5 * 2);
-        CHECK(plan.host_bytes == copies / 5 * 3);
+        CHECK(plan.host_bytes == copies / 5 * (3 + 2)); // and two places to pass through
         choice.file_layers = 5;
         CHECK(bench.run(name, choice, &plan) == expected);
-        CHECK(plan.host_bytes == 0);
+        CHECK(plan.host_bytes == copies / 5 * 2);
 
         choice = MemoryChoice();
         choice.head_format = QLORA_FORMAT_NF4;
@@ -178,7 +178,7 @@ TEST_CASE("resident: a budget is met by the cheapest means, a shorter context be
         budget.one_memory = one_memory;
         return make_plan(device, bench.base, bench.task, options, budget);
     };
-    const MemoryPlan whole = plan_for(uint64_t(1) << 40, false);
+    const MemoryPlan whole = plan_for(uint64_t(256) << 20, false);
     CHECK(whole.savings.empty());
     CHECK(whole.context == 4096);
     const MemoryPlan shorter = plan_for(whole.device_bytes * 2 / 3, false);
@@ -213,7 +213,7 @@ TEST_CASE("resident: what host memory has no room for is read from the file, or 
     budget.host_limit = copies.host_bytes / 2;
     budget.host_source = "--host-memory small";
     const MemoryPlan half = make_plan(device, bench.base, bench.task, options, budget);
-    CHECK(half.choice.file_layers == 3);
+    CHECK(half.choice.file_layers == 5); // one has a copy, and two places are for the others
     CHECK(half.fits_host());
     CHECK(half.savings.size() == 1);
     CHECK(contains(brief_plan(half), "from the file in each pass"));

@@ -113,6 +113,13 @@ bool CommandApp::read(int argc, char **argv) {
                  get_name(), " --help");
         }
         std::string message = error.what();
+        for (const CLI::Option *option : get_options()) {
+            const std::string wrong = "Could not convert: " + option->get_name() + " = ";
+            if (message.rfind(wrong, 0) != 0) continue;
+            const std::string type = option->get_type_name();
+            fail(option->get_name(), " ", shown(message.substr(wrong.size())), ": expected ",
+                 type == "UINT" ? "a whole number, 0 or more" : type == "INT" ? "a whole number" : "a number", "; see ", get_name(), " --help");
+        }
         for (char &c : message)
             if (c == '\n' || c == '\r') c = ' ';
         const std::string name = get_name();

@@ -115,7 +115,8 @@ Memory Device::take(uint64_t bytes, bool host) {
     MemoryPool &pool = host ? host_pool_ : pool_;
     if (!pool.active()) return Memory(host ? qlora::Buffer::on_host(context_, bytes) : qlora::Buffer(context_, bytes));
     if (!host && !section_.empty()) add_to(tally_, section_, aligned(bytes));
-    return Memory(pool.take(bytes));
+    const qlora_span place = pool.take(bytes);
+    return Memory(place, pool.host_address(place));
 }
 
 void Device::count_as(const std::string &name, uint64_t bytes) {

@@ -43,29 +43,33 @@ void stream(Device &device, const BaseModel &base, const Task &task, MemoryPlan 
     plan = std::move(best);
 }
 
-// As few of the streamed layers as need be have no copy in host memory.
+// As few of the streamed layers as need be have no copy in host memory; two places there are what they need in all.
 void spill(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
-    uint32_t least = 1, most = plan.choice.streamed_layers;
-    if (most == 0 || !plan.from_file) return;
-    const uint64_t before = plan.host_bytes;
-    const std::vector<Saving> savings = plan.savings;
-    while (least <= most) {
-        const uint32_t middle = least == most ? least : (least + most) / 2;
+    if (!plan.from_file) return;
+    const auto with = [&](uint32_t count) {
         MemoryChoice choice = plan.choice;
-        choice.file_layers = middle;
+        choice.file_layers = count;
         MemoryPlan other = dry_run(device, base, task, choice, plan.budget);
-        const bool last = least == most;
-        if (other.fits_host()) most = middle;
-        else least = middle + 1;
-        if (last) {
-            plan = std::move(other);
-            break;
+        other.savings = plan.savings;
+        return other;
+    };
+    uint32_t least = 1, most = plan.choice.streamed_layers;
+    MemoryPlan best = with(most);
+    if (best.host_bytes >= plan.host_bytes) return;
+    while (least < most && best.fits_host()) {
+        const uint32_t middle = (least + most) / 2;
+        MemoryPlan some = with(middle);
+        if (some.fits_host()) {
+            most = middle;
+            best = std::move(some);
+        } else {
+            least = middle + 1;
         }
     }
-    plan.savings = savings;
-    plan.savings.push_back({"weights of " + std::to_string(plan.choice.file_layers) + " of those layers are read from their file each time, "
-                                "which the work waits for (host memory)",
-                            "--file-layers " + std::to_string(plan.choice.file_layers), before - plan.host_bytes});
+    const std::string count = std::to_string(best.choice.file_layers);
+    best.savings.push_back({"weights of " + count + " of those layers have no copy there and come from their file each time", "--file-layers " + count,
+                            plan.host_bytes - best.host_bytes});
+    plan = std::move(best);
 }
 
 // Room that is left keeps the activations of as many layers as it can.
@@ -97,6 +101,9 @@ Budget find_budget(const Device &device, const MemoryOptions &options) {
     if (!options.memory.empty()) {
         budget.limit = parse_bytes("--memory", options.memory);
         budget.source = "--memory " + options.memory;
+        const bool plain = options.memory.find_first_not_of("0123456789") == std::string::npos;
+        if (budget.limit == 0) fail("--memory ", options.memory, ": expected more than nothing; leave it out for all that is free");
+        if (plain && budget.limit < 512) fail("--memory ", options.memory, " is ", budget.limit, " bytes; for GiB write ", options.memory, "G");
         if (budget.limit <= budget.overhead)
             fail("--memory ", options.memory, ": driver and context alone take ", readable_bytes(budget.overhead), "; give more");
         if (known && budget.arena() > info.memory_free_bytes)
@@ -107,11 +114,14 @@ Budget find_budget(const Device &device, const MemoryOptions &options) {
         budget.limit = info.memory_free_bytes + budget.overhead - late_kernels;
         budget.source = "free on the device";
     }
+    const uint64_t free_memory = free_host_memory();
+    if (budget.one_memory && free_memory > 0 && budget.limit > free_memory)
+        fail("--memory ", options.memory, ": only ", readable_bytes(free_memory), " are free on this machine");
     if (!options.host_memory.empty()) {
         budget.host_limit = parse_bytes("--host-memory", options.host_memory);
         budget.host_source = "--host-memory " + options.host_memory;
     } else {
-        budget.host_limit = free_host_memory() / 8 * 7;
+        budget.host_limit = free_memory / 8 * 7;
         budget.host_source = "seven eighths of what is free";
     }
     return budget;

@@ -93,24 +93,28 @@ void reject_plan(Device &device, const BaseModel &base, const Task &task, const 
         for (uint64_t *value : {&other.training_bounds.tokens, &other.training_bounds.losses}) *value = (*value + 1) / 2;
         consider("--sequence " + std::to_string(other.training_bounds.longest), other, plan.choice);
     }
-    std::string text;
+    const uint64_t missing = plan.bytes() - std::min(plan.bytes(), plan.budget.arena());
+    bool enough = !failure.empty();
+    std::string text, done;
+    for (const Saving &saving : helps) enough = enough || saving.bytes >= missing;
+    for (const Saving &saving : plan.savings) done += (done.empty() ? "" : ", ") + saving.flag;
     for (const Saving &saving : helps) text += (text.empty() ? "" : ", ") + saving.flag + " (saves " + readable_bytes(saving.bytes) + ")";
     fail("out of memory: ", readable_bytes(plan.bytes() + plan.budget.overhead), " are needed, ",
          failure.empty() ? readable_bytes(plan.budget.limit) + " are there (" + plan.budget.source + ")" : failure, "; ",
-         text.empty() ? std::string("a smaller model would help") : "what would help: " + text,
-         plan.savings.empty() ? "" : "; the plan has done " + std::to_string(plan.savings.size()) + " other things already");
+         text.empty() ? std::string("a smaller model would help") : "what would help: " + text, enough || text.empty() ? "" : ", none of it enough alone",
+         done.empty() ? "" : "; the plan has already " + done);
 }
 
 void print_plan(const MemoryPlan &plan, const Model &model) {
     const auto line = [](const std::string &name, uint64_t bytes, const std::string &more = "") {
         printf("    %-38s %12s%s\n", name.c_str(), readable_bytes(bytes).c_str(), more.c_str());
     };
-    if (plan.mapped_bytes > 0) line("in the mapped file, not counted", plan.mapped_bytes, "   linear layers " + model.linear_format());
     printf("  memory\n");
+    if (plan.mapped_bytes > 0) line("weights in the mapped file, not counted", plan.mapped_bytes, "   linear layers " + model.linear_format());
     uint64_t shown = 0;
     for (const auto &[name, bytes] : plan.tally) {
         std::string more;
-        if (name == "weights") more = "   linear layers " + model.linear_format();
+        if (name == "weights" && plan.mapped_bytes == 0) more = "   linear layers " + model.linear_format();
         if (name == "head" || name == "embedding and head") more = "   " + model.head_format();
         if (bytes > 0) line(name, bytes, more);
         shown += bytes;

@@ -1,7 +1,8 @@
 // Layers whose weights stay in host memory and pass through two slots on the device: while one layer is computed, the next
 // streamed one arrives in the other slot. Streamed layers are spread evenly among the resident ones, so that a transfer has
 // as many layers' time as can be had; what both slots hold at a turn of direction is not sent again. Some of them, evenly again,
-// may have no copy in host memory: theirs are written from the mapped file when they are needed, and the work waits.
+// may have no copy in host memory: theirs come from the mapped file by way of two places that the device copies from. Host,
+// transfer and device then work on three layers at a time.
 #pragma once
 
 #include "device.h"
@@ -41,12 +42,21 @@ private:
         Memory host;
         std::vector<Source> sources;
     };
+    // Where a layer's bytes wait on their way from the file.
+    struct Passage {
+        Memory memory;
+        bool busy = false; // a transfer from it may not be done
+    };
     size_t slot_of(uint32_t layer) const { return size_t(places_[layer].number) % 2; }
+    bool is_held(uint32_t layer) const { return held_[slot_of(layer)] == layer; }
+    void prepare(Device &device, uint32_t layer);
     void send(Device &device, uint32_t layer);
 
     std::vector<Place> places_;
     std::vector<uint32_t> order_; // streamed layers
     Memory slots_[2];
+    Passage passages_[2];
+    size_t passage_ = 0; // that the next layer takes
     int64_t held_[2] = {-1, -1}; // layers
 };
 
