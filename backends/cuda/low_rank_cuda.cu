@@ -8,6 +8,8 @@
 #include "backends/cuda/mma.cuh"
 #include "backends/cuda/product.cuh"
 
+#include <algorithm>
+
 namespace qlora {
 namespace cuda {
 namespace {
@@ -84,24 +86,56 @@ template <int WARPS, int COUNT> __device__ __forceinline__ void add_warps(float 
     }
 }
 
-// ---- narrow: a block has 16 ROWS rows of y; its warps take pieces of 32 along k in turn ---------------------------
+// ---- narrow: a cluster has 16 ROWS rows of y; the warps of its blocks take pieces of 32 along k in turn ------------
 
-constexpr int narrow_warps = 16;
+constexpr int narrow_warps = 16, most_cluster = 8;
+
+// Sums of the blocks of a cluster, in their order, to the first. shared: room for COUNT of all but one.
+template <int COUNT> __device__ __forceinline__ void add_cluster(float (&sum)[COUNT][4], float4 *shared, unsigned rank, unsigned blocks) {
+#if __CUDA_ARCH__ >= 900
+    const int lane = threadIdx.x % 32;
+    if (threadIdx.x < 32 && rank > 0) {
+        uint32_t there;
+        const uint32_t here = uint32_t(__cvta_generic_to_shared(shared + (rank - 1) * COUNT * 32 + lane));
+        asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(there) : "r"(here));
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
+            asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there + i * 32 * 16), "f"(sum[i][0]), "f"(sum[i][1]), "f"(sum[i][2]), "f"(sum[i][3]) : "memory");
+    }
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    if (threadIdx.x >= 32 || rank > 0) return;
+    for (unsigned other = 0; other + 1 < blocks; other++)
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            const float4 more = shared[(other * COUNT + i) * 32 + lane];
+            sum[i][0] += more.x;
+            sum[i][1] += more.y;
+            sum[i][2] += more.z;
+            sum[i][3] += more.w;
+        }
+#endif
+}
 
 template <int TYPE, bool HALF, bool TURNED, int EIGHTS, int ROWS>
 __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_constant__ Operand a, const __grid_constant__ Operand b, int64_t m, int64_t n, int64_t k,
-                                                                   float *y, int64_t stride, float alpha, bool accumulate) {
+                                                                   float *y, int64_t stride, float alpha, bool accumulate, unsigned blocks) {
+    wait_for_previous();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
-    const int64_t first = int64_t(blockIdx.x) * 16 * ROWS + group;
+    const unsigned rank = blockIdx.x % blocks;
+    const int64_t first = int64_t(blockIdx.x / blocks) * 16 * ROWS + group;
     const uint16_t *const data = static_cast<const uint16_t *>(a.data);
     float sum[ROWS * EIGHTS][4] = {};
     constexpr int at_once = EIGHTS <= 2 ? 4 / ROWS : HALF && !TURNED ? 2 : 1; // pieces on their way
-    for (int64_t piece = warp * 32; piece < k; piece += narrow_warps * 32 * at_once) {
+    const int64_t step = int64_t(blocks) * narrow_warps * 32;
+#if __CUDA_ARCH__ >= 900
+    if (blocks > 1) asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); // whose wait tells that the first block is there
+#endif
+    for (int64_t piece = (rank * narrow_warps + warp) * 32; piece < k; piece += step * at_once) {
         uint4 left[at_once][ROWS][2];
         Eight<TYPE, HALF, TURNED> right[at_once][EIGHTS];
 #pragma unroll
         for (int u = 0; u < at_once; u++) {
-            const int64_t place = piece + u * narrow_warps * 32 + quad * 8;
+            const int64_t place = piece + u * step + quad * 8;
 #pragma unroll
             for (int i = 0; i < ROWS; i++)
 #pragma unroll
@@ -129,9 +163,13 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
             }
         }
     }
-    __shared__ float4 shared[narrow_warps / 2 * ROWS * EIGHTS * 32];
+    __shared__ float4 shared[narrow_warps / 2 * ROWS * EIGHTS * 32], others[(most_cluster - 1) * ROWS * EIGHTS * 32];
     add_warps<narrow_warps>(sum, shared);
-    if (warp != 0) return;
+#if __CUDA_ARCH__ >= 900
+    if (blocks > 1) asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
+#endif
+    if (blocks > 1) add_cluster(sum, others, rank, blocks);
+    if (warp != 0 || rank != 0) return;
 #pragma unroll
     for (int i = 0; i < ROWS; i++)
 #pragma unroll
@@ -147,10 +185,17 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
 
 template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context, cudaStream_t stream, const Product &p) {
     const auto run = [&](auto kernel, int64_t rows) {
-        const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(p.m), uint64_t(rows)))), narrow_warps * 32};
-        return launch(context, stream, grid, kernel, p.a, p.b, p.m, p.n, p.k, static_cast<float *>(p.y), p.y_stride, p.alpha, p.accumulate);
+        // Blocks to a cluster: as many as fill the device and have a piece for each of their warps.
+        const uint64_t count = ceil_divide(uint64_t(p.m), uint64_t(rows));
+        unsigned cluster = 1;
+        while (clustered(context) && cluster < most_cluster && count * cluster * 2 <= uint64_t(state_of(context).multiprocessors) &&
+               int64_t(cluster) * narrow_warps * 32 < p.k)
+            cluster *= 2;
+        const Grid grid = {dim3(unsigned(count * cluster)), narrow_warps * 32, 0, cluster};
+        return launch_early(context, stream, grid, kernel, p.a, p.b, p.m, p.n, p.k, static_cast<float *>(p.y), p.y_stride, p.alpha, p.accumulate, cluster);
     };
-    const bool many = p.m > 32 * state_of(context).multiprocessors; // two groups of rows share what they read of b
+    // Two groups of rows share what they read of b, where that leaves enough blocks.
+    const bool many = p.m > 16 && (clustered(context) || p.m > 32 * state_of(context).multiprocessors);
     if (p.n <= 16) return many ? run(narrow_kernel<TYPE, HALF, TURNED, 2, 2>, 32) : run(narrow_kernel<TYPE, HALF, TURNED, 2, 1>, 16);
     return run(narrow_kernel<TYPE, HALF, TURNED, 4, 1>, 16);
 }
@@ -163,6 +208,7 @@ constexpr int columns_warps = 8;
 template <int TYPE, bool HALF, int SIXTEENTHS>
 __global__ void __launch_bounds__(columns_warps * 32) columns_kernel(const __grid_constant__ Operand side, const __grid_constant__ Operand body, int64_t ranks, int64_t columns,
                                                                      int64_t tokens, float *y, int64_t stride, bool rank_rows, float alpha, bool accumulate) {
+    wait_for_previous();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
     const int64_t first = int64_t(blockIdx.x) * 32, mine = first + 4 * group;
     const uint16_t *const data = static_cast<const uint16_t *>(body.data);
@@ -226,19 +272,34 @@ template <int TYPE, bool HALF> int32_t run_columns(Context &context, cudaStream_
     const int64_t ranks = rank_rows ? p.m : p.n, columns = rank_rows ? p.n : p.m;
     const auto run = [&](auto kernel) {
         const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(columns), 32))), columns_warps * 32};
-        return launch(context, stream, grid, kernel, side, body, ranks, columns, p.k, static_cast<float *>(p.y), p.y_stride, rank_rows, p.alpha, p.accumulate);
+        return launch_early(context, stream, grid, kernel, side, body, ranks, columns, p.k, static_cast<float *>(p.y), p.y_stride, rank_rows, p.alpha, p.accumulate);
     };
     return ranks <= 16 ? run(columns_kernel<TYPE, HALF, 1>) : run(columns_kernel<TYPE, HALF, 2>);
 }
 
 // ---- wide: a warp has 64 columns of y, whose part of b it keeps, and walks down groups of 16 rows -----------------
 
-constexpr int wide_warps = 4, wide_groups = 4;
+constexpr int wide_warps = 4;
+
+// Where column `index` of product `part` lies among the 64: four neighbouring lanes store 64 neighbouring bytes.
+__device__ __forceinline__ int wide_column(int index, int part) { return 32 * (index % 2) + 8 * (index / 2) + part; }
 
 template <int TYPE, bool HALF_A, bool HALF_B, int SIXTEENTHS>
-__global__ void __launch_bounds__(wide_warps * 32) wide_kernel(const __grid_constant__ Operand a, const __grid_constant__ Operand b, int64_t ranks, Epilogue y) {
+__global__ void __launch_bounds__(wide_warps * 32) wide_kernel(const __grid_constant__ Operand a, const __grid_constant__ Operand b, int64_t ranks, int groups, Epilogue y) {
+    wait_for_previous();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
-    const int64_t first = int64_t(blockIdx.x) * 64, rows = int64_t(blockIdx.y) * 16 * wide_warps * wide_groups + 16 * warp;
+    const int64_t first = int64_t(blockIdx.x) * 64, rows = (int64_t(blockIdx.y) * wide_warps * groups + warp) * 16 + group;
+    Raw<TYPE, HALF_A> left[SIXTEENTHS][8];
+    const auto load_left = [&](int64_t row) {
+#pragma unroll
+        for (int r = 0; r < SIXTEENTHS; r++)
+#pragma unroll
+            for (int e = 0; e < 8; e++) {
+                const int64_t from = row + e / 2 % 2 * 8, rank = 16 * r + e / 4 * 8 + 2 * quad + e % 2;
+                left[r][e].load(a, from * a.stride + rank, from < y.m && rank < ranks);
+            }
+    };
+    load_left(rows);
     uint32_t right[SIXTEENTHS][8][2];
 #pragma unroll
     for (int r = 0; r < SIXTEENTHS; r++)
@@ -246,7 +307,7 @@ __global__ void __launch_bounds__(wide_warps * 32) wide_kernel(const __grid_cons
         for (int j = 0; j < 8; j++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const int64_t col = first + 8 * group + j, rank = 16 * r + 8 * h + 2 * quad;
+                const int64_t col = first + wide_column(group, j), rank = 16 * r + 8 * h + 2 * quad;
                 const int64_t place = b.turned ? rank * b.stride + col : col * b.stride + rank, next = b.turned ? b.stride : 1;
                 Raw<TYPE, HALF_B> low, high;
                 low.load(b, place, col < y.n && rank < ranks);
@@ -254,29 +315,24 @@ __global__ void __launch_bounds__(wide_warps * 32) wide_kernel(const __grid_cons
                 right[r][j][h] = Raw<TYPE, HALF_B>::pack(low, high, 1);
             }
 #pragma unroll 1
-    for (int step = 0; step < wide_groups; step++) {
-        const int64_t row = rows + int64_t(step) * 16 * wide_warps + group;
+    for (int step = 0; step < groups; step++) {
+        const int64_t row = rows + int64_t(step) * 16 * wide_warps;
+        if (int64_t(blockIdx.y) * wide_warps * groups * 16 + int64_t(step) * 16 * wide_warps >= y.m) return;
         float sum[8][4] = {};
 #pragma unroll
         for (int r = 0; r < SIXTEENTHS; r++) {
-            uint32_t left[4];
-            Raw<TYPE, HALF_A> raw[4][2];
+            uint32_t packed[4];
 #pragma unroll
-            for (int e = 0; e < 8; e++) {
-                const int64_t from = row + e / 2 % 2 * 8, rank = 16 * r + e / 4 * 8 + 2 * quad + e % 2;
-                raw[e / 2][e % 2].load(a, from * a.stride + rank, from < y.m && rank < ranks);
-            }
+            for (int e = 0; e < 4; e++) packed[e] = Raw<TYPE, HALF_A>::pack(left[r][2 * e], left[r][2 * e + 1], a.scale);
 #pragma unroll
-            for (int e = 0; e < 4; e++) left[e] = Raw<TYPE, HALF_A>::pack(raw[e][0], raw[e][1], a.scale);
-#pragma unroll
-            for (int j = 0; j < 8; j++) multiply_add<TYPE>(sum[j], left, right[r][j][0], right[r][j][1]);
+            for (int j = 0; j < 8; j++) multiply_add<TYPE>(sum[j], packed, right[r][j][0], right[r][j][1]);
         }
-        // Column 8 i + j of the 64 was column i of product j.
+        if (step + 1 < groups) load_left(row + 16 * wide_warps);
 #pragma unroll
         for (int h = 0; h < 2; h++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                const int64_t col = first + 16 * quad + 8 * i;
+                const int64_t col = first + wide_column(2 * quad + i, 0);
                 float values[8];
 #pragma unroll
                 for (int j = 0; j < 8; j++) values[j] = sum[j][2 * h + i];
@@ -286,9 +342,12 @@ __global__ void __launch_bounds__(wide_warps * 32) wide_kernel(const __grid_cons
 }
 
 template <int TYPE, bool HALF_A, bool HALF_B> int32_t run_wide(Context &context, cudaStream_t stream, const Product &p) {
+    // As many groups to a warp as leave eight blocks to a multiprocessor.
+    const uint64_t across = ceil_divide(uint64_t(p.n), 64), down = ceil_divide(uint64_t(p.m), 16 * wide_warps);
+    const int groups = int(std::min<uint64_t>(8, std::max<uint64_t>(1, across * down / (8 * uint64_t(state_of(context).multiprocessors)))));
     const auto run = [&](auto kernel) {
-        const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(p.n), 64)), unsigned(ceil_divide(uint64_t(p.m), 16 * wide_warps * wide_groups))), wide_warps * 32};
-        return launch(context, stream, grid, kernel, p.a, p.b, p.k, epilogue_of(p, nullptr));
+        const Grid grid = {dim3(unsigned(across), unsigned(ceil_divide(down, uint64_t(groups)))), wide_warps * 32};
+        return launch_early(context, stream, grid, kernel, p.a, p.b, p.k, groups, epilogue_of(p, nullptr));
     };
     return p.k <= 16 ? run(wide_kernel<TYPE, HALF_A, HALF_B, 1>) : run(wide_kernel<TYPE, HALF_A, HALF_B, 2>);
 }
