@@ -14,7 +14,9 @@ Network::Network(Device &device, const Model &model, const Trainable &adapter, c
         host_hidden_ = device_.take(uint64_t(model_.shape().layers) * bounds_.tokens * model_.shape().embedding * type_bytes(options_.precision.activations), true);
     host_losses_.resize(bounds_.losses);
     // The largest batch that may come, asked through the same code that will run.
+    uint64_t operations = 0;
     device_.measure([&] {
+        const uint64_t before = device_.asked();
         Pass pass = {device_,    model_,     adapter_,      options_.precision, bounds_.tokens,
                      positions_, sequences_, bounds_.count, bounds_.longest,    bounds_.longest};
         if (options_.training) pass.dropout = dropout_;
@@ -23,8 +25,12 @@ Network::Network(Device &device, const Model &model, const Trainable &adapter, c
         if (!options_.training) return;
         loss_grad(pass, bounds_.losses);
         backward(pass, false);
+        operations = device_.asked() - before;
         backward(pass, true);
     });
+    // Weights and activations that stream keep the bus busy, beside which launches take no time; masks of dropout change in every step.
+    if (options_.training && !options_.offload && !model_.streams() && dropout_.probability == 0)
+        graphs_ = StepGraphs(device_, options_.recorded, operations);
 }
 
 void Network::take_spans() {
@@ -93,6 +99,7 @@ Pass Network::upload(const Batch &batch) {
     Pass pass = {device_,    model_,     adapter_,      options_.precision, batch.tokens(),
                  positions_, sequences_, batch.count(), batch.longest,      batch.longest};
     pass.host_ids = batch.ids.data();
+    place_rows(pass, hidden(0));
     return pass;
 }
 
@@ -185,10 +192,12 @@ void Network::train(const Batch &batch, float grad_scale, bool accumulate, uint6
     for (int32_t &place : index)
         if (place < 0) place = static_cast<int32_t>(batch.losses());
     device_.write(loss_index_, index.data(), index.size() * 4);
-    forward(pass, true);
-    loss(pass, batch.losses(), grad_scale, true);
-    loss_grad(pass, batch.losses());
-    backward(pass, accumulate);
+    graphs_.run({batch.tokens(), batch.losses(), batch.count(), batch.longest, accumulate}, grad_scale, [&] {
+        forward(pass, true);
+        loss(pass, batch.losses(), grad_scale, true);
+        loss_grad(pass, batch.losses());
+        backward(pass, accumulate);
+    });
     last_losses_ = batch.losses();
 }
 
