@@ -176,15 +176,6 @@ static int32_t run_mma(Context &context, cudaStream_t stream, const Product &p, 
 static bool runs_beside(const Product *product) { return !product || low_rank_kind(*product) == LowRank::NARROW || low_rank_kind(*product) == LowRank::COLUMNS; }
 static bool run_beside(const Companions &c) { return runs_beside(c.first) && runs_beside(c.after[0]) && runs_beside(c.after[1]); }
 
-static int32_t enqueue(Context &context, const Companions &companions, Beside &beside) {
-    QLORA_TRY(beside.fork());
-    if (companions.first) QLORA_TRY(multiply_low_rank(context, beside.stream(), *companions.first));
-    QLORA_TRY(beside.mark());
-    for (const Product *product : companions.after)
-        if (product) QLORA_TRY(multiply_low_rank(context, beside.stream(), *product));
-    return QLORA_OK;
-}
-
 // Bias and low-rank product go to y first, then the base product is added by cuBLASLt: y of a 16-bit type is rounded
 // twice, which stays far inside the tolerances of ops.def and saves an f32 copy of y.
 static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
@@ -205,7 +196,27 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
         lt.a_stride = staged.stride;
     }
     Beside beside(context, stream);
-    if (p.companions) QLORA_TRY(enqueue(context, *p.companions, beside));
+    if (p.companions) {
+        QLORA_TRY(beside.fork());
+        if (p.companions->first) QLORA_TRY(multiply_low_rank(context, beside.stream(), *p.companions->first));
+    }
+    if (p.bias || p.low_k) {
+        Product first = p;
+        first.companions = nullptr;
+        first.weight = nullptr;
+        first.k = p.low_k;
+        first.a = p.low_a;
+        first.b = p.low_b;
+        first.b.turned = p.b.turned;
+        first.low_k = 0;
+        QLORA_TRY(low_rank_kind(first) != LowRank::NONE ? multiply_low_rank(context, beside.stream(), first) : multiply_plain_mma(context, beside.stream(), first, 1, nullptr));
+        lt.beta = 1;
+    }
+    if (p.companions) {
+        QLORA_TRY(beside.mark());
+        for (const Product *product : p.companions->after)
+            if (product) QLORA_TRY(multiply_low_rank(context, beside.stream(), *product));
+    }
     const bool staged = stages_weight(p);
     const int64_t columns = staged ? panel_columns(p, p.compute_type) : p.n;
     uint16_t *panel = staged ? scratch.take<uint16_t>(panel_elements(p, columns)) : nullptr;
@@ -213,19 +224,7 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
         Operand b = p.weight ? operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned) : p.b;
         lt.n = std::min(columns, p.n - c);
         if (staged) QLORA_TRY(dequantize_part(context, stream, p, c, lt.n, p.compute_type, panel, &b));
-        if (c == 0 && (p.bias || p.low_k)) {
-            Product first = p;
-            first.companions = nullptr;
-            first.weight = nullptr;
-            first.k = p.low_k;
-            first.a = p.low_a;
-            first.b = p.low_b;
-            first.b.turned = p.b.turned;
-            first.low_k = 0;
-            QLORA_TRY(beside.wait());
-            QLORA_TRY(low_rank_kind(first) != LowRank::NONE ? multiply_low_rank(context, stream, first) : multiply_plain_mma(context, stream, first, 1, nullptr));
-            lt.beta = 1;
-        }
+        if (c == 0) QLORA_TRY(beside.wait());
         lt.b_stride = b.stride;
         const int32_t status = multiply_lt(context, stream, lt, a, b.data, static_cast<char *>(p.y) + c * type_bytes(p.y_type), workspace, lt_workspace(context));
         if (status == QLORA_ERROR_UNSUPPORTED) { // this shape is not for cuBLASLt
