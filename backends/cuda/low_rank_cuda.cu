@@ -90,40 +90,65 @@ template <int WARPS, int COUNT> __device__ __forceinline__ void add_warps(float 
 
 constexpr int narrow_warps = 16, most_cluster = 8;
 
-// The first half of a barrier of a cluster, whose second half in add_cluster tells that all its blocks are there.
-__device__ __forceinline__ void arrive_early(unsigned blocks) {
-#if __CUDA_ARCH__ >= 900
-    if (blocks > 1) asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-#endif
-}
+// Sums of the blocks of a cluster, in their order, to warp 0 of the first, which waits for the bytes of the others to arrive: a
+// barrier with the release that would make ordinary stores seen takes longer than all the rest.
+template <int COUNT, int MOST> struct ClusterSum {
+    struct Shared {
+        float4 sums[(MOST - 1) * COUNT * 32]; // of all blocks but the first
+        uint64_t arrived;
+    };
+    Shared &shared;
+    unsigned rank, blocks;
 
-// Sums of the blocks of a cluster, in their order, to warp 0 of the first. shared: room for COUNT of all but one.
-template <int COUNT> __device__ __forceinline__ void add_cluster(float (&sum)[COUNT][4], float4 *shared, unsigned rank, unsigned blocks) {
+    __device__ __forceinline__ ClusterSum(Shared &shared, unsigned rank, unsigned blocks) : shared(shared), rank(rank), blocks(blocks) {
 #if __CUDA_ARCH__ >= 900
-    if (blocks == 1) return;
-    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-    const int lane = threadIdx.x % 32;
-    if (threadIdx.x < 32 && rank > 0) {
-        uint32_t there;
-        const uint32_t here = uint32_t(__cvta_generic_to_shared(shared + (rank - 1) * COUNT * 32 + lane));
-        asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(there) : "r"(here));
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there + i * 32 * 16), "f"(sum[i][0]), "f"(sum[i][1]), "f"(sum[i][2]), "f"(sum[i][3]) : "memory");
-    }
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-    if (threadIdx.x >= 32 || rank > 0) return;
-    for (unsigned other = 0; other + 1 < blocks; other++)
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            const float4 more = shared[(other * COUNT + i) * 32 + lane];
-            sum[i][0] += more.x;
-            sum[i][1] += more.y;
-            sum[i][2] += more.z;
-            sum[i][3] += more.w;
+        if (blocks == 1) return;
+        if (threadIdx.x == 0 && rank == 0) {
+            const uint32_t place = uint32_t(__cvta_generic_to_shared(&shared.arrived)), bytes = (blocks - 1) * COUNT * 32 * 16;
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n"
+                         "fence.mbarrier_init.release.cluster;\n"
+                         "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(place), "r"(bytes) : "memory");
         }
+        __syncwarp();
+        asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
-}
+    }
+    __device__ __forceinline__ void add(float (&sum)[COUNT][4]) {
+#if __CUDA_ARCH__ >= 900
+        if (blocks == 1) return;
+        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); // the first block is there, and its barrier is ready
+        if (threadIdx.x >= 32) return;
+        const uint32_t barrier = uint32_t(__cvta_generic_to_shared(&shared.arrived));
+        if (rank > 0) {
+            uint32_t there, its_barrier;
+            const uint32_t here = uint32_t(__cvta_generic_to_shared(shared.sums + (rank - 1) * COUNT * 32 + threadIdx.x));
+            asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(there) : "r"(here));
+            asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(its_barrier) : "r"(barrier));
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+                asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there + i * 32 * 16), "f"(sum[i][0]),
+                             "f"(sum[i][1]), "f"(sum[i][2]), "f"(sum[i][3]), "r"(its_barrier)
+                             : "memory");
+            return;
+        }
+        uint32_t done = 0;
+        while (!done)
+            asm volatile("{\n.reg .pred complete;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 complete, [%1], 0;\nselp.u32 %0, 1, 0, complete;\n}"
+                         : "=r"(done)
+                         : "r"(barrier)
+                         : "memory");
+        for (unsigned other = 0; other + 1 < blocks; other++)
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) {
+                const float4 more = shared.sums[(other * COUNT + i) * 32 + threadIdx.x];
+                sum[i][0] += more.x;
+                sum[i][1] += more.y;
+                sum[i][2] += more.z;
+                sum[i][3] += more.w;
+            }
+#endif
+    }
+};
 
 // Blocks to a cluster: as many as leave `each` blocks to a multiprocessor and a piece of the sum to every warp of a block.
 unsigned cluster_of(Context &context, uint64_t count, uint64_t each, unsigned most, uint64_t length, uint64_t pieces) {
@@ -143,7 +168,9 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
     float sum[ROWS * EIGHTS][4] = {};
     constexpr int at_once = EIGHTS <= 2 ? 4 / ROWS : HALF && !TURNED ? 2 : 1; // pieces on their way
     const int64_t step = int64_t(blocks) * narrow_warps * 32;
-    arrive_early(blocks);
+    __shared__ float4 shared[narrow_warps / 2 * ROWS * EIGHTS * 32];
+    __shared__ typename ClusterSum<ROWS * EIGHTS, most_cluster>::Shared others;
+    ClusterSum<ROWS * EIGHTS, most_cluster> cluster(others, rank, blocks);
     for (int64_t piece = (rank * narrow_warps + warp) * 32; piece < k; piece += step * at_once) {
         uint4 left[at_once][ROWS][2];
         Eight<TYPE, HALF, TURNED> right[at_once][EIGHTS];
@@ -177,9 +204,8 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
             }
         }
     }
-    __shared__ float4 shared[narrow_warps / 2 * ROWS * EIGHTS * 32], others[(most_cluster - 1) * ROWS * EIGHTS * 32];
     add_warps<narrow_warps>(sum, shared);
-    add_cluster(sum, others, rank, blocks);
+    cluster.add(sum);
     if (warp != 0 || rank != 0) return;
 #pragma unroll
     for (int i = 0; i < ROWS; i++)
@@ -237,7 +263,9 @@ __global__ void __launch_bounds__(columns_warps * 32) columns_kernel(const __gri
     const int64_t first = int64_t(blockIdx.x / blocks) * (8 * EACH), mine = first + EACH * group, step = int64_t(blocks) * columns_warps * 16;
     const uint16_t *const data = static_cast<const uint16_t *>(body.data);
     float sum[SIXTEENTHS * EACH][4] = {};
-    arrive_early(blocks);
+    __shared__ float4 shared[columns_warps / 2 * 8 * 32];
+    __shared__ ClusterSum<8, most_columns_cluster>::Shared others;
+    ClusterSum<8, most_columns_cluster> cluster(others, part, blocks);
     for (int64_t piece = (part * columns_warps + warp) * 16; piece < tokens; piece += step * at_once) {
         Words<EACH> right[at_once][4];
         Raw<TYPE, HALF> left[at_once][SIXTEENTHS][8];
@@ -270,9 +298,8 @@ __global__ void __launch_bounds__(columns_warps * 32) columns_kernel(const __gri
             }
         }
     }
-    __shared__ float4 shared[columns_warps / 2 * 8 * 32], others[(most_columns_cluster - 1) * 8 * 32];
     add_warps<columns_warps>(sum, shared);
-    add_cluster(sum, others, part, blocks);
+    cluster.add(sum);
     if (warp != 0 || part != 0) return;
 #pragma unroll
     for (int r = 0; r < SIXTEENTHS; r++)
