@@ -14,8 +14,6 @@ namespace qlora {
 namespace cuda {
 namespace {
 
-constexpr int64_t most_rank = 32;
-
 // Elements as memory has them: 16-bit ones of TYPE, or f32 to be rounded. They are loaded first, all of a step, and rounded
 // when they are used, so that loads do not wait for one another.
 template <int TYPE, bool HALF> struct Raw {
@@ -157,9 +155,22 @@ unsigned cluster_of(Context &context, uint64_t count, uint64_t each, unsigned mo
     return cluster;
 }
 
+// The part of an Augmented that needs no sum: eight elements of B to a thread.
+template <int TYPE> __device__ __forceinline__ void place_b(const Augmented &to, int64_t ranks) {
+    const int64_t across = (to.low_b.turned ? to.n : to.ranks) / 8, down = to.low_b.turned ? to.ranks : to.n;
+    for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < across * down; i += int64_t(gridDim.x) * blockDim.x) {
+        const int64_t row = i / across, col = i % across * 8, there = !to.low_b.turned ? ranks - col : row < ranks ? 8 : 0;
+        float values[8];
+        load8(to.low_b.data, to.low_b.type, row * to.low_b.stride + col, there, to.low_b.vector, values);
+        const int64_t place = to.low_b.turned ? (to.k + row) * to.b_stride + col : row * to.b_stride + to.k + col;
+        *reinterpret_cast<uint4 *>(to.b + place) = pack8<TYPE>(values);
+    }
+}
+
 template <int TYPE, bool HALF, bool TURNED, int EIGHTS, int ROWS>
 __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_constant__ Operand a, const __grid_constant__ Operand b, int64_t m, int64_t n, int64_t k,
-                                                                   float *y, int64_t stride, float alpha, bool accumulate, unsigned blocks) {
+                                                                   float *y, int64_t stride, float alpha, bool accumulate, unsigned blocks,
+                                                                   const __grid_constant__ Augmented to) {
     wait_for_previous();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
     const unsigned rank = blockIdx.x % blocks;
@@ -187,6 +198,16 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
 #pragma unroll
             for (int j = 0; j < EIGHTS; j++) right[u][j].load(b, 8 * j + group, place, 8 * j + group < n && place < k);
         }
+        if (to.a)
+#pragma unroll
+            for (int u = 0; u < at_once; u++)
+#pragma unroll
+                for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const int64_t row = first + 16 * i + 8 * h, place = piece + u * step + quad * 8;
+                        if (row < m && place < k) *reinterpret_cast<uint4 *>(to.a + row * to.a_stride + place) = left[u][i][h];
+                    }
 #pragma unroll
         for (int u = 0; u < at_once; u++) {
             uint4 packed[EIGHTS];
@@ -204,6 +225,7 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
             }
         }
     }
+    if (to.a) place_b<TYPE>(to, n);
     add_warps<narrow_warps>(sum, shared);
     cluster.add(sum);
     if (warp != 0 || rank != 0) return;
@@ -214,18 +236,20 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int64_t row = first + 16 * i + e / 2 * 8, col = 8 * j + 2 * quad + e % 2;
-                if (row >= m || col >= n) continue;
+                if (row >= m) continue;
                 float *const place = y + row * stride + col;
-                *place = alpha * sum[i * EIGHTS + j][e] + (accumulate ? *place : 0.0f);
+                const float value = col < n ? alpha * sum[i * EIGHTS + j][e] + (accumulate ? *place : 0.0f) : 0.0f;
+                if (col < n) *place = value;
+                if (to.a && col < to.ranks) to.a[row * to.a_stride + k + col] = uint16_t(TYPE == QLORA_FORMAT_F16 ? f16_from_f32(value * to.scale) : bf16_from_f32(value * to.scale));
             }
 }
 
-template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context, cudaStream_t stream, const Product &p) {
+template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context, cudaStream_t stream, const Product &p, const Augmented &to) {
     const auto run = [&](auto kernel, int64_t rows) {
         const uint64_t count = ceil_divide(uint64_t(p.m), uint64_t(rows));
         const unsigned cluster = cluster_of(context, count, 1, most_cluster, uint64_t(p.k), narrow_warps * 32);
         const Grid grid = {dim3(unsigned(count * cluster)), narrow_warps * 32, 0, cluster};
-        return launch_early(context, stream, grid, kernel, p.a, p.b, p.m, p.n, p.k, static_cast<float *>(p.y), p.y_stride, p.alpha, p.accumulate, cluster);
+        return launch_early(context, stream, grid, kernel, p.a, p.b, p.m, p.n, p.k, static_cast<float *>(p.y), p.y_stride, p.alpha, p.accumulate, cluster, to);
     };
     // Two groups of rows share what they read of b, where that leaves enough blocks.
     const bool many = p.m > 16 && (clustered(context) || p.m > 32 * state_of(context).multiprocessors);
@@ -451,12 +475,15 @@ template <int TYPE, bool HALF, bool TURNED> int32_t run_wide(Context &context, c
 bool known(const Operand &operand, int32_t type) { return operand.type == QLORA_FORMAT_F32 || operand.type == type; }
 bool words(const Operand &operand, int32_t type) { return operand.type == type && operand.vector; }
 
+template <int TYPE> int32_t run_narrow(Context &context, cudaStream_t stream, const Product &p, const Augmented &to) {
+    const bool half_b = p.b.type == TYPE;
+    if (p.b.turned) return half_b ? run_narrow<TYPE, true, true>(context, stream, p, to) : run_narrow<TYPE, false, true>(context, stream, p, to);
+    return half_b ? run_narrow<TYPE, true, false>(context, stream, p, to) : run_narrow<TYPE, false, false>(context, stream, p, to);
+}
+
 template <int TYPE> int32_t run(Context &context, cudaStream_t stream, const Product &p, LowRank kind) {
     const bool half_b = p.b.type == TYPE;
-    if (kind == LowRank::NARROW) {
-        if (p.b.turned) return half_b ? run_narrow<TYPE, true, true>(context, stream, p) : run_narrow<TYPE, false, true>(context, stream, p);
-        return half_b ? run_narrow<TYPE, true, false>(context, stream, p) : run_narrow<TYPE, false, false>(context, stream, p);
-    }
+    if (kind == LowRank::NARROW) return run_narrow<TYPE>(context, stream, p, Augmented{});
     if (kind == LowRank::COLUMNS) return (p.m <= most_rank ? p.a : p.b).type == TYPE ? run_columns<TYPE, true>(context, stream, p) : run_columns<TYPE, false>(context, stream, p);
     if (p.b.turned) return half_b ? run_wide<TYPE, true, true>(context, stream, p) : run_wide<TYPE, false, true>(context, stream, p);
     return half_b ? run_wide<TYPE, true, false>(context, stream, p) : run_wide<TYPE, false, false>(context, stream, p);
@@ -478,6 +505,10 @@ LowRank low_rank_kind(const Product &p) {
 int32_t multiply_low_rank(Context &context, cudaStream_t stream, const Product &p) {
     const LowRank kind = low_rank_kind(p);
     return p.compute_type == QLORA_FORMAT_F16 ? run<QLORA_FORMAT_F16>(context, stream, p, kind) : run<QLORA_FORMAT_BF16>(context, stream, p, kind);
+}
+
+int32_t multiply_augmenting(Context &context, cudaStream_t stream, const Product &p, const Augmented &to) {
+    return p.compute_type == QLORA_FORMAT_F16 ? run_narrow<QLORA_FORMAT_F16>(context, stream, p, to) : run_narrow<QLORA_FORMAT_BF16>(context, stream, p, to);
 }
 
 } // namespace cuda
