@@ -37,7 +37,7 @@ public:
                  : traits.residual == Residual::parallel ? ", \"partial_rotary_factor\": 0.5"
                                                          : "");
         write("config.json", config);
-        shape_ = read_model_shape(ModelConfig(path_ + "/config.json"));
+        shape_ = read_model_shape(read_config(path_ + "/config.json"));
         for (const Name &name : traits.naming->model) add_module(name.gguf, name.hugging_face);
         for (uint32_t layer = 0; layer < shape_.layers; ++layer)
             for (const Name &name : traits.naming->block)
