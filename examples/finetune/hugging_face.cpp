@@ -21,6 +21,7 @@ bool ends_with(const std::string &text, const std::string &ending) {
 std::string gguf_name(const Traits &traits, const std::string &own_name) {
     const std::string name = name_in_text_part(own_name);
     const std::string found = traits.gguf_name(name), layers = traits.naming->layers;
+    if (found.empty() && name == "lm_head.weight") return "output.weight"; // as some name it in all models
     return !found.empty() ? found : traits.gguf_name(layers.substr(0, layers.find('.') + 1) + name);
 }
 
