@@ -62,6 +62,12 @@ Device::Device(const std::string &name, uint32_t threads) : context_(open_named(
     name_ = context_.query().name;
     const int32_t backend = context_.query().backend;
     is_host_ = backend == QLORA_BACKEND_CPU || backend == QLORA_BACKEND_REF;
+    try {
+        const qlora::Recording nothing(context_);
+        records_ = true;
+    } catch (const qlora::Error &) {
+        // work is enqueued call by call
+    }
 }
 
 void Device::plan() {
@@ -88,7 +94,7 @@ void Device::release() {
     tally_.clear();
     scratch_ = Memory();
     found_ = Memory();
-    needed_ = 0;
+    needed_ = aside_ = beside_ = 0;
     planning_ = false;
 }
 
@@ -122,6 +128,17 @@ Memory Device::take(uint64_t bytes, bool host) {
 void Device::count_as(const std::string &name, uint64_t bytes) {
     if (!section_.empty()) add_to(tally_, section_, 0 - bytes);
     add_to(tally_, name, bytes);
+}
+
+void Device::set_aside(const std::string &name, uint64_t bytes) {
+    if (planning_) aside_ += bytes;
+    if (bytes > 0) add_to(tally_, name, bytes);
+}
+
+qlora::Graph Device::record(const std::function<void()> &work) const {
+    qlora::Recording recording(context_);
+    work();
+    return recording.end();
 }
 
 void Device::quantize(qlora_quantize_args &args, uint64_t first_row) {

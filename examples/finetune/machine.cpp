@@ -62,6 +62,7 @@ void Machine::build() {
         options.offload = choice_.offload;
         options.chunk_rows = choice_.chunk_rows;
         options.dropout = task_.options.dropout;
+        if (choice_.graphs) options.recorded = task_.common_shapes;
         network = std::make_unique<Network>(device_, model, trainable, options, bounds);
     }
     if (task_.answers > 0) {

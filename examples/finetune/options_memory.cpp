@@ -19,6 +19,11 @@ void add_training_options(CLI::App &app, MemoryOptions &o) {
                                          "whether inputs of the layers wait in host memory for the backward pass: on, off or auto")
         ->default_str("auto")
         ->group("Memory");
+    app.add_option_function<std::string>("--graph", on_off(o.graphs, "--graph", "on", "off"),
+                                         "whether batches of shapes that come often are recorded as a CUDA graph and replayed: on, off, or "
+                                         "auto: where the device can and there is room. Results are the same to the bit")
+        ->default_str("auto")
+        ->group("Memory");
     app.add_option_function<std::string>(
            "--optimizer-memory", [&o](const std::string &text) { o.optimizer_bytes = parse_bytes("--optimizer-memory", text); },
            "device memory for the optimizer's state; what is beyond streams from host memory. 0 is no bound; default as needed")

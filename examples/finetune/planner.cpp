@@ -11,61 +11,87 @@ namespace {
 
 const uint64_t usual_driver = uint64_t(600) << 20, late_kernels = uint64_t(64) << 20;
 const uint64_t most_rank = 1024;
+const uint32_t most_chunk_rows = 512;
 const uint32_t fewest_streamed = 3;              // two lie in the window
 
-// As few streamed layers as fit; all of them where none of the numbers does.
-void stream(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
-    const auto with = [&](uint32_t streamed) {
+// The plan with some of the steps, what each of them saves included.
+MemoryPlan with_steps(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
+                      const Budget &budget, const std::vector<Step> &steps, const std::vector<bool> &taken) {
+    MemoryPlan plan = dry_run(device, base, task, options.start(), budget);
+    std::vector<Saving> savings;
+    for (size_t i = 0; i < steps.size(); ++i) {
+        if (!taken[i]) continue;
         MemoryChoice choice = plan.choice;
-        choice.streamed_layers = streamed;
+        steps[i].apply(choice, task, base.shape().vocabulary);
+        const uint64_t before = plan.bytes();
+        if (bounded_bytes(device, base, task, choice, budget) == UINT64_MAX) continue;
+        plan = dry_run(device, base, task, choice, budget);
+        if (plan.bytes() < before) savings.push_back({steps[i].what, steps[i].flag, before - plan.bytes()});
+    }
+    plan.savings = std::move(savings);
+    return plan;
+}
+
+// More tokens per chunk of logits, as far as there is room: a head that is decoded, or only read, for few tokens is slow.
+void widen_chunk(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
+    for (uint32_t rows = most_chunk_rows; rows > plan.choice.chunk_rows && rows >= 32; rows /= 2) {
+        MemoryChoice choice = plan.choice;
+        choice.chunk_rows = rows;
+        MemoryPlan wider = dry_run(device, base, task, choice, plan.budget);
+        wider.savings = plan.savings;
+        if (wider.device_bytes < plan.device_bytes) return; // less than what the device chooses
+        if (!wider.fits()) continue;
+        plan = std::move(wider);
+        return;
+    }
+}
+
+// The plan with as few of something as `fits` asks for, `most` of it where none of the numbers does; `set` puts a number into a choice.
+template <class Set, class Fits>
+MemoryPlan fewest(Device &device, const BaseModel &base, const Task &task, const MemoryPlan &plan, uint32_t least, uint32_t most, const Set &set,
+                  const Fits &fits) {
+    const auto with = [&](uint32_t count) {
+        MemoryChoice choice = plan.choice;
+        set(choice, count);
         MemoryPlan other = dry_run(device, base, task, choice, plan.budget);
         other.savings = plan.savings;
         return other;
     };
-    uint32_t least = fewest_streamed, most = base.shape().layers;
-    if (most < least) return;
     MemoryPlan best = with(most);
-    while (least < most && best.fits()) {
+    while (least < most && fits(best)) {
         const uint32_t middle = (least + most) / 2;
         MemoryPlan half = with(middle);
-        if (half.fits()) {
+        if (fits(half)) {
             most = middle;
             best = std::move(half);
         } else {
             least = middle + 1;
         }
     }
+    return best;
+}
+
+// As few streamed layers as fit; all of them where none of the numbers does.
+void stream(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
+    const uint32_t layers = base.shape().layers;
+    if (layers < fewest_streamed) return;
+    MemoryPlan best = fewest(
+        device, base, task, plan, fewest_streamed, layers, [](MemoryChoice &choice, uint32_t count) { choice.streamed_layers = count; },
+        [](const MemoryPlan &some) { return some.fits(); });
     if (best.bytes() >= plan.bytes()) return;
-    const uint32_t streamed = best.choice.streamed_layers;
-    best.savings.push_back({"weights of " + std::to_string(streamed) + " of " + std::to_string(base.shape().layers) +
-                                " layers stream from host memory",
-                            "--stream-layers " + std::to_string(streamed), plan.bytes() - best.bytes()});
+    const std::string count = std::to_string(best.choice.streamed_layers);
+    best.savings.push_back({"weights of " + count + " of " + std::to_string(layers) + " layers stream from host memory", "--stream-layers " + count,
+                            plan.bytes() - best.bytes()});
     plan = std::move(best);
 }
 
 // As few of the streamed layers as need be have no copy in host memory; two places there are what they need in all.
 void spill(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
-    if (!plan.from_file) return;
-    const auto with = [&](uint32_t count) {
-        MemoryChoice choice = plan.choice;
-        choice.file_layers = count;
-        MemoryPlan other = dry_run(device, base, task, choice, plan.budget);
-        other.savings = plan.savings;
-        return other;
-    };
-    uint32_t least = 1, most = plan.choice.streamed_layers;
-    MemoryPlan best = with(most);
+    if (!plan.from_file || plan.choice.streamed_layers == 0) return;
+    MemoryPlan best = fewest(
+        device, base, task, plan, 1, plan.choice.streamed_layers, [](MemoryChoice &choice, uint32_t count) { choice.file_layers = count; },
+        [](const MemoryPlan &some) { return some.fits_host(); });
     if (best.host_bytes >= plan.host_bytes) return;
-    while (least < most && best.fits_host()) {
-        const uint32_t middle = (least + most) / 2;
-        MemoryPlan some = with(middle);
-        if (some.fits_host()) {
-            most = middle;
-            best = std::move(some);
-        } else {
-            least = middle + 1;
-        }
-    }
     const std::string count = std::to_string(best.choice.file_layers);
     best.savings.push_back({"weights of " + count + " of those layers have no copy there and come from their file each time", "--file-layers " + count,
                             plan.host_bytes - best.host_bytes});
@@ -80,6 +106,7 @@ void keep(Device &device, const BaseModel &base, const Task &task, MemoryPlan &p
         MemoryChoice choice = plan.choice;
         choice.kept_layers = middle;
         MemoryPlan more = dry_run(device, base, task, choice, plan.budget);
+        more.savings = plan.savings;
         if (more.fits()) {
             least = middle;
             plan = std::move(more);
@@ -129,21 +156,29 @@ Budget find_budget(const Device &device, const MemoryOptions &options) {
 
 MemoryPlan make_plan(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
                      const Budget &budget) {
-    MemoryPlan plan = dry_run(device, base, task, options.start(), budget);
-    for (const Step &step : steps_of(task, options)) {
-        if (plan.fits() || !step.allowed) continue;
-        MemoryChoice choice = plan.choice;
-        step.apply(choice, task, base.shape().vocabulary);
-        if (bounded_bytes(device, base, task, choice, budget) >= plan.bytes()) continue;
-        MemoryPlan next = dry_run(device, base, task, choice, budget);
-        next.savings = plan.savings;
-        next.savings.push_back({step.what, step.flag, plan.bytes() - next.bytes()});
-        plan = std::move(next);
+    const std::vector<Step> steps = steps_of(task, options);
+    std::vector<bool> taken(steps.size(), false);
+    MemoryPlan plan = with_steps(device, base, task, options, budget, steps, taken);
+    for (size_t i = 0; i < steps.size() && !plan.fits(); ++i) {
+        if (!steps[i].allowed) continue;
+        taken[i] = true;
+        MemoryPlan next = with_steps(device, base, task, options, budget, steps, taken);
+        if (next.bytes() < plan.bytes()) plan = std::move(next);
+        else taken[i] = false;
     }
     if (!plan.fits() && !options.streamed_layers) stream(device, base, task, plan);
+    // A later step may have saved so much that an earlier one, or a part of it, need not be; the dearest goes first.
+    const bool roomy = plan.fits() && budget.limit != 0, streams = plan.choice.streamed_layers > 0 && !options.streamed_layers;
+    for (size_t i = steps.size(); roomy && i-- > 0 && !streams;) {
+        if (!taken[i]) continue;
+        taken[i] = false;
+        MemoryPlan other = with_steps(device, base, task, options, budget, steps, taken);
+        if (other.fits()) plan = std::move(other);
+        else taken[i] = true;
+    }
     if (!plan.fits_host() && !options.file_layers) spill(device, base, task, plan);
-    const bool roomy = budget.limit != 0 && plan.fits() && plan.savings.empty();
-    if (roomy && task.training && options.checkpointing && !options.kept_layers) keep(device, base, task, plan);
+    if (roomy && !options.chunk_rows && task.context == 0) widen_chunk(device, base, task, plan);
+    if (roomy && !streams && task.training && options.checkpointing && !options.kept_layers) keep(device, base, task, plan);
     return plan;
 }
 

@@ -13,7 +13,7 @@ struct MemoryOptions {
     std::string memory;      // "6G"; empty: what the device has free, and on a CPU no bound
     std::string host_memory; // of what is not on the device; empty: what the machine has free
     bool checkpointing = true;
-    std::optional<bool> host_embedding, offload;
+    std::optional<bool> host_embedding, offload, graphs;
     std::optional<uint32_t> chunk_rows, streamed_layers, file_layers, kept_layers, context;
     std::optional<uint64_t> eval_tokens, prompt_tokens, optimizer_bytes;
     std::optional<std::string> head; // "none" or a format

@@ -31,6 +31,8 @@ std::vector<Step> steps_of(const Task &task, const MemoryOptions &options) {
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.optimizer_bytes = uint64_t(16) << 20; }},
         {"inputs of the layers wait in host memory for the backward pass", "--offload on", trains && !options.offload,
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.offload = choice.checkpointing; }},
+        {"batches are enqueued call by call, none is recorded", "--graph off", trains && !options.graphs,
+         [](MemoryChoice &choice, const Task &, uint64_t) { choice.graphs = false; }},
         {"the context is 2048 tokens", "--context 2048", shorter(2048),
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.context = std::min(choice.context, 2048u); }},
         {"the context is 1024 tokens", "--context 1024", shorter(1024),
@@ -76,6 +78,7 @@ MemoryChoice MemoryOptions::start() const {
     choice.checkpointing = checkpointing;
     choice.host_embedding = host_embedding.value_or(false);
     choice.offload = offload.value_or(false);
+    choice.graphs = graphs.value_or(true);
     choice.chunk_rows = chunk_rows.value_or(0);
     choice.streamed_layers = streamed_layers.value_or(0);
     choice.kept_layers = kept_layers.value_or(0);

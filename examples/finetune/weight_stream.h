@@ -15,6 +15,7 @@ public:
     // `streamed` of `layers` layers, `from_file` of them without a copy.
     WeightStream(uint32_t layers, uint32_t streamed, uint32_t from_file = 0);
 
+    bool any() const { return !order_.empty(); }
     bool streams(uint32_t layer) const { return layer < places_.size() && places_[layer].number >= 0; }
     bool reads_file(uint32_t layer) const { return streams(layer) && places_[layer].from_file; }
     // Takes the slots, and host memory for each streamed layer that has a copy; a layer's weights are of these bytes.
