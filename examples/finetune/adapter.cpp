@@ -46,6 +46,12 @@ std::vector<float> peft_floats(const SafeTensors &file, const AdapterShape &shap
     const std::string plain = shape.peft_name(pair, half);
     const SafeTensor *tensor = file.find(plain);
     if (tensor == nullptr) tensor = file.find(shape.peft_name(pair, half, "default."));
+    for (const char *other : {shape.traits->naming->layers, "model.language_model.layers.", "language_model.model.layers."})
+        if (tensor == nullptr) { // of the same model with or without what it sees with
+            AdapterShape named = shape;
+            named.layers_name = other;
+            tensor = file.find(named.peft_name(pair, half));
+        }
     if (tensor == nullptr) {
         std::string targets;
         for (const AdapterLinear &linear : shape.linears)
@@ -77,7 +83,7 @@ std::string AdapterShape::gguf_name(size_t pair) const {
 }
 
 std::string AdapterShape::peft_name(size_t pair, const char *half, const char *adapter) const {
-    return std::string("base_model.model.") + traits->naming->layers + std::to_string(pair / linears.size()) + "." +
+    return "base_model.model." + (layers_name.empty() ? traits->naming->layers : layers_name) + std::to_string(pair / linears.size()) + "." +
            traits->module(linear(pair).use) + "." + half + "." + adapter + "weight";
 }
 

@@ -172,6 +172,10 @@ void rope(Pass &pass, uint32_t layer, const qlora_tensor &x, uint32_t flags) {
 
 void forward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const qlora_tensor &y, qlora_span rstd,
                   uint32_t flags) {
+    if (norm.weight.size() == 0) { // none before this model's head
+        pass.device.copy(y.data, x.data, x.rows * x.cols * type_bytes(x.type));
+        return;
+    }
     auto args = qlora::make<qlora_rms_norm_args>();
     args.flags = flags | centered(pass);
     args.x = x;
@@ -185,6 +189,10 @@ void forward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const qlo
 
 void backward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const qlora_tensor &dy, const qlora_tensor &dx,
                    qlora_span rstd, uint32_t flags) {
+    if (norm.weight.size() == 0) {
+        pass.device.copy(dx.data, dy.data, dy.rows * dy.cols * type_bytes(dy.type));
+        return;
+    }
     auto args = qlora::make<qlora_rms_norm_grad_args>();
     args.flags = flags | centered(pass);
     args.x = x;
