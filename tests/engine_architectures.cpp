@@ -2,6 +2,7 @@
 // Whether they compute what PyTorch computes is for zoo_check to say.
 #include "engine_support.h"
 
+#include "adapter_file.h"
 #include "decoder.h"
 #include "generate.h"
 #include "hugging_face.h"
@@ -198,7 +199,8 @@ TEST_CASE("architectures: adapters are named as Hugging Face names modules, and 
     for (const Traits &traits : architectures()) {
         CAPTURE(std::string(traits.model_type));
         const TinyModel tiny(traits);
-        const AdapterShape shape = BaseModel(tiny.path()).shape().adapter_shape(3);
+        const BaseModel model(tiny.path());
+        const AdapterShape shape = model.shape().adapter_shape(3);
         const Adapter adapter = random_adapter(shape);
         const Scratch gguf("", ".gguf"), peft("", ".safetensors");
         write_adapter_gguf(gguf.path, adapter, shape);
@@ -211,7 +213,9 @@ TEST_CASE("architectures: adapters are named as Hugging Face names modules, and 
             CHECK(base.find(module + ".weight") != nullptr);
         }
         for (const std::string &path : {gguf.path, peft.path}) {
-            const Adapter read = read_adapter(path, shape);
+            AdapterShape found;
+            const Adapter read = device_adapter({read_adapter_file(path, 8)}, {1}, model, &found);
+            CHECK(found.rank == 3);
             REQUIRE(read.pairs.size() == adapter.pairs.size());
             for (size_t i = 0; i < read.pairs.size(); ++i) {
                 CHECK(read.pairs[i].a == adapter.pairs[i].a);

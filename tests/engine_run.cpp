@@ -2,6 +2,7 @@
 // Kills are for kill_resume.sh.
 #include "engine_support.h"
 
+#include "adapter_file.h"
 #include "base_model.h"
 #include "html_report.h"
 #include "targets.h"
@@ -168,7 +169,7 @@ TEST_CASE("targets: by group, short name and Hugging Face's; an unknown one is t
     const Adapter initial = initial_adapter(adapter, 8, 1);
     write_adapter_gguf(written.path, initial, adapter);
     CHECK(Gguf(written.path).tensors().size() == 2 * 2 * shape.layers);
-    CHECK(read_adapter(written.path, adapter).pairs.at(1).a == initial.pairs.at(1).a);
+    CHECK(read_adapter_file(written.path).pairs.at(1).a == initial.pairs.at(1).a);
 }
 
 TEST_CASE("report: data cannot leave its place in the page") {

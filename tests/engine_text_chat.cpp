@@ -284,6 +284,47 @@ TEST_CASE("data: forms are seen, broken rows are dropped with their lines") {
                    "tokens a row: least 21, mean 21, 95 % up to 21, most 21; 4 of 42 are learned"));
 }
 
+TEST_CASE("data: files of other kinds say what to do with them, and lines end in any way") {
+    const Tokenizer tokenizer(chat_vocabulary(small_template));
+    const auto read = [&](const std::string &text, const char *ending = "") {
+        const Scratch file(text, ending);
+        return read_data(file.path, tokenizer, {1000, 300});
+    };
+    const auto error = [&](const std::string &text, const char *ending = "") { return error_of([&] { read(text, ending); }); };
+    CHECK(contains(error("\x1f\x8b\x08 and more"), "gunzip"));
+    CHECK(contains(error("PAR1 and more"), "Parquet"));
+    CHECK(contains(error(std::string("\xff\xfe{\0}\0", 6)), "iconv -f UTF-16"));
+    CHECK(contains(error(std::string("a\0b\0", 4)), ":1: byte 2 of the file is zero"));
+    CHECK(contains(error("a\ncaf\xe9"), ":2: byte 6 of the file is not UTF-8"));
+    CHECK(contains(error("{\"prompt\": \"caf\xe9\", \"answer\": \"b\"}"), "byte 16 of the text, which is not UTF-8"));
+    CHECK(contains(error("instruction,output\na,b\n", ".csv"), "tables are not read"));
+    CHECK(contains(error("instruction,output\na,b\n", ".JSONL"), "it begins with 'instruction,output'"));
+    CHECK(contains(error("{\"train\": [{\"prompt\": \"a\", \"answer\": \"b\"}]}"), "rows under 'train'"));
+    const std::string row = "{\"prompt\": \"a\", \"answer\": \"b\"}";
+    CHECK(read(row + "\r" + row + "\r\r" + row).rows.size() == 3);
+    CHECK(contains(describe(read(row + "\r\n{\r\n" + row)), "line 2: not valid JSON"));
+    CHECK(read("{\n  \"prompt\": \"a\",\n  \"answer\": \"b\"\n}\n").rows.size() == 1);
+}
+
+TEST_CASE("data: OpenAI's weights, developers and calls of tools") {
+    const Tokenizer tokenizer(chat_vocabulary(small_template));
+    const auto read = [&](const std::string &messages) {
+        const Scratch file("{\"messages\": [" + messages + "]}");
+        return marked(read_data(file.path, tokenizer, {1000, 300}).rows.at(0), tokenizer, 1000);
+    };
+    const std::string user = "{\"role\": \"user\", \"content\": \"a\"}";
+    const auto answer = [](const std::string &weight) {
+        return ", {\"role\": \"assistant\", \"content\": \"b\", \"weight\": " + weight + "}";
+    };
+    CHECK(read(user + answer("0") + ", " + user + answer("1")) ==
+          "#user:a<|end|>#assistant:b<|end|>#user:a<|end|>#assistant:" + begins + "b<|end|>" + ends);
+    CHECK(contains(error_of([&] { read(user + answer("0")); }), "no message of the assistant has any text to learn"));
+    CHECK(contains(error_of([&] { read(user + answer("0.5")); }), "message 2: 'weight' is '0.5', expected 0 or 1"));
+    CHECK(contains(read("{\"role\": \"developer\", \"content\": \"d\"}, " + user + answer("null")), "#system:d<|end|>"));
+    CHECK(contains(error_of([&] { read(user + ", {\"role\": \"assistant\", \"content\": null, \"tool_calls\": []}"); }),
+                   "message 2 calls a tool and has no text"));
+}
+
 TEST_CASE("data: a held-out share, packed rows, truncation") {
     const auto made = [] {
         Dataset data;

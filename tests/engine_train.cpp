@@ -321,7 +321,8 @@ struct Run {
     Run(const std::string &device_name, const Bundled &bundled, const TrainOptions &options)
         : device(device_name, 1), model(device, bundled.file, QLORA_FORMAT_NF4_DQ, 0), adapter(device, bundled.adapter_shape, bundled.initial),
           network(device, model, adapter, {{}, true, true}, {64, 64, 4, 16}), trainer(device, network, adapter, options) {
-        trainer.run(bundled.rows, [](const StepReport &) {});
+        RowOrder order(bundled.rows.size(), options.shuffle, options.seed);
+        while (trainer.state().step < options.steps) trainer.advance(bundled.rows, order);
     }
     std::vector<float> values() {
         std::vector<float> all;

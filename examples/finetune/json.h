@@ -25,7 +25,8 @@ inline Json parse_json(std::string_view text, const std::string &where, int most
     try {
         return Json::parse(text.begin(), text.end(), check);
     } catch (const Json::parse_error &error) {
-        fail(where, ": not valid JSON at byte ", error.byte, " of the text");
+        const bool ascii = error.byte == 0 || error.byte > text.size() || static_cast<unsigned char>(text[error.byte - 1]) < 0x80;
+        fail(where, ": not valid JSON at byte ", error.byte, " of the text", ascii ? "" : ", which is not UTF-8");
     } catch (const Json::exception &) { fail(where, ": not valid JSON: a number is out of range"); }
 }
 

@@ -445,9 +445,10 @@ int Session::run() {
 } // namespace
 
 int run_session(const Options &options) {
-    for (const std::string &path : {options.metrics, options.save_state}) if (!path.empty()) check_writable(path);
+    const std::initializer_list<std::string> inputs = {options.model, options.data, options.eval_data, options.train.import_state};
+    for (const std::string &path : {options.metrics, options.save_state}) if (!path.empty()) check_writable(path, inputs);
     // The adapter's usual place is in the folder of the run, which may not be there yet.
-    if (!options.out.empty() && (options.run.folder.empty() || options.out.rfind(options.run.folder + "/", 0) != 0)) check_writable(options.out);
+    if (!options.out.empty() && (options.run.folder.empty() || options.out.rfind(options.run.folder + "/", 0) != 0)) check_writable(options.out, inputs);
     return Session(options).run();
 }
 
