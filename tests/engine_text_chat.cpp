@@ -86,6 +86,11 @@ TEST_CASE("templates: the language") { // the expected texts are Jinja2's
         {"{% if missing %}1{% elif n is number %}2{% else %}3{% endif %}", "2"},
         {"{{ 'it''s' }}{{ \"tab\\there\" }}{{ 'caf\xc3\xa9' | length }}", "itstab\there4"},
         {"{% generation %}{{ n }}{% endgeneration %}", "7"},
+        {"[{{ '\xe3\x80\x80\xc2\x85 a\xc2\xa0' | trim }}][{{ '\xe2\x80\xa8\xe2\x80\x8b\xff '.strip() }}][{{ '\xc3\xa9\xc3\xa9x'.lstrip('\xc3\xa9') }}]",
+         "[a][\xe2\x80\x8b\xff][x]"},
+        {"{{ ' a\xe3\x80\x80 b '.split() | join('-') }}", "a-b"},
+        {"{{ 'x' in missing }}{{ 'x' not in missing }}", "FalseTrue"},
+        {"{{ strftime_now('%d %b %Y, %A') }}", "26 Jul 2024, Friday"},
         {"{{ missing }}{{ nothing }}{{ 'ab' * 1 if false else '' }}", "None"},
     };
     for (const auto &[text, expected] : cases) {
@@ -98,6 +103,7 @@ TEST_CASE("templates: what is outside names itself, its line and a way out") {
     CHECK(contains(refused("\n\n{% macro f(x) %}{% endmacro %}"), "T: line 3: {% macro %} is not supported; choose"));
     CHECK(contains(refused("{{ 'a' | center(3) }}"), "the filter 'center' is not supported"));
     CHECK(contains(refused("{{ 'a' | center }}"), "--chat-template"));
+    CHECK(contains(refused("{{ '\xc3\xa9' | upper }}"), "beyond ASCII"));
     CHECK(contains(refused("{{ n is callable }}"), "the test 'callable' is not supported"));
     CHECK(contains(refused("{{ 'a'.format(1) }}"), "the method 'format' of a text is not supported"));
     CHECK(contains(refused("{{ open('/etc/passwd') }}"), "the function 'open' is not supported"));

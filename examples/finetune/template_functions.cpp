@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 
 namespace finetune {
 namespace {
@@ -28,20 +29,47 @@ int64_t integer_of(const Value &value, const char *what) {
     return value.number;
 }
 
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+// What Python's strip() and split() take for space: Unicode's white space, and the four separators of ASCII.
+bool is_space(uint32_t code) {
+    return code == ' ' || (code >= '\t' && code <= '\r') || (code >= 0x1c && code <= 0x1f) || code == 0x85 || code == 0xa0 ||
+           code == 0x1680 || (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 || code == 0x202f ||
+           code == 0x205f || code == 0x3000;
+}
 
-TemplateText stripped(const TemplateText &text, const Value *characters, bool left, bool right) {
-    const std::string set =
-        characters == nullptr || characters->kind == Value::none ? "" : text_of(characters, "strip").bytes;
-    const auto cut = [&](char c) { return set.empty() ? is_space(c) : set.find(c) != std::string::npos; };
+// Bytes of the character at `at`, or of the one that ends there; 1 where there is none.
+size_t character_bytes(const std::string &bytes, size_t at, bool before, uint32_t *code) {
+    size_t begin = at - (before ? 1 : 0);
+    while (before && begin > 0 && at - begin < 4 && (bytes[begin] & 0xc0) == 0x80) --begin;
+    const size_t size = read_character(bytes, begin, code);
+    if (size != 0 && (!before || begin + size == at)) return size;
+    *code = 0xfffd;
+    return 1;
+}
+
+TemplateText stripped(const TemplateText &text, const Value *given, bool left, bool right) {
+    const bool spaces = given == nullptr || given->kind == Value::none;
+    const std::string set = spaces ? "" : text_of(given, "strip").bytes;
     size_t begin = 0, end = text.bytes.size();
-    while (left && begin < end && cut(text.bytes[begin])) ++begin;
-    while (right && end > begin && cut(text.bytes[end - 1])) --end;
+    const auto cut = [&](size_t at, size_t size, uint32_t code) {
+        return spaces ? is_space(code) : set.find(text.bytes.substr(at, size)) != std::string::npos;
+    };
+    uint32_t code = 0;
+    while (left && begin < end) {
+        const size_t size = character_bytes(text.bytes, begin, false, &code);
+        if (!cut(begin, size, code)) break;
+        begin += size;
+    }
+    while (right && end > begin) {
+        const size_t size = character_bytes(text.bytes, end, true, &code);
+        if (!cut(end - size, size, code)) break;
+        end -= size;
+    }
     return text.part(begin, end - begin);
 }
 
-TemplateText mapped(TemplateText text, bool upper) { // ASCII letters
+TemplateText mapped(TemplateText text, bool upper) {
     for (char &c : text.bytes) {
+        if (c & 0x80) raise("upper and lower case beyond ASCII is not supported");
         if (upper && c >= 'a' && c <= 'z') c = char(c - 32);
         if (!upper && c >= 'A' && c <= 'Z') c = char(c + 32);
     }
@@ -64,13 +92,15 @@ Value split(const TemplateText &text, const TemplateArguments &arguments, bool f
     int64_t most = count == nullptr ? -1 : integer_of(*count, "split");
     TemplateList parts;
     if (separator == nullptr || separator->kind == Value::none) {
-        for (size_t i = 0; i < text.bytes.size();) {
-            while (i < text.bytes.size() && is_space(text.bytes[i])) ++i;
-            size_t end = i;
-            while (end < text.bytes.size() && !is_space(text.bytes[end])) ++end;
-            if (end > i) parts.push_back(Value::of(text.part(i, end - i)));
-            i = end;
+        size_t begin = 0; // of the word that is being read
+        for (size_t i = 0, bytes = 0; i < text.bytes.size(); i += bytes) {
+            uint32_t code = 0;
+            bytes = character_bytes(text.bytes, i, false, &code);
+            if (!is_space(code)) continue;
+            if (i > begin) parts.push_back(Value::of(text.part(begin, i - begin)));
+            begin = i + bytes;
         }
+        if (begin < text.bytes.size()) parts.push_back(Value::of(text.part(begin)));
         if (most >= 0) raise("split without a separator but with a count is not supported");
         return Value::of(std::move(parts));
     }
@@ -178,10 +208,23 @@ int compare(const Value &a, const Value &b) {
 
 bool contains(const Value &whole, const Value &part) {
     if (whole.kind == Value::text) return whole.string->bytes.find(text_of(&part, "in").bytes) != std::string::npos;
+    if (whole.kind == Value::undefined) return false; // as an empty one
     if (whole.kind == Value::dict) return part.kind == Value::text && whole.find(part.string->bytes) != nullptr;
     if (whole.kind != Value::list) raise("'in' needs a text, a list or a mapping, not ", whole.kind_name());
     return std::any_of(whole.items->begin(), whole.items->end(), [&](const Value &item) { return equal(item, part); });
 }
+
+// Friday 26 July 2024: what Llama 3 takes where there is no clock.
+tm date_of_templates() {
+    tm date = {};
+    date.tm_year = 2024 - 1900;
+    date.tm_mon = 6;
+    date.tm_mday = 26;
+    date.tm_wday = 5;
+    date.tm_yday = 207;
+    return date;
+}
+const tm template_date = date_of_templates();
 
 } // namespace
 
@@ -516,6 +559,12 @@ TemplateValue call_function(const std::string &name, const TemplateArguments &ar
         for (int64_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1]; i += bounds[2])
             out.push_back(Value::of(i));
         return Value::of(std::move(out));
+    }
+    if (name == "strftime_now") {
+        const std::string &format = text_of(arguments.find(0, "format"), "strftime_now").bytes;
+        char date[256] = "";
+        if (strftime(date, sizeof date, format.substr(0, 64).c_str(), &template_date) == 0) date[0] = 0;
+        return Value::of(std::string(date), from_template);
     }
     raise("the function ", shown(name), " is not supported");
 }
