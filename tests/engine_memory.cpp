@@ -174,6 +174,17 @@ TEST_CASE("memory: a budget is met by the cheapest means, or refused with what w
     for (const Saving &saving : less.savings) saved += saving.bytes;
     CHECK(less.device_bytes + saved == whole);
 
+    // No step is taken whose saving is not needed, whatever the budget.
+    for (uint64_t bytes = whole; bytes-- > 0; bytes -= std::min(bytes, whole / 64)) {
+        const MemoryPlan plan = plan_for(bytes);
+        if (!plan.fits() || plan.choice.streamed_layers > 0) break;
+        for (const Saving &saving : plan.savings) {
+            CAPTURE(bytes);
+            CAPTURE(saving.what);
+            CHECK(plan.device_bytes + saving.bytes > bytes);
+        }
+    }
+
     const MemoryPlan none = plan_for(1000);
     CHECK_FALSE(none.fits());
     smallest = none.device_bytes;

@@ -25,6 +25,14 @@ inline Operand operand_of(const qlora_tensor &tensor, bool turned = false) {
     return operand_of(address<const void>(tensor.data), tensor.type, int64_t(tensor.stride), turned);
 }
 
+struct Product;
+
+// Products around another: `first` makes its low_a, and `after` need what first made, but not what the other makes. So all of them
+// can run while the weight of the other is decoded. Null where there is none.
+struct Companions {
+    const Product *first, *after[2];
+};
+
 // y[m][n] = (old y) + bias[n] + alpha * (sum over k of a[m][k] b[n][k] + sum over low_k of low_a[m][k] low_b[n][k]):
 // one product with a low-rank one added before the only rounding. a and low_a agree in turned, and b and low_b too.
 struct Product {
@@ -32,6 +40,7 @@ struct Product {
     Operand a, b, low_a, low_b;
     const qlora_weight *weight; // takes the place of b: W[n][k], or W[k][n] with b.turned
     const float *bias;          // or null
+    const Companions *companions; // or null
     void *y;
     int64_t y_stride;
     int32_t y_type, compute_type;
@@ -55,7 +64,8 @@ inline void set_y(Product &product, const qlora_tensor &y, bool accumulate) {
     product.accumulate = accumulate;
 }
 
-// Scratch is decided by shapes and types, and fewer rows m never need more.
+// Scratch is decided by shapes and types, and fewer rows m never need more. That of companions is not counted: they need theirs
+// at other times.
 uint64_t multiply_scratch(Context &context, const Product &product);
 int32_t multiply(Context &context, cudaStream_t stream, const Product &product, Carver scratch);
 

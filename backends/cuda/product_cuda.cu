@@ -172,6 +172,10 @@ static int32_t run_mma(Context &context, cudaStream_t stream, const Product &p, 
     return takes_panel(p, true) ? run_panels(context, stream, p, p.compute_type, scratch, run) : run(p);
 }
 
+// Whether a product can run beside another: it needs no scratch.
+static bool runs_beside(const Product *product) { return !product || low_rank_kind(*product) == LowRank::NARROW || low_rank_kind(*product) == LowRank::COLUMNS; }
+static bool run_beside(const Companions &c) { return runs_beside(c.first) && runs_beside(c.after[0]) && runs_beside(c.after[1]); }
+
 // Bias and low-rank product go to y first, then the base product is added by cuBLASLt: y of a 16-bit type is rounded
 // twice, which stays far inside the tolerances of ops.def and saves an f32 copy of y.
 static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
@@ -191,16 +195,27 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
         a = staged.data;
         lt.a_stride = staged.stride;
     }
+    Beside beside(context, stream);
+    if (p.companions) {
+        QLORA_TRY(beside.fork());
+        if (p.companions->first) QLORA_TRY(multiply_low_rank(context, beside.stream(), *p.companions->first));
+    }
     if (p.bias || p.low_k) {
         Product first = p;
+        first.companions = nullptr;
         first.weight = nullptr;
         first.k = p.low_k;
         first.a = p.low_a;
         first.b = p.low_b;
         first.b.turned = p.b.turned;
         first.low_k = 0;
-        QLORA_TRY(low_rank_kind(first) != LowRank::NONE ? multiply_low_rank(context, stream, first) : multiply_plain_mma(context, stream, first, 1, nullptr));
+        QLORA_TRY(low_rank_kind(first) != LowRank::NONE ? multiply_low_rank(context, beside.stream(), first) : multiply_plain_mma(context, beside.stream(), first, 1, nullptr));
         lt.beta = 1;
+    }
+    if (p.companions) {
+        QLORA_TRY(beside.mark());
+        for (const Product *product : p.companions->after)
+            if (product) QLORA_TRY(multiply_low_rank(context, beside.stream(), *product));
     }
     const bool staged = stages_weight(p);
     const int64_t columns = staged ? panel_columns(p, p.compute_type) : p.n;
@@ -209,6 +224,7 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
         Operand b = p.weight ? operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned) : p.b;
         lt.n = std::min(columns, p.n - c);
         if (staged) QLORA_TRY(dequantize_part(context, stream, p, c, lt.n, p.compute_type, panel, &b));
+        if (c == 0) QLORA_TRY(beside.wait());
         lt.b_stride = b.stride;
         const int32_t status = multiply_lt(context, stream, lt, a, b.data, static_cast<char *>(p.y) + c * type_bytes(p.y_type), workspace, lt_workspace(context));
         if (status == QLORA_ERROR_UNSUPPORTED) { // this shape is not for cuBLASLt
@@ -224,7 +240,7 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
             QLORA_TRY(status);
         }
     }
-    return QLORA_OK;
+    return beside.join();
 }
 
 static bool lt_aligned(const Product &p) {
@@ -248,11 +264,22 @@ uint64_t multiply_scratch(Context &context, const Product &p) {
     return std::max(own.bytes, lt.bytes);
 }
 
-int32_t multiply(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+static int32_t multiply_alone(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
     if (p.m == 0 || p.n == 0) return QLORA_OK;
     if (takes_gemv(p)) return multiply_gemv(context, stream, p);
     if (takes_lt(context, p) && lt_aligned(p)) return run_lt(context, stream, p, scratch);
     return has_mma(context, p.compute_type) ? run_mma(context, stream, p, scratch) : run_simt(context, stream, p, scratch);
+}
+
+int32_t multiply(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+    if (!p.companions || (takes_lt(context, p) && lt_aligned(p) && stages_weight(p) && run_beside(*p.companions))) return multiply_alone(context, stream, p, scratch);
+    Product alone = p;
+    alone.companions = nullptr;
+    if (p.companions->first) QLORA_TRY(multiply_alone(context, stream, *p.companions->first, scratch));
+    QLORA_TRY(multiply_alone(context, stream, alone, scratch));
+    for (const Product *product : p.companions->after)
+        if (product) QLORA_TRY(multiply_alone(context, stream, *product, scratch));
+    return QLORA_OK;
 }
 
 } // namespace cuda
