@@ -302,7 +302,7 @@ TEST_CASE("data: files of other kinds say what to do with them, and lines end in
     CHECK(contains(error(std::string("\xff\xfe{\0}\0", 6)), "iconv -f UTF-16"));
     CHECK(contains(error(std::string("a\0b\0", 4)), ":1: byte 2 of the file is zero"));
     CHECK(contains(error("a\ncaf\xe9"), ":2: byte 6 of the file is not UTF-8"));
-    CHECK(contains(error("{\"prompt\": \"caf\xe9\", \"answer\": \"b\"}"), "byte 16 of the text, which is not UTF-8"));
+    CHECK(contains(error("{\"prompt\": \"caf\xe9\", \"answer\": \"b\"}"), "byte 17 of the text: not UTF-8"));
     CHECK(contains(error("instruction,output\na,b\n", ".csv"), "tables are not read"));
     CHECK(contains(error("instruction,output\na,b\n", ".JSONL"), "it begins with 'instruction,output'"));
     CHECK(contains(error("{\"train\": [{\"prompt\": \"a\", \"answer\": \"b\"}]}"), "rows under 'train'"));
