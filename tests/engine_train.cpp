@@ -4,6 +4,7 @@
 
 #include "evaluate.h"
 #include "generate.h"
+#include "inspect.h"
 #include "rng.h"
 #include "safetensors.h"
 #include "targets.h"
@@ -400,6 +401,9 @@ TEST_CASE("training: state files that are damaged or of something else are refus
     const std::string path = state_path();
     Run run("cpu", bundled, few_steps("adamw8bit", 1));
     run.trainer.save_state(path);
+    const Json about = inspect(path); // though its tensors are named as an adapter's
+    CHECK(about["kind"] == "optimizer state");
+    CHECK(about["state"]["optimizer"] == "adamw8bit");
     const auto refuse = [&](const char *optimizer, const char *word) {
         TrainOptions options = few_steps(optimizer, 2);
         options.resume = path;
