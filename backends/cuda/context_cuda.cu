@@ -120,6 +120,7 @@ void destroy(Context &context) {
     State &state = state_of(context);
     {
         DeviceScope scope(context);
+        stop_recording(state);
         for (cudaStream_t stream : {state.stream, state.paging.in, state.paging.out, state.side.stream}) cudaStreamSynchronize(stream);
         if (state.lt) close_lt(context, state.lt);
         close_paging(state.paging);
@@ -161,6 +162,7 @@ bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_CUDA
 #define QLORA_VTABLE_NAME "cuda"
+#define QLORA_VTABLE_GRAPHS
 #include "backends/vtable.inc"
 
 } // namespace cuda

@@ -33,6 +33,7 @@ struct State {
     int multiprocessors;
     int shared_bytes;    // of shared memory that a block may have
     cudaStream_t stream; // the default one; the caller's or our own
+    cudaStream_t recorded; // null but while a graph is recorded
     bool own_stream;
     Lt *lt;              // null when there is no cuBLASLt
     Paging paging;
@@ -114,6 +115,11 @@ int32_t launch_early(Context &context, cudaStream_t stream, const Grid &grid, vo
     QLORA_CUDA(context, "cudaLaunchKernel", cudaLaunchKernelExC(&config, reinterpret_cast<const void *>(kernel), pointers));
     return QLORA_OK;
 }
+
+// The stream goes on after all copies beside, in both directions.
+int32_t join_copies(Context &context, cudaStream_t stream);
+// Gives the recorded stream back, if there is one, and drops what was recorded.
+void stop_recording(State &state);
 
 template <class Args> cudaStream_t stream_of(Context &context, const Args &args) {
     return args.stream ? reinterpret_cast<cudaStream_t>(args.stream) : state_of(context).stream;

@@ -14,8 +14,6 @@ namespace qlora {
 namespace cuda {
 namespace {
 
-constexpr int64_t most_rank = 32;
-
 // Elements as memory has them: 16-bit ones of TYPE, or f32 to be rounded. They are loaded first, all of a step, and rounded
 // when they are used, so that loads do not wait for one another.
 template <int TYPE, bool HALF> struct Raw {
@@ -90,40 +88,65 @@ template <int WARPS, int COUNT> __device__ __forceinline__ void add_warps(float 
 
 constexpr int narrow_warps = 16, most_cluster = 8;
 
-// The first half of a barrier of a cluster, whose second half in add_cluster tells that all its blocks are there.
-__device__ __forceinline__ void arrive_early(unsigned blocks) {
-#if __CUDA_ARCH__ >= 900
-    if (blocks > 1) asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-#endif
-}
+// Sums of the blocks of a cluster, in their order, to warp 0 of the first, which waits for the bytes of the others to arrive: a
+// barrier with the release that would make ordinary stores seen takes longer than all the rest.
+template <int COUNT, int MOST> struct ClusterSum {
+    struct Shared {
+        float4 sums[(MOST - 1) * COUNT * 32]; // of all blocks but the first
+        uint64_t arrived;
+    };
+    Shared &shared;
+    unsigned rank, blocks;
 
-// Sums of the blocks of a cluster, in their order, to warp 0 of the first. shared: room for COUNT of all but one.
-template <int COUNT> __device__ __forceinline__ void add_cluster(float (&sum)[COUNT][4], float4 *shared, unsigned rank, unsigned blocks) {
+    __device__ __forceinline__ ClusterSum(Shared &shared, unsigned rank, unsigned blocks) : shared(shared), rank(rank), blocks(blocks) {
 #if __CUDA_ARCH__ >= 900
-    if (blocks == 1) return;
-    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-    const int lane = threadIdx.x % 32;
-    if (threadIdx.x < 32 && rank > 0) {
-        uint32_t there;
-        const uint32_t here = uint32_t(__cvta_generic_to_shared(shared + (rank - 1) * COUNT * 32 + lane));
-        asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(there) : "r"(here));
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there + i * 32 * 16), "f"(sum[i][0]), "f"(sum[i][1]), "f"(sum[i][2]), "f"(sum[i][3]) : "memory");
-    }
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-    if (threadIdx.x >= 32 || rank > 0) return;
-    for (unsigned other = 0; other + 1 < blocks; other++)
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            const float4 more = shared[(other * COUNT + i) * 32 + lane];
-            sum[i][0] += more.x;
-            sum[i][1] += more.y;
-            sum[i][2] += more.z;
-            sum[i][3] += more.w;
+        if (blocks == 1) return;
+        if (threadIdx.x == 0 && rank == 0) {
+            const uint32_t place = uint32_t(__cvta_generic_to_shared(&shared.arrived)), bytes = (blocks - 1) * COUNT * 32 * 16;
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n"
+                         "fence.mbarrier_init.release.cluster;\n"
+                         "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(place), "r"(bytes) : "memory");
         }
+        __syncwarp();
+        asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
-}
+    }
+    __device__ __forceinline__ void add(float (&sum)[COUNT][4]) {
+#if __CUDA_ARCH__ >= 900
+        if (blocks == 1) return;
+        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); // the first block is there, and its barrier is ready
+        if (threadIdx.x >= 32) return;
+        const uint32_t barrier = uint32_t(__cvta_generic_to_shared(&shared.arrived));
+        if (rank > 0) {
+            uint32_t there, its_barrier;
+            const uint32_t here = uint32_t(__cvta_generic_to_shared(shared.sums + (rank - 1) * COUNT * 32 + threadIdx.x));
+            asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(there) : "r"(here));
+            asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(its_barrier) : "r"(barrier));
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+                asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there + i * 32 * 16), "f"(sum[i][0]),
+                             "f"(sum[i][1]), "f"(sum[i][2]), "f"(sum[i][3]), "r"(its_barrier)
+                             : "memory");
+            return;
+        }
+        uint32_t done = 0;
+        while (!done)
+            asm volatile("{\n.reg .pred complete;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 complete, [%1], 0;\nselp.u32 %0, 1, 0, complete;\n}"
+                         : "=r"(done)
+                         : "r"(barrier)
+                         : "memory");
+        for (unsigned other = 0; other + 1 < blocks; other++)
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) {
+                const float4 more = shared.sums[(other * COUNT + i) * 32 + threadIdx.x];
+                sum[i][0] += more.x;
+                sum[i][1] += more.y;
+                sum[i][2] += more.z;
+                sum[i][3] += more.w;
+            }
+#endif
+    }
+};
 
 // Blocks to a cluster: as many as leave `each` blocks to a multiprocessor and a piece of the sum to every warp of a block.
 unsigned cluster_of(Context &context, uint64_t count, uint64_t each, unsigned most, uint64_t length, uint64_t pieces) {
@@ -132,9 +155,22 @@ unsigned cluster_of(Context &context, uint64_t count, uint64_t each, unsigned mo
     return cluster;
 }
 
+// The part of an Augmented that needs no sum: eight elements of B to a thread.
+template <int TYPE> __device__ __forceinline__ void place_b(const Augmented &to, int64_t ranks) {
+    const int64_t across = (to.low_b.turned ? to.n : to.ranks) / 8, down = to.low_b.turned ? to.ranks : to.n;
+    for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < across * down; i += int64_t(gridDim.x) * blockDim.x) {
+        const int64_t row = i / across, col = i % across * 8, there = !to.low_b.turned ? ranks - col : row < ranks ? 8 : 0;
+        float values[8];
+        load8(to.low_b.data, to.low_b.type, row * to.low_b.stride + col, there, to.low_b.vector, values);
+        const int64_t place = to.low_b.turned ? (to.k + row) * to.b_stride + col : row * to.b_stride + to.k + col;
+        *reinterpret_cast<uint4 *>(to.b + place) = pack8<TYPE>(values);
+    }
+}
+
 template <int TYPE, bool HALF, bool TURNED, int EIGHTS, int ROWS>
 __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_constant__ Operand a, const __grid_constant__ Operand b, int64_t m, int64_t n, int64_t k,
-                                                                   float *y, int64_t stride, float alpha, bool accumulate, unsigned blocks) {
+                                                                   float *y, int64_t stride, float alpha, bool accumulate, unsigned blocks,
+                                                                   const __grid_constant__ Augmented to) {
     wait_for_previous();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
     const unsigned rank = blockIdx.x % blocks;
@@ -143,7 +179,9 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
     float sum[ROWS * EIGHTS][4] = {};
     constexpr int at_once = EIGHTS <= 2 ? 4 / ROWS : HALF && !TURNED ? 2 : 1; // pieces on their way
     const int64_t step = int64_t(blocks) * narrow_warps * 32;
-    arrive_early(blocks);
+    __shared__ float4 shared[narrow_warps / 2 * ROWS * EIGHTS * 32];
+    __shared__ typename ClusterSum<ROWS * EIGHTS, most_cluster>::Shared others;
+    ClusterSum<ROWS * EIGHTS, most_cluster> cluster(others, rank, blocks);
     for (int64_t piece = (rank * narrow_warps + warp) * 32; piece < k; piece += step * at_once) {
         uint4 left[at_once][ROWS][2];
         Eight<TYPE, HALF, TURNED> right[at_once][EIGHTS];
@@ -160,6 +198,16 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
 #pragma unroll
             for (int j = 0; j < EIGHTS; j++) right[u][j].load(b, 8 * j + group, place, 8 * j + group < n && place < k);
         }
+        if (to.a)
+#pragma unroll
+            for (int u = 0; u < at_once; u++)
+#pragma unroll
+                for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const int64_t row = first + 16 * i + 8 * h, place = piece + u * step + quad * 8;
+                        if (row < m && place < k) *reinterpret_cast<uint4 *>(to.a + row * to.a_stride + place) = left[u][i][h];
+                    }
 #pragma unroll
         for (int u = 0; u < at_once; u++) {
             uint4 packed[EIGHTS];
@@ -177,9 +225,9 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
             }
         }
     }
-    __shared__ float4 shared[narrow_warps / 2 * ROWS * EIGHTS * 32], others[(most_cluster - 1) * ROWS * EIGHTS * 32];
+    if (to.a) place_b<TYPE>(to, n);
     add_warps<narrow_warps>(sum, shared);
-    add_cluster(sum, others, rank, blocks);
+    cluster.add(sum);
     if (warp != 0 || rank != 0) return;
 #pragma unroll
     for (int i = 0; i < ROWS; i++)
@@ -188,18 +236,20 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int64_t row = first + 16 * i + e / 2 * 8, col = 8 * j + 2 * quad + e % 2;
-                if (row >= m || col >= n) continue;
+                if (row >= m) continue;
                 float *const place = y + row * stride + col;
-                *place = alpha * sum[i * EIGHTS + j][e] + (accumulate ? *place : 0.0f);
+                const float value = col < n ? alpha * sum[i * EIGHTS + j][e] + (accumulate ? *place : 0.0f) : 0.0f;
+                if (col < n) *place = value;
+                if (to.a && col < to.ranks) to.a[row * to.a_stride + k + col] = uint16_t(TYPE == QLORA_FORMAT_F16 ? f16_from_f32(value * to.scale) : bf16_from_f32(value * to.scale));
             }
 }
 
-template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context, cudaStream_t stream, const Product &p) {
+template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context, cudaStream_t stream, const Product &p, const Augmented &to) {
     const auto run = [&](auto kernel, int64_t rows) {
         const uint64_t count = ceil_divide(uint64_t(p.m), uint64_t(rows));
         const unsigned cluster = cluster_of(context, count, 1, most_cluster, uint64_t(p.k), narrow_warps * 32);
         const Grid grid = {dim3(unsigned(count * cluster)), narrow_warps * 32, 0, cluster};
-        return launch_early(context, stream, grid, kernel, p.a, p.b, p.m, p.n, p.k, static_cast<float *>(p.y), p.y_stride, p.alpha, p.accumulate, cluster);
+        return launch_early(context, stream, grid, kernel, p.a, p.b, p.m, p.n, p.k, static_cast<float *>(p.y), p.y_stride, p.alpha, p.accumulate, cluster, to);
     };
     // Two groups of rows share what they read of b, where that leaves enough blocks.
     const bool many = p.m > 16 && (clustered(context) || p.m > 32 * state_of(context).multiprocessors);
@@ -237,7 +287,9 @@ __global__ void __launch_bounds__(columns_warps * 32) columns_kernel(const __gri
     const int64_t first = int64_t(blockIdx.x / blocks) * (8 * EACH), mine = first + EACH * group, step = int64_t(blocks) * columns_warps * 16;
     const uint16_t *const data = static_cast<const uint16_t *>(body.data);
     float sum[SIXTEENTHS * EACH][4] = {};
-    arrive_early(blocks);
+    __shared__ float4 shared[columns_warps / 2 * 8 * 32];
+    __shared__ ClusterSum<8, most_columns_cluster>::Shared others;
+    ClusterSum<8, most_columns_cluster> cluster(others, part, blocks);
     for (int64_t piece = (part * columns_warps + warp) * 16; piece < tokens; piece += step * at_once) {
         Words<EACH> right[at_once][4];
         Raw<TYPE, HALF> left[at_once][SIXTEENTHS][8];
@@ -270,9 +322,8 @@ __global__ void __launch_bounds__(columns_warps * 32) columns_kernel(const __gri
             }
         }
     }
-    __shared__ float4 shared[columns_warps / 2 * 8 * 32], others[(most_columns_cluster - 1) * 8 * 32];
     add_warps<columns_warps>(sum, shared);
-    add_cluster(sum, others, part, blocks);
+    cluster.add(sum);
     if (warp != 0 || part != 0) return;
 #pragma unroll
     for (int r = 0; r < SIXTEENTHS; r++)
@@ -424,12 +475,15 @@ template <int TYPE, bool HALF, bool TURNED> int32_t run_wide(Context &context, c
 bool known(const Operand &operand, int32_t type) { return operand.type == QLORA_FORMAT_F32 || operand.type == type; }
 bool words(const Operand &operand, int32_t type) { return operand.type == type && operand.vector; }
 
+template <int TYPE> int32_t run_narrow(Context &context, cudaStream_t stream, const Product &p, const Augmented &to) {
+    const bool half_b = p.b.type == TYPE;
+    if (p.b.turned) return half_b ? run_narrow<TYPE, true, true>(context, stream, p, to) : run_narrow<TYPE, false, true>(context, stream, p, to);
+    return half_b ? run_narrow<TYPE, true, false>(context, stream, p, to) : run_narrow<TYPE, false, false>(context, stream, p, to);
+}
+
 template <int TYPE> int32_t run(Context &context, cudaStream_t stream, const Product &p, LowRank kind) {
     const bool half_b = p.b.type == TYPE;
-    if (kind == LowRank::NARROW) {
-        if (p.b.turned) return half_b ? run_narrow<TYPE, true, true>(context, stream, p) : run_narrow<TYPE, false, true>(context, stream, p);
-        return half_b ? run_narrow<TYPE, true, false>(context, stream, p) : run_narrow<TYPE, false, false>(context, stream, p);
-    }
+    if (kind == LowRank::NARROW) return run_narrow<TYPE>(context, stream, p, Augmented{});
     if (kind == LowRank::COLUMNS) return (p.m <= most_rank ? p.a : p.b).type == TYPE ? run_columns<TYPE, true>(context, stream, p) : run_columns<TYPE, false>(context, stream, p);
     if (p.b.turned) return half_b ? run_wide<TYPE, true, true>(context, stream, p) : run_wide<TYPE, false, true>(context, stream, p);
     return half_b ? run_wide<TYPE, true, false>(context, stream, p) : run_wide<TYPE, false, false>(context, stream, p);
@@ -451,6 +505,10 @@ LowRank low_rank_kind(const Product &p) {
 int32_t multiply_low_rank(Context &context, cudaStream_t stream, const Product &p) {
     const LowRank kind = low_rank_kind(p);
     return p.compute_type == QLORA_FORMAT_F16 ? run<QLORA_FORMAT_F16>(context, stream, p, kind) : run<QLORA_FORMAT_BF16>(context, stream, p, kind);
+}
+
+int32_t multiply_augmenting(Context &context, cudaStream_t stream, const Product &p, const Augmented &to) {
+    return p.compute_type == QLORA_FORMAT_F16 ? run_narrow<QLORA_FORMAT_F16>(context, stream, p, to) : run_narrow<QLORA_FORMAT_BF16>(context, stream, p, to);
 }
 
 } // namespace cuda

@@ -77,8 +77,21 @@ int32_t multiply_gemv(Context &context, cudaStream_t stream, const Product &prod
 int32_t multiply_gemv_blocks(Context &context, cudaStream_t stream, const Product &product); // for BLOCK and NARROW
 // Products one side of which is a rank (low_rank_cuda.cu), on the tensor cores: what kind one is, by shapes, types and alignment.
 enum class LowRank { NONE, NARROW, COLUMNS, WIDE };
+constexpr int64_t most_rank = 32;
 LowRank low_rank_kind(const Product &product);
 int32_t multiply_low_rank(Context &context, cudaStream_t stream, const Product &product);
+
+// One product [a | scale y] [W | B]^T in place of two, where y = a A^T is a NARROW product: what multiply_augmenting() does besides, which
+// is to copy a to `a` with scale * y after each of its rows, and B to its place in the panel of W, both filled up with zeros to `ranks`
+// columns, a multiple of eight. Elements are of the compute type.
+struct Augmented {
+    uint16_t *a, *b;    // b: the whole panel
+    int64_t a_stride, b_stride, ranks;
+    float scale;
+    Operand low_b;
+    int64_t n, k;       // of the product with W
+};
+int32_t multiply_augmenting(Context &context, cudaStream_t stream, const Product &narrow, const Augmented &augmented);
 constexpr int64_t gemv_rows = 8, simt_m = 64, simt_n = 128, simt_k = 16, mma_m = 128, mma_n = 128, mma_k = 32;
 
 // A range of k, in tiles, for one of several slices.

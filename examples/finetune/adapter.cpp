@@ -32,7 +32,7 @@ std::string AdapterShape::gguf_name(size_t pair) const {
 }
 
 std::string AdapterShape::peft_name(size_t pair, const char *half, const char *adapter) const {
-    return std::string("base_model.model.") + traits->naming->layers + std::to_string(pair / linears.size()) + "." +
+    return "base_model.model." + (layers_name.empty() ? traits->naming->layers : layers_name) + std::to_string(pair / linears.size()) + "." +
            traits->module(linear(pair).use) + "." + half + "." + adapter + "weight";
 }
 

@@ -29,6 +29,7 @@ struct AdapterShape {
     uint32_t layers, rank;
     std::vector<AdapterLinear> linears;
     bool hugging_face_rows = false; // the base keeps HeadOrder::paired rows in Hugging Face's order
+    std::string layers_name = "";   // as in ModelShape
 
     size_t pairs() const { return layers * linears.size(); }
     const AdapterLinear &linear(size_t pair) const { return linears[pair % linears.size()]; }

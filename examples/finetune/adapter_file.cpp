@@ -263,11 +263,11 @@ void convert_adapter(AdapterFile &adapter, AdapterKind kind, const BaseModel &ba
     std::map<std::string, const Module *> known;
     const std::vector<Module> modules = base_modules(base);
     for (const Module &module : modules)
-        known.emplace(adapter.kind == AdapterKind::gguf ? module.gguf : module.peft, &module);
+        known.emplace(adapter.kind == AdapterKind::gguf ? module.gguf : name_in_text_part(module.peft), &module);
     std::map<const Module *, size_t> places;
     for (size_t i = 0; i < adapter.pairs.size(); ++i) {
         LoraPair &pair = adapter.pairs[i];
-        const auto found = known.find(pair.module);
+        const auto found = known.find(name_in_text_part(pair.module));
         if (found == known.end())
             adapter.reject("the base ", base.path(), " has no linear layer ", shown(pair.module),
                            " that could have this LoRA; another base?");

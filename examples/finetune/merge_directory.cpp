@@ -33,12 +33,12 @@ const LoraPair *find_update(const AdapterFile &adapters, const std::string &tens
     const std::string ending = ".weight";
     if (tensor.size() <= ending.size() || tensor.compare(tensor.size() - ending.size(), ending.size(), ending) != 0)
         return nullptr;
-    const std::string module = tensor.substr(0, tensor.size() - ending.size());
+    const std::string module = name_in_text_part(tensor.substr(0, tensor.size() - ending.size()));
     for (const LoraPair &pair : adapters.pairs) {
-        if (pair.module == module) return &pair;
-        const std::string with_first = "." + module;
-        if (pair.module.size() > with_first.size() && pair.module.find('.') == pair.module.size() - with_first.size() &&
-            pair.module.compare(pair.module.size() - with_first.size(), with_first.size(), with_first) == 0)
+        const std::string own = name_in_text_part(pair.module), with_first = "." + module;
+        if (own == module) return &pair;
+        if (own.size() > with_first.size() && own.find('.') == own.size() - with_first.size() &&
+            own.compare(own.size() - with_first.size(), with_first.size(), with_first) == 0)
             return &pair;
     }
     return nullptr;

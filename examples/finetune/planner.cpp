@@ -27,6 +27,8 @@ uint64_t smaller_chunk(uint64_t vocabulary) { return std::max<uint64_t>(16, smal
 std::vector<Step> steps_of(const Task &task, const MemoryOptions &options) {
     const bool trains = task.training;
     return {
+        {"batches are enqueued call by call, none is recorded", "--graph off", trains && !options.graphs,
+         [](MemoryChoice &choice, const Task &, uint64_t) { choice.graphs = false; }},
         {"rows of the embedding stay in host memory", "--embedding host", !options.host_embedding,
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.host_embedding = true; }},
         {"activations are computed again in the backward pass", "without --no-checkpoint", false,
@@ -151,6 +153,7 @@ MemoryChoice MemoryOptions::start() const {
     choice.checkpointing = checkpointing;
     choice.host_embedding = host_embedding.value_or(false);
     choice.offload = offload.value_or(false);
+    choice.graphs = graphs.value_or(true);
     choice.chunk_rows = chunk_rows.value_or(0);
     choice.streamed_layers = streamed_layers.value_or(0);
     choice.kept_layers = kept_layers.value_or(0);

@@ -116,6 +116,8 @@ private:
     void choose_format(Task &task);
     void calibrate_weights(Task &task, const FormatChoice &choice);
     BatchBounds evaluation_bounds(uint64_t tokens) const;
+    // --graph on is an Error where nothing would be recorded.
+    void check_graphs(const Task &task, const MemoryPlan &plan) const;
     void prepare();
     void print_plan(const Task &task, const MemoryPlan &plan, const Machine &machine) const;
     void print_use() const;
@@ -217,7 +219,10 @@ Task Session::task() {
     task.options = in_.plan;
     task.options.steps = std::max<uint64_t>(1, in_.plan.steps); // a plan without rows has one
     task.training = in_.plan.steps > 0 || options_.plan_only;
-    if (in_.plan.steps > 0) task.training_bounds = training_bounds(in_.train->rows, in_.plan);
+    if (in_.plan.steps > 0) {
+        task.training_bounds = training_bounds(in_.train->rows, in_.plan);
+        if (memory_.graphs.value_or(true)) task.common_shapes = common_shapes(in_.train->rows, in_.plan);
+    }
     if (options_.plan_only && !in_.train) {
         const uint32_t sequence = uint32_t(options_.sequence == 0 ? in_.shape.context : options_.sequence);
         task.training_bounds.tokens = task.training_bounds.losses = uint64_t(sequence) * options_.train.batch;
@@ -232,10 +237,21 @@ Task Session::task() {
     return task;
 }
 
+void Session::check_graphs(const Task &task, const MemoryPlan &plan) const {
+    if (!memory_.graphs.value_or(false) || in_.plan.steps == 0) return;
+    const auto refuse = [](const auto &...why) { fail("--graph on: ", why..., "; use --graph auto"); };
+    if (!device_.records()) refuse(device_.name(), " records no graphs");
+    if (in_.plan.dropout > 0) refuse("the masks of --lora-dropout change in every step");
+    if (plan.choice.streamed_layers > 0) refuse("weights of ", plan.choice.streamed_layers, " layers stream from host memory");
+    if (plan.choice.offload) refuse("inputs of the layers wait in host memory");
+    if (task.common_shapes.empty()) refuse("no shape of a batch comes often enough to be recorded");
+}
+
 void Session::prepare() {
     const Task task = this->task();
     const MemoryPlan plan = make_plan(device_, in_.base, task, memory_, budget_);
     if (!plan.fits()) reject_plan(device_, in_.base, task, memory_, plan);
+    check_graphs(task, plan);
     flags_[head_flag] = plan.choice.head_format == 0 ? "none" : format_name(plan.choice.head_format);
     flags_[rows_flag] = std::to_string(plan.choice.chunk_rows);
     flags_[kept_flag] = std::to_string(plan.choice.kept_layers);
@@ -317,6 +333,12 @@ void Session::print_use() const {
                readable_bytes(planned_ + budget_.overhead).c_str(),
                readable_bytes(info.memory_bytes - info.memory_free_bytes).c_str());
     printf("\n");
+    const StepGraphs::Use graphs = machine_->network->graphs().use();
+    if (!graphs.failure.empty()) printf("graphs       given up: %s\n", graphs.failure.c_str());
+    if (graphs.graphs > 0)
+        printf("graphs       %llu recorded, %llu nodes in %s; %llu of %llu batches replayed\n", static_cast<unsigned long long>(graphs.graphs),
+               static_cast<unsigned long long>(graphs.nodes), readable_bytes(graphs.bytes).c_str(), static_cast<unsigned long long>(graphs.replayed),
+               static_cast<unsigned long long>(graphs.batches));
 }
 
 double Session::perplexity() { return std::exp(mean_loss(*machine_->network, window_batches_)); }

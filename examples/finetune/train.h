@@ -44,6 +44,9 @@ std::vector<Batch> step_batches(const std::vector<Row> &rows, RowOrder &order, c
                                 uint64_t step);
 // What the largest batch of the whole run needs.
 BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &options);
+// Shapes of batches that come three times or more, the most frequent first, at most `most`; none unless they are a good part of all
+// batches.
+std::vector<BatchShape> common_shapes(const std::vector<Row> &rows, const TrainOptions &options, size_t most = 4);
 
 struct StepReport {
     uint64_t step;            // from 0

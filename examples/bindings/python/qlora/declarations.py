@@ -285,6 +285,17 @@ class qlora_buffer_args(Sized):
     ]
 
 
+class qlora_graph_args(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("stream", c_uint64),
+        ("graph", c_uint64),
+        ("nodes", c_uint64),
+        ("device_bytes", c_uint64),
+    ]
+
+
 class qlora_quantize_args(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
@@ -829,6 +840,10 @@ FUNCTIONS = {
     "qlora_buffer_copy": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_join": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_fill": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
+    "qlora_graph_begin": (c_int32, (c_void_p, POINTER(qlora_graph_args),)),
+    "qlora_graph_end": (c_int32, (c_void_p, POINTER(qlora_graph_args),)),
+    "qlora_graph_launch": (c_int32, (c_void_p, POINTER(qlora_graph_args),)),
+    "qlora_graph_destroy": (c_int32, (c_void_p, POINTER(qlora_graph_args),)),
     "qlora_operation_scratch": (c_int32, (c_void_p, c_uint32, c_void_p, POINTER(c_uint64),)),
     "qlora_operation_supports": (c_int32, (c_void_p, c_uint32, c_int32, c_int32,)),
     "qlora_weight_quantize": (c_int32, (c_void_p, POINTER(qlora_quantize_args),)),
