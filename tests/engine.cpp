@@ -172,7 +172,7 @@ TEST_CASE("adapter: permutation and round trips") {
     write_adapter_peft(peft.path, adapter, shape);
     for (const std::string &path : {gguf.path, peft.path}) {
         AdapterShape found;
-        const Adapter read = device_adapter({read_adapter_file(path, 6)}, {1}, base, &found);
+        const Adapter read = device_adapter({read_adapter_file(path)}, {1}, base, &found);
         CHECK(found.rank == 3);
         CHECK(read.alpha == 6);
         REQUIRE(read.pairs.size() == adapter.pairs.size());

@@ -77,8 +77,14 @@ void write_adapter_gguf(const std::string &path, const Adapter &adapter, const A
     writer.save(path);
 }
 
+const char *const adapter_alpha_name = "lora_alpha";
+
 void write_adapter_peft(const std::string &path, const Adapter &adapter, const AdapterShape &shape) {
     SafeTensorsWriter writer;
+    std::ostringstream alpha;
+    alpha.precision(9);
+    alpha << adapter.alpha;
+    writer.add_metadata(adapter_alpha_name, alpha.str());
     std::vector<std::vector<float>> rows(adapter.pairs.size()); // B in the file's order, alive until save()
     for (size_t i = 0; i < shape.pairs(); ++i) {
         const AdapterPair &pair = adapter.pairs[i];

@@ -53,7 +53,9 @@ struct Adapter {
 };
 
 void write_adapter_gguf(const std::string &path, const Adapter &adapter, const AdapterShape &shape);
-// PEFT's adapter_model.safetensors, rows in Hugging Face's order. alpha is not in that file.
+// PEFT's adapter_model.safetensors, rows in Hugging Face's order. PEFT's alpha is in adapter_config.json; this file's is in its
+// metadata, by the name below, for our own readers.
+extern const char *const adapter_alpha_name;
 void write_adapter_peft(const std::string &path, const Adapter &adapter, const AdapterShape &shape);
 
 // Rows from Hugging Face's order to GGUF's and back, in place: `width` elements a row.
