@@ -88,6 +88,8 @@ TEST_CASE("null and empty arguments of every entry point") {
         auto info = qlora::make<qlora_context_info>();
         CHECK(qlora_context_query(nullptr, &info) == QLORA_ERROR_ARGUMENT);
         CHECK(qlora_context_query(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
+        const bool driven = target.backend == QLORA_BACKEND_CUDA || target.backend == QLORA_BACKEND_VULKAN;
+        CHECK((context.query().driver[0] != 0) == driven);
         CHECK(qlora_context_synchronize(nullptr) == QLORA_ERROR_ARGUMENT);
         CHECK(std::strcmp(qlora_context_message(nullptr), "") == 0);
         qlora_context_destroy(nullptr);
