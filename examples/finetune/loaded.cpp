@@ -1,5 +1,6 @@
 #include "loaded.h"
 
+#include "data_values.h"
 #include "evaluate.h"
 
 namespace finetune {
@@ -55,6 +56,7 @@ std::vector<int32_t> perplexity_tokens(const LoadedFiles &files, const std::stri
         ids = read_token_sequence(token_ids, shape.vocabulary);
     } else {
         const MappedFile file(text);
+        check_text(file.text(), file.path());
         ids = files.tokenizer->encode(file.text());
     }
     if (most > 0 && most < ids.size()) ids.resize(most);
