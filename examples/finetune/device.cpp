@@ -82,7 +82,13 @@ void Device::plan() {
 
 void Device::commit() {
     pool_.commit(context_);
-    host_pool_.commit(context_);
+    try {
+        host_pool_.commit(context_);
+    } catch (const qlora::Error &error) {
+        if (error.status() != QLORA_ERROR_MEMORY) throw;
+        fail("out of host memory: ", host_pool_.planned() >> 20, " MiB that the device reads by itself are not to be had: ", error.what(),
+             "; give less as --host-memory, and layers that stream come from their file");
+    }
     planning_ = false;
     tally_.clear();
     grow_scratch();

@@ -85,7 +85,6 @@ PlacedWeight Model::load_whole(Device &device, const BaseTensor &tensor, Use use
     }
     memory_.push_back(device.take(weight.size()));
     weight.place(memory_.back().span());
-    bytes_ += weight.size();
     if (is_new(weight, tensor.weight)) load_quantized(device, tensor, weight, memory_.back().span(), false);
     else load_stored(device, tensor, weight, memory_.back().span());
     return weight;
@@ -118,10 +117,7 @@ void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice
         Layer &layer = layers_[i];
         upload_norms(device, base, i);
         const bool streams = stream_->streams(i);
-        if (!streams) {
-            memory_.push_back(device.take(layer_bytes[i]));
-            bytes_ += layer_bytes[i];
-        }
+        if (!streams) memory_.push_back(device.take(layer_bytes[i]));
         const qlora_span place = streams ? stream_->slot(i) : memory_.back().span();
         if (stream_->reads_file(i)) file_bytes_ += layer_bytes[i];
         uint64_t offset = 0;
@@ -258,7 +254,6 @@ void Model::check_supported(const Device &device, Use use, int32_t format, const
 
 Memory Model::upload_floats(Device &device, const std::vector<float> &values) {
     Memory memory = device.take(values.size() * sizeof(float));
-    bytes_ += memory.size();
     device.write(memory.span(), values.data(), memory.size());
     return memory;
 }

@@ -57,9 +57,9 @@ public:
 
     const ModelShape &shape() const { return shape_; }
     const Layer &layer(uint32_t i) const { return layers_[i]; }
+    bool streams() const { return stream_->any(); }
     // Operations enqueued from now on find the layer's weights on the device; the layer that follows in this direction is
     // sent on its way if need be.
-    bool streams() const { return stream_->any(); }
     void bring(Device &device, uint32_t layer, bool forward) const { stream_->bring(device, layer, forward); }
     bool streams(uint32_t layer) const { return stream_->streams(layer); }
     const PlacedWeight &embedding() const { return embedding_; }
@@ -72,7 +72,6 @@ public:
     // Of a rope of the shape, for sequences that reach `length` tokens; absent: none.
     qlora_span rope_factors(int rope, uint32_t length) const;
     qlora_span slopes() const { return slopes_.span(); } // f32[heads], of ALiBi; absent where there is none
-    uint64_t bytes() const { return bytes_ + mapped_bytes_; }
     // A device whose memory is the host's uses weights of the file where they are mapped.
     uint64_t mapped_bytes() const { return mapped_bytes_; }
     uint64_t file_bytes() const { return file_bytes_; }               // that come from the file in each pass
@@ -112,7 +111,7 @@ private:
         Memory usual, beyond;
     };
     std::vector<Factors> rope_factors_; // of each rope
-    uint64_t bytes_ = 0, mapped_bytes_ = 0, file_bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
+    uint64_t mapped_bytes_ = 0, file_bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
     uint32_t requantized_ = 0;
     bool integers_ = false, from_file_ = true;
     float threshold_ = 0;

@@ -43,11 +43,11 @@ void Network::take_spans() {
     const bool all = options_.training && !options_.offload;
     hidden_.clear();
     spaces_.clear();
-    arena_.section("checkpoints");
+    arena_.section(options_.training ? "checkpoints" : "hidden states");
     for (uint32_t i = 0; i < (all ? shape.layers : std::min(shape.layers, 2u)); ++i) hidden_.push_back(arena_.take(tokens * width));
     last_hidden_ = dhidden_ = arena_.take(tokens * width);
     const uint32_t kept = !options_.training ? 0 : options_.checkpointing ? options_.kept_layers : shape.layers;
-    arena_.section("recompute space");
+    arena_.section(options_.training ? "recompute space" : "activations of a layer");
     spaces_.resize(1); // also of evaluations; where all is kept, of those alone, in the first layer's place
     if (kept < shape.layers) spaces_[0] = take_block_space(arena_, shape, adapter_.rank(), type, tokens);
     arena_.section("kept activations");
@@ -73,7 +73,7 @@ void Network::take_spans() {
     losses_ = arena_.take(losses * 4);
     // The loss is done before the blocks' gradients begin.
     const uint64_t shared = arena_.mark();
-    arena_.section("loss and gradients of blocks");
+    arena_.section(options_.training ? "loss and gradients of blocks" : "loss");
     picked_ = arena_.take(losses * width);
     picked_normed_ = arena_.take(losses * width);
     picked_rstd_ = arena_.take(losses * 4);

@@ -55,6 +55,12 @@ void reject_plan(Device &device, const BaseModel &base, const Task &task, const 
         step.apply(choice, task, base.shape().vocabulary);
         consider(step.flag, task, choice);
     }
+    const uint64_t least = task.evaluation_bounds ? task.evaluation_bounds(1).tokens : UINT64_MAX; // the longest row or window
+    if (least < plan.choice.eval_tokens) {
+        MemoryChoice choice = plan.choice;
+        choice.eval_tokens = least;
+        consider("--eval-tokens " + std::to_string(least), task, choice);
+    }
     if (task.training && !task.options.optimizer.small) {
         Task other = task;
         other.options.optimizer.small = true;

@@ -311,7 +311,7 @@ void Session::print_plan(const Task &task, const MemoryPlan &plan, const Machine
            shape.vocabulary);
     printf("  device       %s, products in %s\n", device_.name().c_str(), options_.compute.c_str());
     printf("  base         linear layers %s, %s in all\n", machine.model.linear_format().c_str(),
-           readable_bytes(machine.model.bytes()).c_str());
+           readable_bytes(machine.model.linear_bytes()).c_str());
     printf("  adapter      rank %u, alpha %g, %s trained values\n", options_.rank, double(initial_.alpha),
            readable_count(machine.trainable.count()).c_str());
     if (in_.train) {
