@@ -290,6 +290,7 @@ typedef struct qlora_context_info {
     uint64_t memory_bytes;      /* device memory in all; 0 = not known */
     uint64_t memory_free_bytes; /* free now; 0 = not known */
     char name[128];             /* "NVIDIA H200 (sm_90)", "cpu avx2" */
+    char driver[128];           /* of a device: "CUDA 12.8", "NVIDIA 570.86.15, Vulkan 1.4.303"; ref and cpu have none: "" */
 } qlora_context_info;
 
 QLORA_API int32_t qlora_context_query(qlora_context *context, qlora_context_info *info);

@@ -3,6 +3,7 @@
 // Whether they compute what PyTorch computes is for zoo_check to say.
 #include "engine_support.h"
 
+#include "adapter_file.h"
 #include "decoder.h"
 #include "generate.h"
 #include "hugging_face.h"
@@ -221,7 +222,8 @@ TEST_CASE("architectures: adapters are named as Hugging Face names modules, and 
     for (const Kind &kind : kinds()) {
         CAPTURE(std::string(kind.traits.model_type) + kind.keys);
         const TinyModel tiny(kind);
-        const AdapterShape shape = BaseModel(tiny.path()).shape().adapter_shape(3);
+        const BaseModel model(tiny.path());
+        const AdapterShape shape = model.shape().adapter_shape(3);
         const Adapter adapter = random_adapter(shape);
         const Scratch gguf("", ".gguf"), peft("", ".safetensors");
         write_adapter_gguf(gguf.path, adapter, shape);
@@ -233,8 +235,16 @@ TEST_CASE("architectures: adapters are named as Hugging Face names modules, and 
             const std::string module = tensor.name.substr(prefix.size(), tensor.name.size() - prefix.size() - ending.size());
             CHECK(base.find(module + ".weight") != nullptr);
         }
-        for (const std::string &path : {gguf.path, peft.path}) {
-            const Adapter read = read_adapter(path, shape);
+        // Adapters of a model that sees fit the one that only reads, and the other way round.
+        const Scratch renamed("", ".safetensors");
+        AdapterShape other_names = shape;
+        if (std::string(shape.traits->naming->layers) == "model.layers.")
+            other_names.layers_name = shape.layers_name.empty() ? std::string(text_part) + "layers." : "";
+        write_adapter_peft(renamed.path, adapter, other_names);
+        for (const std::string &path : {gguf.path, peft.path, renamed.path}) {
+            AdapterShape found;
+            const Adapter read = device_adapter({read_adapter_file(path, 8)}, {1}, model, &found);
+            CHECK(found.rank == 3);
             REQUIRE(read.pairs.size() == adapter.pairs.size());
             for (size_t i = 0; i < read.pairs.size(); ++i) {
                 CHECK(read.pairs[i].a == adapter.pairs[i].a);

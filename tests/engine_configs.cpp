@@ -100,19 +100,6 @@ TEST_CASE("configs: of a model that also sees the text part counts, and the whol
           "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight");
     CHECK(name_in_text_part("model.language_model.layers.0.mlp.up_proj") == "model.layers.0.mlp.up_proj");
     CHECK(name_in_text_part("language_model.model.layers.0.mlp.up_proj") == "model.layers.0.mlp.up_proj");
-    // Its adapters fit the model that only reads, and the other way round.
-    AdapterShape only_reads = adapter_shape;
-    only_reads.layers_name = "";
-    Adapter adapter;
-    for (size_t i = 0; i < only_reads.pairs(); ++i) {
-        const uint64_t inputs = only_reads.linear(i).inputs, outputs = only_reads.linear(i).outputs;
-        adapter.pairs.push_back({inputs, outputs, std::vector<float>(2 * inputs, 0.5f), std::vector<float>(2 * outputs, 0.25f)});
-    }
-    const Scratch with("", ".safetensors"), without("", ".safetensors");
-    write_adapter_peft(with.path, adapter, adapter_shape);
-    write_adapter_peft(without.path, adapter, only_reads);
-    CHECK(read_adapter_peft(with.path, only_reads).pairs.size() == adapter.pairs.size());
-    CHECK(read_adapter_peft(without.path, adapter_shape).pairs.size() == adapter.pairs.size());
 }
 
 TEST_CASE("configs: what is not supported is named, with what would be") {

@@ -58,7 +58,8 @@ struct Bench {
         device.commit();
         Machine machine(device, base, task, choice);
         Result result;
-        machine.trainer->run(rows, [&](const StepReport &report) { result.losses.push_back(report.loss); });
+        RowOrder order(rows.size(), task.options.shuffle, task.options.seed);
+        while (machine.trainer->state().step < task.options.steps) result.losses.push_back(machine.trainer->advance(rows, order).loss);
         Batch batch;
         batch.add(rows[0]);
         result.losses.push_back(machine.network->evaluate(batch));

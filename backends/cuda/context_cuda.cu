@@ -139,6 +139,9 @@ int32_t query(Context &context, qlora_context_info &info) {
     info.memory_bytes = total_bytes;
     info.memory_free_bytes = free_bytes;
     std::memcpy(info.name, state_of(context).name, sizeof info.name);
+    int version = 0; // 12080: the newest CUDA that the driver knows
+    QLORA_CUDA(context, "cudaDriverGetVersion", cudaDriverGetVersion(&version));
+    std::snprintf(info.driver, sizeof info.driver, "CUDA %d.%d", version / 1000, version % 1000 / 10);
     return QLORA_OK;
 }
 

@@ -191,7 +191,11 @@ AdapterFile read_peft(const std::string &path, double alpha) {
         const PeftConfig config(config_path);
         for (LoraPair &pair : adapter.pairs) pair.scale = config.scale(pair.module, pair.rank);
     } else {
-        if (alpha < 0)
+        const std::string *own = file.metadata(adapter_alpha_name); // of a file of ours
+        const bool given = alpha >= 0;
+        if (!given && own != nullptr) alpha = strtod(own->c_str(), nullptr);
+        if (!std::isfinite(alpha)) file.reject("the adapter's alpha is not a finite number");
+        if (!given && own == nullptr)
             file.reject("there is no adapter_config.json beside it to tell the scale; give --alpha, or fetch the whole "
                         "adapter directory");
         for (LoraPair &pair : adapter.pairs) pair.scale = alpha / double(pair.rank);

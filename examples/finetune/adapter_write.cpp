@@ -218,6 +218,11 @@ void write_peft_adapter(const std::string &directory, const AdapterFile &adapter
     write_text(folder + "adapter_config.json", config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
+bool names_gguf(const std::string &path) {
+    const std::string ending = ".gguf";
+    return path.size() > ending.size() && path.compare(path.size() - ending.size(), ending.size(), ending) == 0;
+}
+
 void write_adapter_file(const std::string &path, const AdapterFile &adapter, const std::string &base_name) {
     if (adapter.kind == AdapterKind::gguf) write_gguf_adapter(path, adapter);
     else write_peft_adapter(path, adapter, base_name);

@@ -82,7 +82,7 @@ void copy_rest(const fs::path &from, const fs::path &to, const MergeOptions &opt
                              ending == ".gguf" || ending == ".h5" || ending == ".msgpack" ||
                              name.find(".index.json") != std::string::npos;
         if (!entry.is_regular_file() || weights || name == "config.json") continue;
-        fs::copy_file(entry.path(), to / name);
+        write_text((to / name).string(), std::string(MappedFile(entry.path().string()).text()));
     }
     const std::string path = (from / "config.json").string();
     const MappedFile file(path);
@@ -149,8 +149,9 @@ Merged merge_directory(Device &device, const std::string &base, const AdapterFil
             write_text((partial / "model.safetensors.index.json").string(),
                        Json{{"metadata", {{"total_size", done.bytes}}}, {"weight_map", map}}.dump(2) + "\n");
         copy_rest(file.folder(), partial, options);
-        sync_folder(partial.string());
-        fs::rename(partial, out);
+        fs::rename(partial, out); // every file in it has been flushed with its name
+        const fs::path parent = fs::path(out).parent_path();
+        sync_folder(parent.empty() ? "." : parent.string());
     } catch (const fs::filesystem_error &error) {
         std::error_code ignored;
         fs::remove_all(partial, ignored);

@@ -129,7 +129,7 @@ private:
                                 const std::vector<std::vector<int32_t>> &after) const;
     std::string text_of(const std::vector<int32_t> &ids) const;
     RunEnd train();
-    void save();
+    void save_adapter();
 
     uint32_t generated_rows() const {
         return in_.eval ? uint32_t(std::min<uint64_t>(std::max(options_.exact_match, options_.samples),
@@ -389,10 +389,6 @@ RunEnd Session::train() {
     metrics_.train_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     metrics_.norms_step0 = trainer.first_norms();
     metrics_.eval_after = run.last_validation();
-    if (!options_.save_state.empty()) {
-        trainer.save_state(options_.save_state);
-        printf("state written to %s\n", options_.save_state.c_str());
-    }
     for (size_t i = 0; i < adapter_shape_.pairs(); ++i)
         for (const char *half : {"lora_A", "lora_B"})
             metrics_.norm_names.push_back(adapter_shape_.peft_name(i, half, "default."));
@@ -402,20 +398,24 @@ RunEnd Session::train() {
     if (folder_ && best)
         printf("best validation loss %.4f at step %llu: %s\n", *best, static_cast<unsigned long long>(run.watchdog().best_step()),
                folder_->checkpoints().path(run.watchdog().best_step()).c_str());
+    // A folder holds a checkpoint of it; without one the adapter comes before all else that may fail.
+    if (end != RunEnd::interrupted || !folder_) save_adapter();
+    if (!options_.save_state.empty()) {
+        trainer.save_state(options_.save_state);
+        printf("state written to %s\n", options_.save_state.c_str());
+    }
     return end;
 }
 
-void Session::save() {
-    if (!options_.out.empty()) {
-        const Adapter trained = machine_->trainable.download(device_);
-        const std::string ending = ".safetensors";
-        const bool peft =
-            options_.out.size() > ending.size() && options_.out.substr(options_.out.size() - ending.size()) == ending;
-        if (peft) write_adapter_peft(options_.out, trained, adapter_shape_);
-        else write_adapter_gguf(options_.out, trained, adapter_shape_);
-        printf("adapter written to %s\n", options_.out.c_str());
-    }
-    if (!options_.metrics.empty()) metrics_.save(options_.metrics);
+void Session::save_adapter() {
+    if (options_.out.empty()) return;
+    const Adapter trained = machine_->trainable.download(device_);
+    const std::string ending = ".safetensors";
+    const bool peft =
+        options_.out.size() > ending.size() && options_.out.substr(options_.out.size() - ending.size()) == ending;
+    if (peft) write_adapter_peft(options_.out, trained, adapter_shape_);
+    else write_adapter_gguf(options_.out, trained, adapter_shape_);
+    printf("adapter written to %s\n", options_.out.c_str());
 }
 
 int Session::run() {
@@ -440,7 +440,7 @@ int Session::run() {
         if (train() == RunEnd::interrupted) {
             // The folder holds a checkpoint; without one, what there is so far goes where the whole would have gone.
             if (folder_) printf("interrupted; go on with --resume %s\n", folder_->path().c_str());
-            else save();
+            else if (!options_.metrics.empty()) metrics_.save(options_.metrics);
             return exit_interrupted;
         }
         if (!metrics_.eval_after) metrics_.eval_after = eval_loss();
@@ -456,7 +456,8 @@ int Session::run() {
     }
     const std::vector<Sample> samples = this->samples(answers_before, answers_after.empty() ? answers_before : answers_after);
     print_samples(samples);
-    save();
+    if (in_.plan.steps == 0) save_adapter();
+    if (!options_.metrics.empty()) metrics_.save(options_.metrics);
     if (folder_) {
         write_report(*folder_, samples);
         printf("report       %s\n", folder_->file("report.html").c_str());
@@ -467,9 +468,10 @@ int Session::run() {
 } // namespace
 
 int run_session(const Options &options) {
-    for (const std::string &path : {options.metrics, options.save_state}) if (!path.empty()) check_writable(path);
+    const std::initializer_list<std::string> inputs = {options.model, options.data, options.eval_data, options.train.import_state};
+    for (const std::string &path : {options.metrics, options.save_state}) if (!path.empty()) check_writable(path, inputs);
     // The adapter's usual place is in the folder of the run, which may not be there yet.
-    if (!options.out.empty() && (options.run.folder.empty() || options.out.rfind(options.run.folder + "/", 0) != 0)) check_writable(options.out);
+    if (!options.out.empty() && (options.run.folder.empty() || options.out.rfind(options.run.folder + "/", 0) != 0)) check_writable(options.out, inputs);
     return Session(options).run();
 }
 

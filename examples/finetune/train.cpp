@@ -159,17 +159,6 @@ StepReport Trainer::advance(const std::vector<Row> &rows, RowOrder &order) {
     return report;
 }
 
-void Trainer::run(const std::vector<Row> &rows, const std::function<void(const StepReport &)> &report) {
-    RowOrder order(rows.size(), options_.shuffle, options_.seed);
-    while (state_.step < options_.steps) {
-        const StepReport result = advance(rows, order);
-        if (result.skipped && !options_.scale_loss)
-            fail("step ", result.step + 1, ": the loss or its gradient is not a finite number any more; lower "
-                 "--learning-rate, or set --compute f32");
-        report(result);
-    }
-}
-
 void Trainer::save_state(const std::string &path, const std::string &notes) const {
     optimizer_.save(path, state_.step, {{"skipped", std::to_string(state_.skipped)},
                                         {"loss_scale", std::to_string(state_.scale.value)},

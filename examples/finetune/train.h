@@ -6,7 +6,6 @@
 #include "optimizer.h"
 #include "schedule.h"
 
-#include <functional>
 
 namespace finetune {
 
@@ -76,9 +75,6 @@ public:
 
     // The next step. `order` is that of `rows`. A step that is not finite changes nothing but the state's counts.
     StepReport advance(const std::vector<Row> &rows, RowOrder &order);
-    // All steps from the one that a resumed state stands at. Calls report after each. Throws Error when the loss is no longer
-    // a number.
-    void run(const std::vector<Row> &rows, const std::function<void(const StepReport &)> &report);
 
     const TrainState &state() const { return state_; }
     // Values and state, to go on from later; `notes` is a text that comes back with load_state.

@@ -114,6 +114,7 @@ namespace Qlora.Native
         public ulong memory_bytes;
         public ulong memory_free_bytes;
         public fixed byte name[128];
+        public fixed byte driver[128];
         /// All zero, but for struct_size.
         public static qlora_context_info Create() { return new qlora_context_info { struct_size = (uint)sizeof(qlora_context_info) }; }
     }

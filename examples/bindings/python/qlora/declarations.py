@@ -267,6 +267,7 @@ class qlora_context_info(Sized):
         ("memory_bytes", c_uint64),
         ("memory_free_bytes", c_uint64),
         ("name", c_char * 128),
+        ("driver", c_char * 128),
     ]
 
 

@@ -316,6 +316,7 @@ pub struct qlora_context_info {
     pub memory_bytes: u64,
     pub memory_free_bytes: u64,
     pub name: [c_char; 128],
+    pub driver: [c_char; 128],
 }
 
 /// All zero, but for struct_size.
@@ -1352,7 +1353,7 @@ mod tests {
         assert_eq!(&made.reserved as *const _ as usize - base, [148, 116, 112][machine]);
         assert_eq!(&made.message as *const _ as usize - base, [152, 120, 116][machine]);
         assert_eq!(&made.message_bytes as *const _ as usize - base, [160, 124, 120][machine]);
-        assert_eq!(std::mem::size_of::<qlora_context_info>(), [168, 168, 168][machine]);
+        assert_eq!(std::mem::size_of::<qlora_context_info>(), [296, 296, 296][machine]);
         let made = qlora_context_info::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1364,6 +1365,7 @@ mod tests {
         assert_eq!(&made.memory_bytes as *const _ as usize - base, [24, 24, 24][machine]);
         assert_eq!(&made.memory_free_bytes as *const _ as usize - base, [32, 32, 32][machine]);
         assert_eq!(&made.name as *const _ as usize - base, [40, 40, 40][machine]);
+        assert_eq!(&made.driver as *const _ as usize - base, [168, 168, 168][machine]);
         assert_eq!(std::mem::size_of::<qlora_buffer_args>(), [88, 88, 84][machine]);
         let made = qlora_buffer_args::default();
         let base = &made as *const _ as usize;
