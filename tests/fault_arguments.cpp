@@ -102,6 +102,14 @@ TEST_CASE("null and empty arguments of every entry point") {
             CHECK(call(nullptr, &args) == QLORA_ERROR_ARGUMENT);
             CHECK(call(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
         }
+        auto graph = qlora::make<qlora_graph_args>();
+        for (auto *call : {qlora_graph_begin, qlora_graph_launch, qlora_graph_destroy}) {
+            CHECK(call(nullptr, &graph) == QLORA_ERROR_ARGUMENT);
+            CHECK(call(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
+        }
+        CHECK(qlora_graph_end(nullptr, &graph) == QLORA_ERROR_ARGUMENT);
+        CHECK(qlora_graph_end(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
+        CHECK(qlora_graph_end(context.get(), &graph) == QLORA_ERROR_ARGUMENT); // nothing is recorded
         CHECK(qlora_buffer_create(nullptr, &args) == QLORA_ERROR_ARGUMENT);
         CHECK(qlora_buffer_create(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
         CHECK(qlora_buffer_create(context.get(), &args) == QLORA_ERROR_ARGUMENT); // no bytes

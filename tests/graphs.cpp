@@ -188,7 +188,8 @@ TEST_CASE("whatever fails while recording leaves the context as it was") {
                 record(graph);
             } catch (const qlora::Error &error) {
                 message = error.what();
-                CHECK(error.status() == QLORA_ERROR_DEVICE);
+                // Of the host's memory only the optimizer takes some, for its list.
+                CHECK((error.status() == QLORA_ERROR_DEVICE || error.status() == QLORA_ERROR_MEMORY));
             }
             const std::string failed = host.failed;
             host.disarm();
