@@ -61,7 +61,7 @@ void add_memory_options(CLI::App &app, MemoryOptions &o, MemoryUse use) {
                                       "layers whose weights stay in host memory and stream to the device; default as many as needed")
         ->group("Memory");
     app.add_option_function<uint32_t>("--file-layers", [&o](uint32_t count) { o.file_layers = count; },
-                                      "of these, layers that are read from their file each time, without a copy in host memory; default as many as needed")
+                                      "of these, layers that come from their mapped file each time, without a copy in host memory; default as few as needed")
         ->group("Memory");
     if (use == MemoryUse::speech) {
         app.add_option_function<uint64_t>("--prompt-tokens", [&o](uint64_t tokens) { o.prompt_tokens = tokens; },
