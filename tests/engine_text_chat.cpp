@@ -326,7 +326,7 @@ TEST_CASE("data: OpenAI's weights, developers and calls of tools") {
     CHECK(read(user + answer("0") + ", " + user + answer("1")) ==
           "#user:a<|end|>#assistant:b<|end|>#user:a<|end|>#assistant:" + begins + "b<|end|>" + ends);
     CHECK(contains(error_of([&] { read(user + answer("0")); }), "no message of the assistant has any text to learn"));
-    CHECK(contains(error_of([&] { read(user + answer("0.5")); }), "message 2: 'weight' is 0.5, expected 0 or 1"));
+    CHECK(contains(error_of([&] { read(user + answer("0.5")); }), "message 2: 'weight' is '0.5', expected 0 or 1"));
     CHECK(contains(read("{\"role\": \"developer\", \"content\": \"d\"}, " + user + answer("null")), "#system:d<|end|>"));
     CHECK(contains(error_of([&] { read(user + ", {\"role\": \"assistant\", \"content\": null, \"tool_calls\": []}"); }),
                    "message 2 calls a tool and has no text"));
