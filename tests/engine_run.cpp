@@ -190,6 +190,7 @@ TEST_CASE("signals: a terminal that closes and a pipe that nobody reads ask for 
         CHECK(!signals.stop());
     }
     std::signal(SIGHUP, before);
+    std::signal(SIGPIPE, SIG_DFL);
 }
 
 TEST_CASE("report: data cannot leave its place in the page") {

@@ -59,6 +59,7 @@ TEST_CASE("templates: the language") { // the expected texts are Jinja2's
          "0user,1assistant"},
         {"a\n  {% if true %}\n  b\n  {% endif %}\nc\n", "a\n  b\nc"},
         {"a  {%- if true -%}  b  {%- endif -%}  c", "abc"},
+        {"a\r\n{% if true %}\r\nb{{ '\r\n' }}\rc\r\n{% endif %}\r\n", "a\nb\n\nc\n"},
         {"{# a comment #}\nx{#- y -#} z", "xz"},
         {"{% set x = 1 %}{% for i in [1, 2] %}{% set x = i %}{% endfor %}{{ x }}", "1"},
         {"{% set s = namespace(x=1) %}{% for i in [5, 6] %}{% set s.x = s.x + i %}{% endfor %}{{ s.x }}", "12"},

@@ -1,9 +1,9 @@
 #!/bin/bash
 # Kills a training run at random moments (SIGKILL), resumes it, and compares the adapter with that of a run without pauses, byte
 # for byte; then interrupts one (SIGINT), which must save its step and answer 130.
-#   usage: kill_resume.sh PATH/TO/qlora-finetune FOLDER_OF_EXAMPLES_DATA     QLORA_TEST_ALL=1: twenty kills in place of three
+#   usage: kill_resume.sh PATH/TO/qlora-finetune FOLDER_OF_EXAMPLES_DATA     QLORA_TEST_ALL=1: twenty kills in place of three; QLORA_DEVICE: a device in place of cpu
 set -euo pipefail
-program=$1 data=$2
+program=$1 data=$2 device=${QLORA_DEVICE:-cpu}
 kills=3
 [ "${QLORA_TEST_ALL:-0}" = 0 ] || kills=20
 RANDOM=${QLORA_SEED:-20}
@@ -14,7 +14,7 @@ fail() { printf 'kill_resume: FAILED: %s\n' "$*" >&2; exit 1; }
 # Validation and dropout as well: their memory has to come back.
 train() {
     $program train --model "$data/demo-base-f16.gguf" --data "$data/dates_train.jsonl" --eval-data "$data/dates_test.jsonl" \
-        --eval-rows 4 --samples 0 --steps 24 --batch 1 --sequence 64 --device cpu --threads 1 --optimizer adamw8bit \
+        --eval-rows 4 --samples 0 --steps 24 --batch 1 --sequence 64 --device "$device" --threads 1 --optimizer adamw8bit \
         --learning-rate 3e-3 --lora-dropout 0.1 --lora-plus 4 --rslora --targets q,v,down --save-every 3 --keep 2 --eval-every 8 --metrics "$work/metrics.json" "$@"
 }
 begin=$(date +%s%3N)

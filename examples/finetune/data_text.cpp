@@ -67,7 +67,7 @@ std::string content_of(const Json &message, const char *key, size_t number) {
 bool is_learned(const Json &message, size_t number) {
     const auto found = message.find("weight");
     if (found == message.end() || found->is_null()) return true;
-    if (*found != 0 && *found != 1) fail("message ", number, ": 'weight' is ", found->dump(-1, ' ', true, Json::error_handler_t::replace), ", expected 0 or 1");
+    if (*found != 0 && *found != 1) fail("message ", number, ": 'weight' is ", shown(found->dump()), ", expected 0 or 1");
     return *found == 1;
 }
 

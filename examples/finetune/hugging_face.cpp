@@ -6,7 +6,7 @@
 #include "packed.h"
 #include "table_width.h"
 
-#include <algorithm>
+#include <cstring>
 
 namespace finetune {
 namespace {
@@ -66,6 +66,13 @@ void bring_to_gguf(const ModelShape &shape, BaseTensor &tensor) {
         tensor.weight.planes[QLORA_PLANE_CODE] += unused * tensor.shape[1] * type_bytes(tensor.weight.format);
         tensor.weight.rows = tensor.shape[0] -= unused;
     }
+}
+
+// A head that differs from the embedding is one of its own, whatever config.json says.
+bool are_equal(const PackedTensor &a, const PackedTensor &b) {
+    const SafeTensor &left = *a.parts[0], &right = *b.parts[0];
+    return a.parts.size() == 1 && b.parts.size() == 1 && left.dtype == right.dtype && left.bytes == right.bytes &&
+           memcmp(left.data, right.data, left.bytes) == 0;
 }
 
 BaseTensor made_tensor(const std::string &name, std::vector<uint64_t> shape, StoredWeight weight) {
@@ -137,10 +144,13 @@ void BaseModel::open_directory() {
     begin_token_ = config.token("bos_token_id");
     end_token_ = config.token("eos_token_id");
     std::vector<PackedTensor> tensors = read_packed(*safetensors_);
-    const auto is_head = [&](const PackedTensor &tensor) {
-        return gguf_name(*shape_.traits, tensor.name) == "output.weight";
-    };
-    shape_.tied = config.flag("tie_word_embeddings", std::none_of(tensors.begin(), tensors.end(), is_head));
+    const PackedTensor *embedding = nullptr, *head = nullptr;
+    for (const PackedTensor &tensor : tensors) {
+        const std::string name = gguf_name(*shape_.traits, tensor.name);
+        if (name == "token_embd.weight") embedding = &tensor;
+        if (name == "output.weight") head = &tensor;
+    }
+    shape_.tied = config.flag("tie_word_embeddings", true) && (head == nullptr || embedding == nullptr || are_equal(*head, *embedding));
     std::vector<BaseTensor> made;
     if (shape_.plain_norms) make_norms(shape_, made);
     for (BaseTensor &tensor : made) add(std::move(tensor));

@@ -1,5 +1,6 @@
 #include "packed_gptq.h"
 
+#include "decode.h"
 #include "format_choice.h"
 #include "json.h"
 
@@ -21,12 +22,15 @@ std::string stem(const std::string &name, const std::string &ending) {
     return has ? name.substr(0, name.size() - ending.size()) : name;
 }
 
+// Of F16 the other float types are as good, where F16 has their values.
 const SafeTensor &matrix(const SafeTensors &file, const std::string &name, const char *dtype) {
     const SafeTensor *tensor = file.find(name);
     if (tensor == nullptr)
         file.reject("tensor ", shown(name),
                     " of a GPTQ weight is missing; the file is incomplete, save the model again");
-    if (tensor->dtype != dtype || tensor->shape.size() != 2 || tensor->elements == 0)
+    const bool right = dtype == std::string("F16") ? tensor->dtype == "F16" || tensor->dtype == "BF16" || tensor->dtype == "F32"
+                                                     : tensor->dtype == dtype;
+    if (!right || tensor->shape.size() != 2 || tensor->elements == 0)
         file.reject("tensor ", shown(name), ": expected a matrix of ", dtype, " values in a GPTQ weight");
     return *tensor;
 }
@@ -134,10 +138,19 @@ PackedTensor read_gptq(const SafeTensors &file, const SafeTensor &qweight) {
     weight.dtype = QLORA_FORMAT_F16;
     weight.block = static_cast<uint32_t>((cols + groups - 1) / groups);
     weight.gptq = {qweight.data, qzeros.data, scales.data, nullptr, find_version(file)};
-    for (uint64_t i = 0; i < scales.elements; ++i) {
-        uint16_t half;
-        memcpy(&half, scales.data + 2 * i, 2);
-        if ((half & 0x7c00) == 0x7c00) file.reject("tensor ", shown(scales.name), ": element ", i, " is not finite");
+    const std::vector<float> numbers = file.floats(scales);
+    for (uint64_t i = 0; i < scales.elements; ++i)
+        if (!std::isfinite(numbers[i])) file.reject("tensor ", shown(scales.name), ": element ", i, " is not finite");
+    if (scales.dtype != "F16") {
+        weight.made.resize((scales.elements + 1) / 2);
+        uint8_t *halves = reinterpret_cast<uint8_t *>(weight.made.data());
+        for (uint64_t i = 0; i < scales.elements; ++i) {
+            const uint16_t half = float_to_half(numbers[i]);
+            if (half_to_float(half) != numbers[i])
+                file.reject("tensor ", shown(scales.name), ": element ", i, " is ", numbers[i], ", which F16 does not hold");
+            memcpy(halves + 2 * i, &half, 2);
+        }
+        weight.gptq.scales = halves;
     }
     if (index != nullptr) {
         if (index->dtype != "I32" || index->elements != cols)

@@ -17,6 +17,8 @@ std::vector<Step> steps_of(const Task &task, const MemoryOptions &options) {
     const bool trains = task.training, speaks = task.context > 0;
     const auto shorter = [&](uint32_t context) { return speaks && !options.context && task.least_context <= context; };
     return {
+        {"batches are enqueued call by call, none is recorded", "--graph off", trains && !options.graphs,
+         [](MemoryChoice &choice, const Task &, uint64_t) { choice.graphs = false; }},
         {"rows of the embedding stay in host memory", "--embedding host", !options.host_embedding,
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.host_embedding = true; }},
         {"activations are computed again in the backward pass", "without --no-checkpoint", false,
@@ -31,8 +33,6 @@ std::vector<Step> steps_of(const Task &task, const MemoryOptions &options) {
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.optimizer_bytes = uint64_t(16) << 20; }},
         {"inputs of the layers wait in host memory for the backward pass", "--offload on", trains && !options.offload,
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.offload = choice.checkpointing; }},
-        {"batches are enqueued call by call, none is recorded", "--graph off", trains && !options.graphs,
-         [](MemoryChoice &choice, const Task &, uint64_t) { choice.graphs = false; }},
         {"the context is 2048 tokens", "--context 2048", shorter(2048),
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.context = std::min(choice.context, 2048u); }},
         {"the context is 1024 tokens", "--context 1024", shorter(1024),

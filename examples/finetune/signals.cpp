@@ -16,7 +16,7 @@ struct sigaction before[count];
 void on_signal(int signal) {
     // Every line to a pipe that nobody reads brings a signal; the checkpoint is on its way.
     if (came != 0 && signal != SIGPIPE) _exit(exit_interrupted);
-    came = 1;
+    if (came == 0) came = signal;
 }
 
 } // namespace
@@ -35,6 +35,7 @@ StopSignals::StopSignals() {
 
 StopSignals::~StopSignals() {
     for (int i = 0; i < count; ++i) sigaction(taken[i], &before[i], nullptr);
+    if (came == SIGPIPE) std::signal(SIGPIPE, SIG_IGN); // what is said at the end goes nowhere
 }
 
 bool StopSignals::stop() const { return came != 0; }

@@ -173,7 +173,11 @@ private:
 } // namespace
 
 std::vector<TemplateToken> lex_template(std::string_view text, const std::string &source) {
-    return Lexer(text, source).run();
+    std::string lines; // every line break as one byte
+    for (size_t i = 0; i < text.size(); ++i)
+        if (text[i] != '\r') lines += text[i];
+        else if (i + 1 == text.size() || text[i + 1] != '\n') lines += '\n';
+    return Lexer(lines, source).run();
 }
 
 } // namespace finetune
