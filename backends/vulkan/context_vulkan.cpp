@@ -33,16 +33,6 @@ VkResult usable_devices(const Functions &vk, VkInstance instance, VkPhysicalDevi
     return VK_SUCCESS;
 }
 
-bool has_extension(const Functions &vk, VkPhysicalDevice device, const char *name) {
-    VkExtensionProperties extensions[512];
-    uint32_t count = 512;
-    const VkResult result = vk.EnumerateDeviceExtensionProperties(device, nullptr, &count, extensions);
-    if (result != VK_SUCCESS && result != VK_INCOMPLETE) return false;
-    for (uint32_t i = 0; i < count; i++)
-        if (std::strcmp(extensions[i].extensionName, name) == 0) return true;
-    return false;
-}
-
 int32_t own_instance(Context &context, State &state) {
     state.library = context.injected("dlopen") ? nullptr : open_library();
     if (!state.library)
@@ -92,11 +82,16 @@ int32_t own_device(Context &context, State &state, int32_t index) {
         state.vk.GetPhysicalDeviceFeatures2(state.physical, &features);
         state.dot_product = dot.shaderIntegerDotProduct == VK_TRUE;
     }
+    const char *extensions[8];
     if (state.dot_product) {
         info.pNext = &dot;
-        info.enabledExtensionCount = 1;
-        info.ppEnabledExtensionNames = &dot_extension;
+        dot.pNext = nullptr;
+        extensions[info.enabledExtensionCount++] = dot_extension;
     }
+    CooperativeRequest cooperative;
+    ask_for_cooperative(state, cooperative, &info.pNext);
+    for (uint32_t i = 0; i < cooperative.name_count; i++) extensions[info.enabledExtensionCount++] = cooperative.names[i];
+    info.ppEnabledExtensionNames = extensions;
     QLORA_VULKAN_TRY(context, state.vk, CreateDevice, state.physical, &info, nullptr, &state.device);
     if (!load_device(state.vk, state.device))
         return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: vulkan: the device lacks functions of Vulkan 1.2; update its driver");

@@ -30,7 +30,7 @@ struct Functions {
 };
 
 constexpr uint32_t binding_limit = 14;     // storage buffers of one dispatch; number 11 is the codebooks
-constexpr uint32_t constant_limit = 24;    // specialisation constants of one pipeline
+constexpr uint32_t constant_limit = 32;    // specialisation constants of one pipeline
 constexpr uint32_t push_limit = 128;       // bytes
 constexpr uint32_t batch_dispatches = 256; // a longer recording is submitted
 constexpr uint32_t batch_count = 4;
@@ -43,6 +43,15 @@ struct Batch {
     bool recording, submitted;
     uint32_t dispatches;
     uint64_t staged; // bytes of its staging memory in use
+};
+
+// Cooperative matrices of subgroups, where the device was created with them: m x k times k x n of a 16-bit type, sums of f32.
+// There are none of a type whose m is 0.
+struct Cooperative {
+    struct Size {
+        uint32_t m, n, k;
+    } f16, bf16;
+    uint32_t subgroup; // invocations of a subgroup, which their pipelines ask for
 };
 
 struct Pipeline {
@@ -91,6 +100,7 @@ struct State {
     uint32_t family;
     bool owned; // instance and device are ours
     bool dot_product; // the device was created with VK_KHR_shader_integer_dot_product
+    Cooperative cooperative;
     int32_t index;
     VkPhysicalDeviceProperties properties;
     VkPhysicalDeviceMemoryProperties memory;
@@ -126,6 +136,34 @@ int32_t driver_status(Context &context, VkResult result, const char *call);
 
 #define QLORA_VULKAN_TRY(context, vk, name, ...)                                                              \
     QLORA_TRY(driver_status(context, (context).injected("vk" #name) ? VK_ERROR_UNKNOWN : (vk).name(__VA_ARGS__), "vk" #name))
+
+// ---- cooperative matrices (cooperative_vulkan.cpp) --------------------------------------------------------------
+
+// What a new device must be asked for to have them: a chain of features and names of extensions.
+struct CooperativeRequest {
+    VkPhysicalDeviceVulkanMemoryModelFeatures memory_model;
+    VkPhysicalDeviceShaderFloat16Int8Features float16;
+    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT subgroup_size;
+    struct { // VkPhysicalDeviceCooperativeMatrixFeaturesKHR, which older headers lack
+        VkStructureType type;
+        void *next;
+        VkBool32 matrices, robust;
+    } matrices;
+    struct { // VkPhysicalDeviceShaderBfloat16FeaturesKHR, likewise
+        VkStructureType type;
+        void *next;
+        VkBool32 scalars, dot_products, matrices;
+    } bfloat16;
+    const char *names[3];
+    uint32_t name_count; // 0: the device has no such matrices
+};
+// Fills the request and state.cooperative, and puts the request's features before those of the chain.
+void ask_for_cooperative(State &state, CooperativeRequest &request, const void **chain);
+// A module over matrices of f16 becomes the same over bf16: words has room for count + bfloat16_words. Returns the new count, 0
+// where the module is not what is expected.
+constexpr size_t bfloat16_words = 10;
+size_t change_to_bfloat16(const uint32_t *module, size_t count, uint32_t *words);
+bool has_extension(const Functions &vk, VkPhysicalDevice device, const char *name);
 
 // ---- buffers (buffer_vulkan.cpp) --------------------------------------------------------------------------------
 
