@@ -61,16 +61,26 @@ int32_t own_device(Context &context, State &state, int32_t index) {
     state.index = index;
     state.physical = devices[index];
     state.family = compute_family(state.vk, state.physical);
-    const float priority = 1;
-    VkDeviceQueueCreateInfo queue = {};
-    queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO;
-    queue.queueFamilyIndex = state.family;
-    queue.queueCount = 1;
-    queue.pQueuePriorities = &priority;
+    const float priorities[3] = {1, 1, 1};
+    const uint32_t lanes = choose_lanes(state);
+    VkDeviceQueueCreateInfo queues[2] = {};
+    for (VkDeviceQueueCreateInfo &queue : queues) {
+        queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO;
+        queue.pQueuePriorities = priorities;
+    }
+    const bool apart = state.beside.family != state.family;
+    queues[0].queueFamilyIndex = state.family;
+    queues[0].queueCount = apart ? 1 : 1 + lanes;
+    queues[1].queueFamilyIndex = state.beside.family;
+    queues[1].queueCount = lanes;
+    VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {}; // every device of Vulkan 1.2 has them
+    timeline.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES;
+    timeline.timelineSemaphore = VK_TRUE;
     VkDeviceCreateInfo info = {};
     info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
-    info.queueCreateInfoCount = 1;
-    info.pQueueCreateInfos = &queue;
+    info.pNext = &timeline;
+    info.queueCreateInfoCount = apart ? 2 : 1;
+    info.pQueueCreateInfos = queues;
     // Products of four bytes at once, where there are such; of a caller's device nobody knows what was switched on.
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {};
     dot.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES;
@@ -84,8 +94,8 @@ int32_t own_device(Context &context, State &state, int32_t index) {
     }
     const char *extensions[8];
     if (state.dot_product) {
+        dot.pNext = &timeline;
         info.pNext = &dot;
-        dot.pNext = nullptr;
         extensions[info.enabledExtensionCount++] = dot_extension;
     }
     CooperativeRequest cooperative;
@@ -195,7 +205,10 @@ int32_t query(Context &context, qlora_context_info &info) {
     return QLORA_OK;
 }
 
-int32_t synchronize(Context &context) { return finish(context); }
+int32_t synchronize(Context &context) {
+    QLORA_TRY(finish(context));
+    return finish_lanes(context);
+}
 
 // Shaders reach 16-bit elements through 32-bit words, so no optional feature decides.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {

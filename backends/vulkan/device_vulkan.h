@@ -67,6 +67,23 @@ struct Allocation {
     VkDeviceMemory memory;
 };
 
+// A queue of copies beside the operations in one direction, and a semaphore that counts those that are done.
+constexpr uint32_t lane_copies = 16; // under way; the next one waits for the oldest
+struct Lane {
+    VkQueue queue;
+    VkCommandPool pool;
+    VkCommandBuffer commands[lane_copies];
+    VkSemaphore done;
+    uint64_t submitted, joined, waited; // copies, those of them that later operations wait for, and those that one was told to
+};
+struct Beside {
+    bool ready; // else copies are recorded among the operations
+    uint32_t family, first, queues; // the lanes' queues: their family, the first one's place in it, how many of their own there are
+    VkSemaphore operations;  // counts the batches that are done
+    uint64_t submitted;      // batches
+    Lane lanes[2];           // to the device, to host memory
+};
+
 // An array in the host's memory that grows; elements are plain data.
 template <class T> struct Array {
     T *data;
@@ -109,6 +126,7 @@ struct State {
     VkCommandPool commands;
     Batch batches[batch_count];
     uint32_t current;
+    Beside beside;
     Allocation staging, tables; // tables: the codebooks, and what is bound where a span is absent
     char *staging_memory;
     Array<Pipeline> pipelines;
@@ -161,7 +179,7 @@ struct CooperativeRequest {
 void ask_for_cooperative(State &state, CooperativeRequest &request, const void **chain);
 // A module over matrices of f16 becomes the same over bf16: words has room for count + bfloat16_words. Returns the new count, 0
 // where the module is not what is expected.
-constexpr size_t bfloat16_words = 10;
+constexpr size_t bfloat16_words = 9;
 size_t change_to_bfloat16(const uint32_t *module, size_t count, uint32_t *words);
 bool has_extension(const Functions &vk, VkPhysicalDevice device, const char *name);
 
@@ -174,6 +192,20 @@ int32_t allocate_buffer(Context &context, uint64_t bytes, bool host, Allocation 
 void free_buffer(State &state, const Allocation &allocation);
 // Puts the codebooks into device memory (codebooks_vulkan.cpp).
 int32_t create_tables(Context &context);
+
+// ---- copies beside the operations (beside_vulkan.cpp) -----------------------------------------------------------
+
+// Chooses the lanes' queues; returns how many the device must be created with beside the first of the operations' family, where
+// state.beside.family says.
+uint32_t choose_lanes(State &state);
+int32_t create_lanes(Context &context);
+void destroy_lanes(State &state);
+int32_t copy_beside(Context &context, const qlora_buffer_args &args);
+// What is recorded from now on waits for the copies of a direction.
+int32_t join_lane(Context &context, bool to_host);
+int32_t finish_lanes(Context &context);
+// Submits a batch after all copies that were joined.
+int32_t submit_in_order(Context &context, VkCommandBuffer commands, VkFence fence);
 
 // ---- recording (enqueue_vulkan.cpp) -----------------------------------------------------------------------------
 

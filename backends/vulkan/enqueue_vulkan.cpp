@@ -225,6 +225,7 @@ int32_t create_recording(Context &context) {
     pool.queueFamilyIndex = state.family;
     QLORA_VULKAN_TRY(context, state.vk, CreateCommandPool, state.device, &pool, nullptr, &state.commands);
     for (Batch &batch : state.batches) QLORA_TRY(create_batch(context, batch));
+    QLORA_TRY(create_lanes(context));
     QLORA_TRY(allocate_buffer(context, staging_bytes * batch_count, true, &state.staging));
     void *memory;
     QLORA_VULKAN_TRY(context, state.vk, MapMemory, state.device, state.staging.memory, 0, VK_WHOLE_SIZE, 0, &memory);
@@ -244,6 +245,7 @@ void destroy_recording(Context &context) {
         if (batch.fence) state.vk.DestroyFence(state.device, batch.fence, nullptr);
         if (batch.descriptors) state.vk.DestroyDescriptorPool(state.device, batch.descriptors, nullptr);
     }
+    destroy_lanes(state);
     free_buffer(state, state.staging);
     free_buffer(state, state.tables);
     if (state.commands) state.vk.DestroyCommandPool(state.device, state.commands, nullptr);
@@ -284,12 +286,7 @@ static int32_t end_and_submit(Context &context, State &state, Batch &batch) {
     visible.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
     state.vk.CmdPipelineBarrier(batch.commands, VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &visible, 0, nullptr, 0, nullptr);
     QLORA_VULKAN_TRY(context, state.vk, EndCommandBuffer, batch.commands);
-    VkSubmitInfo info = {};
-    info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
-    info.commandBufferCount = 1;
-    info.pCommandBuffers = &batch.commands;
-    QLORA_VULKAN_TRY(context, state.vk, QueueSubmit, state.queue, 1, &info, batch.fence);
-    return QLORA_OK;
+    return submit_in_order(context, batch.commands, batch.fence);
 }
 
 int32_t submit(Context &context) {

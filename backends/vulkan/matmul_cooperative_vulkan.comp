@@ -44,7 +44,17 @@ const uint PATCHES = SUBGROUPS * EACH / 4u; // a matrix of sums of each subgroup
 shared uvec4 tile_x[2u * X_TILE > PATCHES ? 2u * X_TILE : PATCHES], tile_w[2u * W_TILE];
 
 coopmat<float, gl_ScopeSubgroup, MATRIX_M, MATRIX_N, gl_MatrixUseAccumulator> sums[EACH_M * EACH_N];
-uvec4 next_x[X_EACH], next_w[W_EACH];
+// What was fetched for the next pair of tiles: x as it will lie, w in the same way or as it is read (Octet) where its codec comes in
+// two halves, of which the second, and the rounding, wait until the tiles before are met.
+uvec4 next_x[X_EACH];
+#ifdef QLORA_OCTETS
+Octet next_w[W_EACH];
+const bool HALVES = W_OCTETS != 0u;
+#else
+struct Octet { uvec4 first; };
+Octet next_w[W_EACH];
+const bool HALVES = false;
+#endif
 
 uvec4 packed(uint bits[8]) {
     uvec4 words;
@@ -62,10 +72,10 @@ uvec4 octet_x(uint r, uint c, uint rows, uint cols) {
     return packed(bits);
 }
 
-uvec4 octet_w(uint r, uint c, uint rows, uint cols) {
-    uint bits[8];
-    load_w_bits(r, c, rows, cols, bits);
-    return packed(bits);
+// Row and first column in w, and the bounds of both, of octet o of the tile at (n0, k0).
+uvec4 place_w(uint o, uint n0, uint k0) {
+    uint r = o / W_OCTETS_ROW, c = o % W_OCTETS_ROW * 8u;
+    return TURNED_W != 0u ? uvec4(k0 + r, n0 + c, k_count, n_count) : uvec4(n0 + r, k0 + c, n_count, k_count);
 }
 
 // Reads the tiles at k0 into registers.
@@ -75,8 +85,18 @@ void fetch(uint m0, uint n0, uint k0) {
         if (o < X_ROWS * X_OCTETS) next_x[i] = TURNED_X != 0u ? octet_x(k0 + r, m0 + c, k_count, m_count) : octet_x(m0 + r, k0 + c, m_count, k_count);
     }
     [[unroll]] for (uint i = 0u; i < W_EACH; i++) {
-        uint o = i * THREADS + gl_LocalInvocationIndex, r = o / W_OCTETS_ROW, c = o % W_OCTETS_ROW * 8u;
-        if (o < W_ROWS * W_OCTETS_ROW) next_w[i] = TURNED_W != 0u ? octet_w(k0 + r, n0 + c, k_count, n_count) : octet_w(n0 + r, k0 + c, n_count, k_count);
+        uint o = i * THREADS + gl_LocalInvocationIndex;
+        uvec4 place = place_w(o, n0, k0);
+        if (o >= W_ROWS * W_OCTETS_ROW) continue;
+#ifdef QLORA_OCTETS
+        if (HALVES) {
+            if (all(lessThan(place.xy, place.zw))) next_w[i] = read_octet(place.x, place.y);
+            continue;
+        }
+#endif
+        uint bits[8];
+        load_w_bits(place.x, place.y, place.z, place.w, bits);
+        next_w[i].first = packed(bits);
     }
 }
 
@@ -94,19 +114,28 @@ void fetch_extension(uint m0, uint n0, uint k0) {
             uint n = n0 + (TURNED_W != 0u ? c + e : r), k = k0 + (TURNED_W != 0u ? r : c + e);
             bits[e] = n < n_count && k < rank ? read_b_bits(TURNED_W != 0u ? k * b_stride + n : n * b_stride + k) : 0u;
         }
-        next_w[i] = packed(bits);
+        next_w[i].first = packed(bits);
     }
 }
 
-// Puts what was fetched into one of the two pairs of tiles.
-void keep(uint pair) {
+// Puts what was fetched at k0 into one of the two pairs of tiles.
+void keep(uint pair, uint n0, uint k0, bool halves) {
     [[unroll]] for (uint i = 0u; i < X_EACH; i++) {
         uint o = i * THREADS + gl_LocalInvocationIndex;
         if (o < X_ROWS * X_OCTETS) tile_x[pair * X_TILE + o / X_OCTETS * X_PITCH + o % X_OCTETS] = next_x[i];
     }
     [[unroll]] for (uint i = 0u; i < W_EACH; i++) {
         uint o = i * THREADS + gl_LocalInvocationIndex;
-        if (o < W_ROWS * W_OCTETS_ROW) tile_w[pair * W_TILE + o / W_OCTETS_ROW * W_PITCH + o % W_OCTETS_ROW] = next_w[i];
+        uvec4 words = next_w[i].first;
+#ifdef QLORA_OCTETS
+        if (halves) {
+            uint bits[8];
+            made_octet(next_w[i], bits);
+            uvec4 place = place_w(o, n0, k0);
+            words = all(lessThan(place.xy, place.zw)) ? (CODEC == CODEC_FLOAT && FORMAT == COMPUTE ? next_w[i].first : packed(bits)) : uvec4(0u);
+        }
+#endif
+        if (o < W_ROWS * W_OCTETS_ROW) tile_w[pair * W_TILE + o / W_OCTETS_ROW * W_PITCH + o % W_OCTETS_ROW] = words;
     }
 }
 
@@ -136,20 +165,26 @@ void main() {
     uint first_m = share % GROUPS_M * SHARE_M, first_n = share / GROUPS_M * SHARE_N, first_k = share_k * SHARE_K;
     [[unroll]] for (uint i = 0u; i < EACH_M * EACH_N; i++) sums[i] = coopmat<float, gl_ScopeSubgroup, MATRIX_M, MATRIX_N, gl_MatrixUseAccumulator>(0.0);
 
-    uint tiles = (k_count + TILE_K - 1u) / TILE_K, extension = EXTENSION != 0u ? (rank + TILE_K - 1u) / TILE_K : 0u, pair = 0u;
-    if (tiles > 0u) fetch(m0, n0, 0u);
-    else if (EXTENSION != 0u) fetch_extension(m0, n0, 0u);
-    keep(0u);
+    uint pair = 0u;
+    fetch(m0, n0, 0u);
+    keep(0u, n0, 0u, HALVES);
     barrier();
-    for (uint t = 0u; t < tiles + extension; t++) {
-        bool more = t + 1u < tiles + extension;
-        if (t + 1u < tiles) fetch(m0, n0, (t + 1u) * TILE_K);
-        else if (EXTENSION != 0u && more) fetch_extension(m0, n0, (t + 1u - tiles) * TILE_K);
+    for (uint k0 = 0u; k0 < k_count; k0 += TILE_K) { // the last round fetches zeros
+        fetch(m0, n0, k0 + TILE_K);
         multiply(pair, first_m, first_n, first_k);
         pair ^= 1u;
-        if (more) keep(pair);
+        keep(pair, n0, k0 + TILE_K, HALVES);
         barrier();
     }
+    if (EXTENSION != 0u)
+        for (uint k0 = 0u; k0 < rank; k0 += TILE_K) {
+            fetch_extension(m0, n0, k0);
+            keep(pair, n0, k0, false);
+            barrier();
+            multiply(pair, first_m, first_n, first_k);
+            pair ^= 1u; // which was met before the barrier
+        }
+    barrier();
 
     // Sums leave through a patch of each subgroup, four neighbours an invocation.
     uint lanes = GROUPS_K * SUBGROUP, lane = share_k * SUBGROUP + gl_SubgroupInvocationID;

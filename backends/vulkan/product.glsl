@@ -38,8 +38,8 @@ void load_x(uint r, uint c, uint rows, uint cols, out float values[8]) {
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = round_to(COMPUTE, values[e]);
 }
 
-// f32 bits of w[r][c .. c + 7] before their rounding, likewise.
-void load_w_bits(uint r, uint c, uint rows, uint cols, out uint bits[8]) {
+// w[r][c .. c + 7], likewise.
+void load_w_bits(uint r, uint c, uint rows, uint cols, out uint bits[8]) { // before their rounding
     bits = uint[8](0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u);
     if (W_OCTETS != 0u) {
         if (r < rows && c < cols) decode8(r, c, bits);
