@@ -101,6 +101,13 @@ int32_t own_device(Context &context, State &state, int32_t index) {
     CooperativeRequest cooperative;
     ask_for_cooperative(state, cooperative, &info.pNext);
     for (uint32_t i = 0; i < cooperative.name_count; i++) extensions[info.enabledExtensionCount++] = cooperative.names[i];
+    const Cooperative &found = state.cooperative;
+    char line[160];
+    if (found.subgroup)
+        std::snprintf(line, sizeof line, "vulkan: cooperative matrices f16 %ux%ux%u, bf16 %ux%ux%u (0: none), subgroups of %u", found.f16.m, found.f16.n, found.f16.k, found.bf16.m, found.bf16.n, found.bf16.k, found.subgroup);
+    else
+        std::snprintf(line, sizeof line, "vulkan: no cooperative matrices; products of 16-bit types are made by f32 instructions");
+    context.log(line);
     info.ppEnabledExtensionNames = extensions;
     QLORA_VULKAN_TRY(context, state.vk, CreateDevice, state.physical, &info, nullptr, &state.device);
     if (!load_device(state.vk, state.device))

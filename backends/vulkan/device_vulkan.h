@@ -51,6 +51,7 @@ struct Cooperative {
     struct Size {
         uint32_t m, n, k;
     } f16, bf16;
+    Size of(int32_t type) const { return type == QLORA_FORMAT_F16 ? f16 : type == QLORA_FORMAT_BF16 ? bf16 : Size{}; }
     uint32_t subgroup; // invocations of a subgroup, which their pipelines ask for
 };
 

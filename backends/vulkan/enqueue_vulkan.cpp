@@ -22,7 +22,7 @@ const Words shader_words[] = {
 #undef QLORA_SHADER
 };
 
-// Of shaders over cooperative matrices, constant 10 is the type that they compute in, as of all products.
+// Constant 10 of shaders over cooperative matrices is the type that they compute in, as of all products.
 constexpr uint32_t compute_constant = 10;
 bool cooperative(Shader shader) { return shader >= Shader::matmul_cooperative; }
 

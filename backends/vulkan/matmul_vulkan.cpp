@@ -79,7 +79,7 @@ int32_t enqueue_product(Context &context, uint64_t stream, const char *entry, co
     QLORA_TRY(check_elements(context, entry, y.rows * y.stride));
     const bool extended = product.xa.handle != 0;
     const bool vector = m <= vector_tokens && !product.weight_turned && !product.x_turned;
-    const Cooperative::Size matrix = product.compute_type == QLORA_FORMAT_F16 ? state.cooperative.f16 : product.compute_type == QLORA_FORMAT_BF16 ? state.cooperative.bf16 : Cooperative::Size{};
+    const Cooperative::Size matrix = state.cooperative.of(product.compute_type);
     const bool cooperative = matrix.m != 0 && !vector;
     const Tile tile = tile_for(state, m, n);
     const CooperativeTile shared = cooperative_tile(state, product, m, n);
