@@ -36,6 +36,18 @@ int32_t qlora_context::fail(int32_t status, const char *format, ...) {
 
 namespace {
 
+// What came of enqueuing, which an end of recording asks about.
+int32_t enqueued(Context &context, int32_t status) {
+    if (status != QLORA_OK && context.recording && context.recording_failure == QLORA_OK) context.recording_failure = status;
+    return status;
+}
+
+// Refuses what a recording cannot hold.
+int32_t not_recording(Context &context, const char *entry) {
+    if (!context.recording) return QLORA_OK;
+    return context.fail(QLORA_ERROR_UNSUPPORTED, "%s: a graph is being recorded, which cannot hold this call; make it before qlora_graph_begin or after qlora_graph_end", entry);
+}
+
 void *default_allocate(void *, size_t bytes, size_t alignment) {
     return ::operator new(bytes ? bytes : 1, std::align_val_t(alignment), std::nothrow);
 }
@@ -83,7 +95,7 @@ int32_t dispatch(Context *context, uint32_t operation, const char *entry, const 
                                  (unsigned long long)(args.scratch.handle ? args.scratch.size : 0), (unsigned long long)needed);
         QLORA_TRY(call.span(args.scratch, "scratch", needed, 16));
     }
-    return (context->backend->*run)(*context, args);
+    return enqueued(*context, (context->backend->*run)(*context, args));
 }
 
 template <class Args>
@@ -242,7 +254,9 @@ void qlora_context_destroy(qlora_context *context) {
 const char *qlora_context_message(const qlora_context *context) { return context ? context->message : ""; }
 
 int32_t qlora_context_synchronize(qlora_context *context) {
-    return context ? context->backend->synchronize(*context) : QLORA_ERROR_ARGUMENT;
+    if (!context) return QLORA_ERROR_ARGUMENT;
+    QLORA_TRY(not_recording(*context, "qlora_context_synchronize"));
+    return context->backend->synchronize(*context);
 }
 
 int32_t qlora_context_query(qlora_context *context, qlora_context_info *info) {
@@ -268,6 +282,11 @@ int32_t adopt_buffer(Call &call, const qlora_buffer_args *caller, qlora_buffer_a
     return QLORA_OK;
 }
 
+int32_t adopt_graph(Call &call, const qlora_graph_args *caller, qlora_graph_args *args) {
+    if (!adopt(caller, args)) return call.error(QLORA_ERROR_ARGUMENT, "args", "null, struct_size below 8, or fields set that this version does not know");
+    return call.flags(args->flags, 0);
+}
+
 } // namespace
 
 extern "C" {
@@ -278,6 +297,7 @@ int32_t qlora_buffer_create(qlora_context *context, qlora_buffer_args *caller) {
     qlora_buffer_args args;
     QLORA_TRY(adopt_buffer(call, caller, &args, false, false, false, QLORA_BUFFER_HOST));
     if (call.nothing_to_do) return call.error(QLORA_ERROR_ARGUMENT, "bytes", "must be positive");
+    QLORA_TRY(not_recording(*context, call.entry));
     QLORA_TRY(context->backend->buffer_create(*context, args));
     hand_back(args, caller);
     return QLORA_OK;
@@ -288,7 +308,9 @@ int32_t qlora_buffer_destroy(qlora_context *context, const qlora_buffer_args *ca
     Call call = {*context, "qlora_buffer_destroy", false, {}, false};
     qlora_buffer_args args;
     QLORA_TRY(adopt_buffer(call, caller, &args, false, false, false, QLORA_BUFFER_HOST));
-    return args.dst.handle ? context->backend->buffer_destroy(*context, args) : QLORA_OK;
+    if (args.dst.handle == 0) return QLORA_OK;
+    QLORA_TRY(not_recording(*context, call.entry));
+    return context->backend->buffer_destroy(*context, args);
 }
 
 #define QLORA_BUFFER_CALL(verb, dst, src, host)                                                               \
@@ -298,6 +320,7 @@ int32_t qlora_buffer_destroy(qlora_context *context, const qlora_buffer_args *ca
         qlora_buffer_args args;                                                                               \
         QLORA_TRY(adopt_buffer(call, caller, &args, dst, src, host));                                         \
         if (call.nothing_to_do) return QLORA_OK;                                                              \
+        QLORA_TRY(not_recording(*context, call.entry));                                                       \
         return context->backend->buffer_##verb(*context, args);                                               \
     }
 QLORA_BUFFER_CALL(write, true, false, true)
@@ -311,7 +334,7 @@ int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_args *calle
     QLORA_TRY(adopt_buffer(call, caller, &args, true, true, false, QLORA_BUFFER_HOST | QLORA_BUFFER_BESIDE));
     if (args.flags == QLORA_BUFFER_HOST) return call.error(QLORA_ERROR_ARGUMENT, "flags", "HOST tells the direction of a copy with BESIDE; others find it themselves");
     if (call.nothing_to_do) return QLORA_OK;
-    return context->backend->buffer_copy(*context, args);
+    return enqueued(*context, context->backend->buffer_copy(*context, args));
 }
 
 int32_t qlora_buffer_join(qlora_context *context, const qlora_buffer_args *caller) {
@@ -319,7 +342,7 @@ int32_t qlora_buffer_join(qlora_context *context, const qlora_buffer_args *calle
     Call call = {*context, "qlora_buffer_join", false, {}, false};
     qlora_buffer_args args;
     QLORA_TRY(adopt_buffer(call, caller, &args, false, false, false, QLORA_BUFFER_HOST));
-    return context->backend->buffer_join(*context, args);
+    return enqueued(*context, context->backend->buffer_join(*context, args));
 }
 
 int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *caller) {
@@ -329,8 +352,56 @@ int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *calle
     QLORA_TRY(adopt_buffer(call, caller, &args, true, false, false));
     if (call.nothing_to_do) return QLORA_OK;
     if (args.bytes % 4 || args.dst.offset % 4) return call.error(QLORA_ERROR_ARGUMENT, "bytes, dst", "must be multiples of 4");
-    return context->backend->buffer_fill(*context, args);
+    return enqueued(*context, context->backend->buffer_fill(*context, args));
 }
+
+int32_t qlora_graph_begin(qlora_context *context, const qlora_graph_args *caller) {
+    if (!context) return QLORA_ERROR_ARGUMENT;
+    Call call = {*context, "qlora_graph_begin", false, {}, false};
+    qlora_graph_args args;
+    QLORA_TRY(adopt_graph(call, caller, &args));
+    QLORA_TRY(not_recording(*context, call.entry));
+    if (!context->backend->graph_begin)
+        return context->fail(QLORA_ERROR_UNSUPPORTED, "qlora_graph_begin: backend %s records no graphs; make the calls one by one%s", context->backend->name,
+                             context->backend->kind == QLORA_BACKEND_VULKAN ? ", or record them in a VkCommandBuffer of your own, given as their stream" : "");
+    QLORA_TRY(context->backend->graph_begin(*context, args));
+    context->recording = true;
+    context->recording_failure = QLORA_OK;
+    return QLORA_OK;
+}
+
+int32_t qlora_graph_end(qlora_context *context, qlora_graph_args *caller) {
+    if (!context) return QLORA_ERROR_ARGUMENT;
+    Call call = {*context, "qlora_graph_end", false, {}, false};
+    qlora_graph_args args;
+    QLORA_TRY(adopt_graph(call, caller, &args));
+    if (!context->recording) return call.error(QLORA_ERROR_ARGUMENT, "recording", "there is none; qlora_graph_begin begins one");
+    const int32_t failure = context->recording_failure;
+    context->recording = false;
+    args.graph = args.nodes = args.device_bytes = 0;
+    const int32_t status = context->backend->graph_end(*context, args, failure != QLORA_OK);
+    if (failure != QLORA_OK)
+        return context->fail(failure, "qlora_graph_end: a call that was to be recorded failed (%s), so there is no graph; make the calls one by one to see which", qlora_status_name(failure));
+    QLORA_TRY(status);
+    hand_back(args, caller);
+    return QLORA_OK;
+}
+
+#define QLORA_GRAPH_CALL(verb, optional)                                                                             \
+    int32_t qlora_graph_##verb(qlora_context *context, const qlora_graph_args *caller) {                      \
+        if (!context) return QLORA_ERROR_ARGUMENT;                                                            \
+        Call call = {*context, "qlora_graph_" #verb, false, {}, false};                                       \
+        qlora_graph_args args;                                                                                \
+        QLORA_TRY(adopt_graph(call, caller, &args));                                                          \
+        if (!args.graph && optional) return QLORA_OK;                                                         \
+        QLORA_TRY(not_recording(*context, call.entry));                                                       \
+        if (!args.graph || !context->backend->graph_##verb)                                                   \
+            return call.error(QLORA_ERROR_ARGUMENT, "graph", "none of this context; give what qlora_graph_end filled in"); \
+        return context->backend->graph_##verb(*context, args);                                                \
+    }
+QLORA_GRAPH_CALL(launch, false)
+QLORA_GRAPH_CALL(destroy, true)
+#undef QLORA_GRAPH_CALL
 
 int32_t qlora_operation_scratch(qlora_context *context, uint32_t operation, const void *args, uint64_t *bytes) {
     if (!context || !bytes) return QLORA_ERROR_ARGUMENT;

@@ -7,7 +7,7 @@
  * weights forward and backward, LoRA-fused linear layers, the training operations around them, and the
  * optimizer. Backends: a scalar reference in double precision, CPU, CUDA, Vulkan.
  *
- * The library does NOT own tensors, build graphs, read files, print, abort, exit, throw across this
+ * The library does NOT own tensors, build graphs of them, read files, print, abort, exit, throw across this
  * boundary, or read environment variables that change results. Inside an operation it neither allocates
  * device memory nor synchronises.
  *
@@ -290,6 +290,7 @@ typedef struct qlora_context_info {
     uint64_t memory_bytes;      /* device memory in all; 0 = not known */
     uint64_t memory_free_bytes; /* free now; 0 = not known */
     char name[128];             /* "NVIDIA H200 (sm_90)", "cpu avx2" */
+    char driver[128];           /* of a device: "CUDA 12.8", "NVIDIA 570.86.15, Vulkan 1.4.303"; ref and cpu have none: "" */
 } qlora_context_info;
 
 QLORA_API int32_t qlora_context_query(qlora_context *context, qlora_context_info *info);
@@ -332,6 +333,39 @@ QLORA_API int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_a
 QLORA_API int32_t qlora_buffer_join(qlora_context *context, const qlora_buffer_args *args);
 /* Fills dst with a 32-bit pattern. */
 QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_args *args);
+
+/* ---- graphs ------------------------------------------------------------------------------------------- */
+/* Work that is enqueued again and again, recorded once and then enqueued in one call: a small model's step is mostly the host's
+ * time for its launches. For callers with no device API of their own; others record what this library enqueues on a stream of
+ * theirs. cuda alone records; elsewhere begin answers ERROR_UNSUPPORTED and nothing changes.
+ *
+ * Between begin and end, what goes to the recorded stream is checked and recorded but not done: operations, buffer_copy,
+ * buffer_fill and buffer_join. What a call answers for itself - buffer_create, destroy, write and read, context_synchronize, another
+ * begin, launch and destroy - is ERROR_UNSUPPORTED meanwhile and leaves the recording as it was. Does another call fail, end throws
+ * the recording away and answers that call's status. Either way the context is as usable afterwards as before.
+ *
+ * A graph holds all that calls were given by value: numbers, flags, shapes, parameter lists, and addresses, scratch's among them.
+ * Launches read what lies at the addresses then, in device memory and in memory of BUFFER_HOST, so a batch changes by writing
+ * to the same places. Results have the bits of the same calls made one by one. */
+typedef struct qlora_graph_args {
+    uint32_t struct_size, flags;
+    uint64_t stream;       /* begin: the stream to record, launch: the one to enqueue on; 0 = the context's own */
+    uint64_t graph;        /* end: receives it; launch and destroy: that one */
+    uint64_t nodes;        /* end: receives the number of kernels, copies and fills */
+    uint64_t device_bytes; /* end: receives the device memory that the driver took for it; 0 = not known */
+} qlora_graph_args;
+
+/* From here on the stream is recorded. It comes after all copies beside so far, which it joins. */
+QLORA_API int32_t qlora_graph_begin(qlora_context *context, const qlora_graph_args *args);
+/* The recording becomes a graph, ready to launch; recorded copies beside are joined. Nothing is recorded any more, also after a
+ * failure. ERROR_ARGUMENT when nothing was. */
+QLORA_API int32_t qlora_graph_end(qlora_context *context, qlora_graph_args *args);
+/* Enqueues all that was recorded, in order with the operations. Launches of one graph do not overlap: one stream, or the caller's
+ * events between. */
+QLORA_API int32_t qlora_graph_launch(qlora_context *context, const qlora_graph_args *args);
+/* Frees args->graph, which end made with this context, after the work that was enqueued before; 0 is allowed. Graphs go before
+ * their context. */
+QLORA_API int32_t qlora_graph_destroy(qlora_context *context, const qlora_graph_args *args);
 
 /* ---- operations: sizes and support -------------------------------------------------------------------- */
 /* Every operation has an args struct that begins struct_size, flags, stream, scratch.

@@ -32,6 +32,8 @@ struct qlora_context {
     void *state;                    // the backend's own; null until its create succeeds
     qlora_parameter *parameters;    // adopted copies of the list in the call under way
     uint32_t parameter_capacity;
+    bool recording;                 // between qlora_graph_begin and _end
+    int32_t recording_failure;      // of the first call in between that failed while it enqueued
     char message[1024];
 
     // Host memory through the host's allocator; null when there is none (or failure is injected). name is for injection.
@@ -51,7 +53,7 @@ namespace qlora {
 
 using Context = qlora_context;
 
-// Every pointer is set. Args arrive adopted and checked: struct sizes equalised (weights and parameters as well), types
+// Every pointer is set but those of graphs, all null where a backend records none. Args arrive adopted and checked: struct sizes equalised (weights and parameters as well), types
 // known, shapes agreeing, strides and blocks and other zero defaults filled in, required spans present and large enough,
 // scratch at least what <operation>_scratch said. An operation only enqueues.
 struct Backend {
@@ -70,6 +72,11 @@ struct Backend {
     int32_t (*buffer_copy)(Context &context, const qlora_buffer_args &args);
     int32_t (*buffer_fill)(Context &context, const qlora_buffer_args &args);
     int32_t (*buffer_join)(Context &context, const qlora_buffer_args &args);
+    int32_t (*graph_begin)(Context &context, const qlora_graph_args &args);
+    // Ends the recording whatever comes of it. discard: no graph is made.
+    int32_t (*graph_end)(Context &context, qlora_graph_args &args, bool discard);
+    int32_t (*graph_launch)(Context &context, const qlora_graph_args &args);
+    int32_t (*graph_destroy)(Context &context, const qlora_graph_args &args);
     // format 0 where the operation takes no weight.
     bool (*supports)(Context &context, uint32_t operation, int32_t format, int32_t type);
 #define QLORA_OPERATION(ID, name, entry, args_type, ...)                                                      \
@@ -94,6 +101,10 @@ struct Backend {
     int32_t buffer_copy(Context &context, const qlora_buffer_args &args);                                     \
     int32_t buffer_fill(Context &context, const qlora_buffer_args &args);                                     \
     int32_t buffer_join(Context &context, const qlora_buffer_args &args);                                     \
+    int32_t graph_begin(Context &context, const qlora_graph_args &args);                                      \
+    int32_t graph_end(Context &context, qlora_graph_args &args, bool discard);                                \
+    int32_t graph_launch(Context &context, const qlora_graph_args &args);                                     \
+    int32_t graph_destroy(Context &context, const qlora_graph_args &args);                                    \
     bool supports(Context &context, uint32_t operation, int32_t format, int32_t type);                        \
     extern const Backend backend;                                                                             \
     }

@@ -6,7 +6,7 @@
 // QLORA_EXPECTED defined nothing here throws either: what can fail returns a Result, which is a value or an Error, and objects are made
 // by create() instead of constructors. With C++20 buffers take and fill std::span.
 // It adds no meaning: args structs are those of qlora.h, and each member function is the C function of its name.
-// A Context outlives the Buffers and Weights made with it. A moved-from object may only be assigned to or destroyed.
+// A Context outlives the Buffers, Weights and Graphs made with it. A moved-from object may only be assigned to or destroyed.
 //
 // [example]
 // #include "cpp/qlora.hpp"
@@ -279,6 +279,11 @@ public:
     Result<void> buffer_join(const qlora_buffer_args &args) const { return check(qlora_buffer_join(context_, &args)); }
     Result<void> buffer_fill(const qlora_buffer_args &args) const { return check(qlora_buffer_fill(context_, &args)); }
 
+    Result<void> graph_begin(const qlora_graph_args &args) const { return check(qlora_graph_begin(context_, &args)); }
+    Result<void> graph_end(qlora_graph_args &args) const { return check(qlora_graph_end(context_, &args)); }
+    Result<void> graph_launch(const qlora_graph_args &args) const { return check(qlora_graph_launch(context_, &args)); }
+    Result<void> graph_destroy(const qlora_graph_args &args) const { return check(qlora_graph_destroy(context_, &args)); }
+
     Result<void> weight_quantize(const qlora_quantize_args &args) const { return check(qlora_weight_quantize(context_, &args)); }
     Result<void> weight_dequantize(const qlora_dequantize_args &args) const { return check(qlora_weight_dequantize(context_, &args)); }
     Result<void> hessian_accumulate(const qlora_hessian_args &args) const { return check(qlora_hessian_accumulate(context_, &args)); }
@@ -419,6 +424,84 @@ private:
     uint64_t bytes_ = 0;
     uint32_t flags_ = 0;
     void *host_ = nullptr;
+};
+
+// Recorded work. Of a Recording that came to its end; an empty one launches nothing.
+class Graph {
+public:
+    Graph() = default;
+    Graph(Graph &&other) noexcept { swap(other); }
+    Graph &operator=(Graph &&other) noexcept {
+        Graph taken(std::move(other));
+        swap(taken);
+        return *this;
+    }
+    Graph(const Graph &) = delete;
+    Graph &operator=(const Graph &) = delete;
+    ~Graph() {
+        if (args_.graph != 0) qlora_graph_destroy(context_, &args_);
+    }
+
+    uint64_t nodes() const noexcept { return args_.nodes; }
+    uint64_t device_bytes() const noexcept { return args_.device_bytes; }
+    // stream 0 = the context's own.
+    Result<void> launch(uint64_t stream = 0) const {
+        if (args_.graph == 0) return Result<void>();
+        auto args = make<qlora_graph_args>();
+        args.stream = stream;
+        args.graph = args_.graph;
+        const int32_t status = qlora_graph_launch(context_, &args);
+        if (status != QLORA_OK) QLORA_HPP_FAIL(status, qlora_context_message(context_));
+        return Result<void>();
+    }
+
+private:
+    friend class Recording;
+    void swap(Graph &other) noexcept {
+        std::swap(context_, other.context_);
+        std::swap(args_, other.args_);
+    }
+    qlora_context *context_ = nullptr;
+    qlora_graph_args args_ = make<qlora_graph_args>();
+};
+
+// What is enqueued on the stream while it lives is recorded instead of done. Without an end() it is thrown away.
+class Recording {
+public:
+    static Result<Recording> create(const Context &context, uint64_t stream = 0) {
+        auto args = make<qlora_graph_args>();
+        args.stream = stream;
+        QLORA_HPP_TRY(context.graph_begin(args));
+        Recording made;
+        made.context_ = context.get();
+        return made;
+    }
+#ifndef QLORA_EXPECTED
+    explicit Recording(const Context &context, uint64_t stream = 0) : Recording(create(context, stream)) {}
+#endif
+    Recording(Recording &&other) noexcept : context_(std::exchange(other.context_, nullptr)) {}
+    Recording(const Recording &) = delete;
+    Recording &operator=(const Recording &) = delete;
+    ~Recording() {
+        Graph thrown_away;
+        if (context_ != nullptr) finish(thrown_away);
+    }
+
+    Result<Graph> end() {
+        Graph graph;
+        qlora_context *const context = context_;
+        const int32_t status = finish(graph);
+        if (status != QLORA_OK) QLORA_HPP_FAIL(status, qlora_context_message(context));
+        return graph;
+    }
+
+private:
+    Recording() = default;
+    int32_t finish(Graph &graph) {
+        graph.context_ = std::exchange(context_, nullptr);
+        return qlora_graph_end(graph.context_, &graph.args_);
+    }
+    qlora_context *context_ = nullptr;
 };
 
 // A weight with one buffer for all its planes. Planes are undefined until quantized into or written.

@@ -1,7 +1,9 @@
-// A tiny model of random weights for every row of the table of architectures: what must hold whatever the weights are.
+// A tiny model of random weights for every row of the table of architectures, and for what config.json can change in the
+// order of a block: what must hold whatever the weights are.
 // Whether they compute what PyTorch computes is for zoo_check to say.
 #include "engine_support.h"
 
+#include "adapter_file.h"
 #include "decoder.h"
 #include "generate.h"
 #include "hugging_face.h"
@@ -21,24 +23,45 @@ namespace {
 
 const uint32_t vocabulary = 64, positions = 32, window = 5;
 
+struct Kind {
+    const Traits &traits;
+    const char *keys; // of config.json beside the usual ones
+};
+
+std::vector<Kind> kinds() {
+    std::vector<Kind> all;
+    for (const Traits &traits : architectures()) all.push_back({traits, ""});
+    const Traits &opt = *find_model_type("opt"), &bloom = *find_model_type("bloom");
+    all.push_back({opt, ", \"do_layer_norm_before\": false, \"word_embed_proj_dim\": 24"});
+    all.push_back({opt, ", \"layer_norm_elementwise_affine\": false, \"_remove_final_layer_norm\": true"});
+    all.push_back({bloom, ", \"apply_residual_connection_post_layernorm\": true"});
+    return all;
+}
+
 // A Hugging Face directory that is gone with the object.
 class TinyModel {
 public:
-    explicit TinyModel(const Traits &traits) : traits_(traits), path_(mark_.path + "_model") {
+    explicit TinyModel(const Kind &kind) : traits_(kind.traits), path_(mark_.path + "_model") {
+        const Traits &traits = traits_;
         mkdir(path_.c_str(), 0700);
-        char config[600];
+        char config[800];
         snprintf(config, sizeof(config),
                  "{\"model_type\": \"%s\", \"hidden_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, "
                  "\"num_key_value_heads\": %d, \"intermediate_size\": 48, \"vocab_size\": %u, \"max_position_embeddings\": "
                  "%u, \"sliding_window\": %u, \"sliding_window_pattern\": 2, \"no_rope_layer_interval\": 2, "
-                 "\"query_pre_attn_scalar\": 6, \"tie_word_embeddings\": false%s}",
+                 "\"query_pre_attn_scalar\": 6, \"tie_word_embeddings\": false%s%s}",
                  traits.model_type, traits.norm == NormKind::rms ? 2 : 4, vocabulary, positions, window,
                  traits.residual == Residual::shared     ? ", \"rotary_dim\": 4"
                  : traits.residual == Residual::parallel ? ", \"partial_rotary_factor\": 0.5"
-                                                         : "");
+                                                         : "",
+                 kind.keys);
         write("config.json", config);
-        shape_ = read_model_shape(ModelConfig(path_ + "/config.json"));
+        shape_ = read_model_shape(read_config(path_ + "/config.json"));
         for (const Name &name : traits.naming->model) add_module(name.gguf, name.hugging_face);
+        if (const uint64_t table = shape_.table_width; table != 0 && table != shape_.embedding) {
+            add("model.decoder.project_in.weight", {shape_.embedding, table}, 0, 0.4f);
+            add("model.decoder.project_out.weight", {table, shape_.embedding}, 0, 0.4f);
+        }
         for (uint32_t layer = 0; layer < shape_.layers; ++layer)
             for (const Name &name : traits.naming->block)
                 add_module(name.gguf, traits.naming->layers + std::to_string(layer) + "." + name.hugging_face);
@@ -67,8 +90,8 @@ private:
 
     void add_module(const std::string &gguf, const std::string &name) {
         const bool biased = traits_.norm == NormKind::layer;
-        const uint64_t width = shape_.embedding;
-        if (gguf == "token_embd" || gguf == "output") return add(name + ".weight", {vocabulary, width}, 0, 1);
+        const uint64_t width = shape_.embedding, table = shape_.table_width != 0 ? shape_.table_width : width;
+        if (gguf == "token_embd" || gguf == "output") return add(name + ".weight", {vocabulary, table}, 0, 1);
         if (gguf == "position_embd") return add(name + ".weight", {positions + 2, width}, 0, 1);
         for (Linear linear : traits_.linears())
             if (gguf == linear_gguf_names[linear]) {
@@ -77,6 +100,7 @@ private:
                 if (biased) add(name + ".bias", {outputs}, 0, 0.3f);
                 return;
             }
+        if (shape_.plain_norms || (gguf == "output_norm" && !shape_.output_norm)) return;
         const bool heads = gguf == "attn_q_norm" || gguf == "attn_k_norm";
         const uint64_t all = gguf == "attn_q_norm" ? shape_.q_width() : shape_.kv_width();
         const uint64_t count = !heads ? width : traits_.head_norm == HeadNorm::head ? shape_.head_dim : all;
@@ -126,9 +150,9 @@ std::vector<float> all_gradients(Device &device, const Trainable &adapter) {
 TEST_CASE("architectures: answers with kept keys and values are those without, in groups and in pieces") {
     Device device("cpu", 1);
     const uint32_t length = 6;
-    for (const Traits &traits : architectures()) {
-        CAPTURE(std::string(traits.model_type));
-        const TinyModel tiny(traits);
+    for (const Kind &kind : kinds()) {
+        CAPTURE(std::string(kind.traits.model_type) + kind.keys);
+        const TinyModel tiny(kind);
         const BaseModel base(tiny.path());
         const AdapterShape shape = base.shape().adapter_shape(4);
         const Model model(device, base, 0, 0);
@@ -150,9 +174,9 @@ TEST_CASE("architectures: answers with kept keys and values are those without, i
 
 TEST_CASE("architectures: the gradient is the slope of the loss, with blocks kept or computed again") {
     Device device("ref", 1);
-    for (const Traits &traits : architectures()) {
-        CAPTURE(std::string(traits.model_type));
-        const TinyModel tiny(traits);
+    for (const Kind &kind : kinds()) {
+        CAPTURE(std::string(kind.traits.model_type) + kind.keys);
+        const TinyModel tiny(kind);
         const BaseModel base(tiny.path());
         const AdapterShape shape = base.shape().adapter_shape(2);
         const Model model(device, base, 0, 0);
@@ -195,10 +219,11 @@ TEST_CASE("architectures: the gradient is the slope of the loss, with blocks kep
 }
 
 TEST_CASE("architectures: adapters are named as Hugging Face names modules, and come back from both kinds of file") {
-    for (const Traits &traits : architectures()) {
-        CAPTURE(std::string(traits.model_type));
-        const TinyModel tiny(traits);
-        const AdapterShape shape = BaseModel(tiny.path()).shape().adapter_shape(3);
+    for (const Kind &kind : kinds()) {
+        CAPTURE(std::string(kind.traits.model_type) + kind.keys);
+        const TinyModel tiny(kind);
+        const BaseModel model(tiny.path());
+        const AdapterShape shape = model.shape().adapter_shape(3);
         const Adapter adapter = random_adapter(shape);
         const Scratch gguf("", ".gguf"), peft("", ".safetensors");
         write_adapter_gguf(gguf.path, adapter, shape);
@@ -210,8 +235,16 @@ TEST_CASE("architectures: adapters are named as Hugging Face names modules, and 
             const std::string module = tensor.name.substr(prefix.size(), tensor.name.size() - prefix.size() - ending.size());
             CHECK(base.find(module + ".weight") != nullptr);
         }
-        for (const std::string &path : {gguf.path, peft.path}) {
-            const Adapter read = read_adapter(path, shape);
+        // Adapters of a model that sees fit the one that only reads, and the other way round.
+        const Scratch renamed("", ".safetensors");
+        AdapterShape other_names = shape;
+        if (std::string(shape.traits->naming->layers) == "model.layers.")
+            other_names.layers_name = shape.layers_name.empty() ? std::string(text_part) + "layers." : "";
+        write_adapter_peft(renamed.path, adapter, other_names);
+        for (const std::string &path : {gguf.path, peft.path, renamed.path}) {
+            AdapterShape found;
+            const Adapter read = device_adapter({read_adapter_file(path, 8)}, {1}, model, &found);
+            CHECK(found.rank == 3);
             REQUIRE(read.pairs.size() == adapter.pairs.size());
             for (size_t i = 0; i < read.pairs.size(); ++i) {
                 CHECK(read.pairs[i].a == adapter.pairs[i].a);

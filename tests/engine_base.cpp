@@ -2,6 +2,7 @@
 // whole, in shards, and quantized; and directories that must end in an Error.
 #include "engine_support.h"
 
+#include "adapter_file.h"
 #include "calibrate.h"
 #include "evaluate.h"
 #include "format_choice.h"
@@ -224,7 +225,8 @@ TEST_CASE("base: checkpoints of bitsandbytes and GPTQ train as the values that t
 
 TEST_CASE("base: adapters of a directory's base go to files in their own row order") {
     const Gguf gguf(bundled_model());
-    AdapterShape plain = BaseModel(gguf).shape().adapter_shape(4), turned = plain;
+    const BaseModel base(gguf);
+    AdapterShape plain = base.shape().adapter_shape(4), turned = plain;
     turned.hugging_face_rows = true;
     Adapter adapter = initial_adapter(plain, 8, 1);
     Random random(6, 0);
@@ -234,8 +236,7 @@ TEST_CASE("base: adapters of a directory's base go to files in their own row ord
     write_adapter_gguf(file.path, adapter, plain);
     write_adapter_peft(peft.path, adapter, plain);
     for (const std::string &path : {file.path, peft.path}) {
-        Adapter read = read_adapter(path, turned);
-        read.alpha = 8;
+        const Adapter read = starting_adapter(read_adapter_file(path, 8), base, turned, initial_adapter(turned, 1, 2));
         CHECK(read.pairs[linear_q].b != adapter.pairs[linear_q].b);
         CHECK(read.pairs[linear_v].b == adapter.pairs[linear_v].b);
         write_adapter_gguf(again.path, read, turned);

@@ -6,6 +6,8 @@
 #include "safetensors.h"
 
 #include <cerrno>
+#include <fcntl.h>
+#include <sys/stat.h>
 
 using namespace finetune;
 
@@ -26,6 +28,36 @@ std::string small_gguf() {
 }
 
 } // namespace
+
+TEST_CASE("files: a link keeps pointing, a pipe is written to, and what is read is not overwritten") {
+    const auto write = [](const std::string &path) {
+        NewFile file(path);
+        file.write("new", 3);
+        file.commit();
+    };
+    const auto is = [](const std::string &path, mode_t kind) {
+        struct stat status;
+        return lstat(path.c_str(), &status) == 0 && (status.st_mode & S_IFMT) == kind;
+    };
+    const Scratch target("old"), link, pipe;
+    unlink(link.path.c_str());
+    REQUIRE(symlink(target.path.c_str(), link.path.c_str()) == 0);
+    write(link.path);
+    CHECK(is(link.path, S_IFLNK));
+    CHECK(target.read() == "new");
+    unlink(pipe.path.c_str());
+    REQUIRE(mkfifo(pipe.path.c_str(), 0600) == 0);
+    const int reader = open(pipe.path.c_str(), O_RDONLY | O_NONBLOCK);
+    check_writable(pipe.path);
+    write(pipe.path);
+    char text[8] = "";
+    CHECK(read(reader, text, sizeof text) == 3);
+    close(reader);
+    CHECK(std::string(text) == "new");
+    CHECK(is(pipe.path, S_IFIFO));
+    CHECK(contains(error_of([&] { check_writable(link.path, {"nothing", target.path}); }), "is a file that is read here"));
+    CHECK(error_of([&] { check_writable(link.path, {pipe.path}); }) == "");
+}
 
 TEST_CASE("gguf: reads what was written, both ways") {
     const Scratch file(small_gguf());

@@ -58,7 +58,8 @@ struct Bench {
         device.commit();
         Machine machine(device, base, task, choice);
         Result result;
-        machine.trainer->run(rows, [&](const StepReport &report) { result.losses.push_back(report.loss); });
+        RowOrder order(rows.size(), task.options.shuffle, task.options.seed);
+        while (machine.trainer->state().step < task.options.steps) result.losses.push_back(machine.trainer->advance(rows, order).loss);
         Batch batch;
         batch.add(rows[0]);
         result.losses.push_back(machine.network->evaluate(batch));
@@ -172,6 +173,17 @@ TEST_CASE("memory: a budget is met by the cheapest means, or refused with what w
     uint64_t saved = 0, smallest = 0;
     for (const Saving &saving : less.savings) saved += saving.bytes;
     CHECK(less.device_bytes + saved == whole);
+
+    // No step is taken whose saving is not needed, whatever the budget.
+    for (uint64_t bytes = whole; bytes-- > 0; bytes -= std::min(bytes, whole / 64)) {
+        const MemoryPlan plan = plan_for(bytes);
+        if (!plan.fits() || plan.choice.streamed_layers > 0) break;
+        for (const Saving &saving : plan.savings) {
+            CAPTURE(bytes);
+            CAPTURE(saving.what);
+            CHECK(plan.device_bytes + saving.bytes > bytes);
+        }
+    }
 
     const MemoryPlan none = plan_for(1000);
     CHECK_FALSE(none.fits());

@@ -2,13 +2,16 @@
 // Kills are for kill_resume.sh.
 #include "engine_support.h"
 
+#include "adapter_file.h"
 #include "base_model.h"
 #include "html_report.h"
+#include "signals.h"
 #include "targets.h"
 #include "trainable.h"
 #include "watchdog.h"
 
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 
 using namespace finetune;
@@ -168,7 +171,25 @@ TEST_CASE("targets: by group, short name and Hugging Face's; an unknown one is t
     const Adapter initial = initial_adapter(adapter, 8, 1);
     write_adapter_gguf(written.path, initial, adapter);
     CHECK(Gguf(written.path).tensors().size() == 2 * 2 * shape.layers);
-    CHECK(read_adapter(written.path, adapter).pairs.at(1).a == initial.pairs.at(1).a);
+    CHECK(read_adapter_file(written.path).pairs.at(1).a == initial.pairs.at(1).a);
+}
+
+TEST_CASE("signals: a terminal that closes and a pipe that nobody reads ask for the end, too; nohup is heard") {
+    const auto before = std::signal(SIGHUP, SIG_DFL);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+        CAPTURE(signal);
+        const StopSignals signals;
+        CHECK(!signals.stop());
+        raise(signal);
+        CHECK(signals.stop());
+    }
+    std::signal(SIGHUP, SIG_IGN);
+    {
+        const StopSignals signals;
+        raise(SIGHUP);
+        CHECK(!signals.stop());
+    }
+    std::signal(SIGHUP, before);
 }
 
 TEST_CASE("report: data cannot leave its place in the page") {

@@ -86,6 +86,11 @@ TEST_CASE("templates: the language") { // the expected texts are Jinja2's
         {"{% if missing %}1{% elif n is number %}2{% else %}3{% endif %}", "2"},
         {"{{ 'it''s' }}{{ \"tab\\there\" }}{{ 'caf\xc3\xa9' | length }}", "itstab\there4"},
         {"{% generation %}{{ n }}{% endgeneration %}", "7"},
+        {"[{{ '\xe3\x80\x80\xc2\x85 a\xc2\xa0' | trim }}][{{ '\xe2\x80\xa8\xe2\x80\x8b\xff '.strip() }}][{{ '\xc3\xa9\xc3\xa9x'.lstrip('\xc3\xa9') }}]",
+         "[a][\xe2\x80\x8b\xff][x]"},
+        {"{{ ' a\xe3\x80\x80 b '.split() | join('-') }}", "a-b"},
+        {"{{ 'x' in missing }}{{ 'x' not in missing }}", "FalseTrue"},
+        {"{{ strftime_now('%d %b %Y, %A') }}", "26 Jul 2024, Friday"},
         {"{{ missing }}{{ nothing }}{{ 'ab' * 1 if false else '' }}", "None"},
     };
     for (const auto &[text, expected] : cases) {
@@ -98,6 +103,7 @@ TEST_CASE("templates: what is outside names itself, its line and a way out") {
     CHECK(contains(refused("\n\n{% macro f(x) %}{% endmacro %}"), "T: line 3: {% macro %} is not supported; choose"));
     CHECK(contains(refused("{{ 'a' | center(3) }}"), "the filter 'center' is not supported"));
     CHECK(contains(refused("{{ 'a' | center }}"), "--chat-template"));
+    CHECK(contains(refused("{{ '\xc3\xa9' | upper }}"), "beyond ASCII"));
     CHECK(contains(refused("{{ n is callable }}"), "the test 'callable' is not supported"));
     CHECK(contains(refused("{{ 'a'.format(1) }}"), "the method 'format' of a text is not supported"));
     CHECK(contains(refused("{{ open('/etc/passwd') }}"), "the function 'open' is not supported"));
@@ -282,6 +288,47 @@ TEST_CASE("data: forms are seen, broken rows are dropped with their lines") {
     CHECK(contains(error_of([&] { read("[]"); }), "holds no rows"));
     CHECK(contains(describe_lengths(lines),
                    "tokens a row: least 21, mean 21, 95 % up to 21, most 21; 4 of 42 are learned"));
+}
+
+TEST_CASE("data: files of other kinds say what to do with them, and lines end in any way") {
+    const Tokenizer tokenizer(chat_vocabulary(small_template));
+    const auto read = [&](const std::string &text, const char *ending = "") {
+        const Scratch file(text, ending);
+        return read_data(file.path, tokenizer, {1000, 300});
+    };
+    const auto error = [&](const std::string &text, const char *ending = "") { return error_of([&] { read(text, ending); }); };
+    CHECK(contains(error("\x1f\x8b\x08 and more"), "gunzip"));
+    CHECK(contains(error("PAR1 and more"), "Parquet"));
+    CHECK(contains(error(std::string("\xff\xfe{\0}\0", 6)), "iconv -f UTF-16"));
+    CHECK(contains(error(std::string("a\0b\0", 4)), ":1: byte 2 of the file is zero"));
+    CHECK(contains(error("a\ncaf\xe9"), ":2: byte 6 of the file is not UTF-8"));
+    CHECK(contains(error("{\"prompt\": \"caf\xe9\", \"answer\": \"b\"}"), "byte 17 of the text: not UTF-8"));
+    CHECK(contains(error("instruction,output\na,b\n", ".csv"), "tables are not read"));
+    CHECK(contains(error("instruction,output\na,b\n", ".JSONL"), "it begins with 'instruction,output'"));
+    CHECK(contains(error("{\"train\": [{\"prompt\": \"a\", \"answer\": \"b\"}]}"), "rows under 'train'"));
+    const std::string row = "{\"prompt\": \"a\", \"answer\": \"b\"}";
+    CHECK(read(row + "\r" + row + "\r\r" + row).rows.size() == 3);
+    CHECK(contains(describe(read(row + "\r\n{\r\n" + row)), "line 2: not valid JSON"));
+    CHECK(read("{\n  \"prompt\": \"a\",\n  \"answer\": \"b\"\n}\n").rows.size() == 1);
+}
+
+TEST_CASE("data: OpenAI's weights, developers and calls of tools") {
+    const Tokenizer tokenizer(chat_vocabulary(small_template));
+    const auto read = [&](const std::string &messages) {
+        const Scratch file("{\"messages\": [" + messages + "]}");
+        return marked(read_data(file.path, tokenizer, {1000, 300}).rows.at(0), tokenizer, 1000);
+    };
+    const std::string user = "{\"role\": \"user\", \"content\": \"a\"}";
+    const auto answer = [](const std::string &weight) {
+        return ", {\"role\": \"assistant\", \"content\": \"b\", \"weight\": " + weight + "}";
+    };
+    CHECK(read(user + answer("0") + ", " + user + answer("1")) ==
+          "#user:a<|end|>#assistant:b<|end|>#user:a<|end|>#assistant:" + begins + "b<|end|>" + ends);
+    CHECK(contains(error_of([&] { read(user + answer("0")); }), "no message of the assistant has any text to learn"));
+    CHECK(contains(error_of([&] { read(user + answer("0.5")); }), "message 2: 'weight' is '0.5', expected 0 or 1"));
+    CHECK(contains(read("{\"role\": \"developer\", \"content\": \"d\"}, " + user + answer("null")), "#system:d<|end|>"));
+    CHECK(contains(error_of([&] { read(user + ", {\"role\": \"assistant\", \"content\": null, \"tool_calls\": []}"); }),
+                   "message 2 calls a tool and has no text"));
 }
 
 TEST_CASE("data: a held-out share, packed rows, truncation") {

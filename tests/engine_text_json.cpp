@@ -21,7 +21,11 @@ TEST_CASE("tokenizer.json: every kind of pipeline, id for id") {
     for (const auto &[name, one] : all.items()) {
         if (name == "texts") continue;
         CAPTURE(name);
-        const Scratch file(one["tokenizer"].dump());
+        Json described = one["tokenizer"];
+        const Json &model = described["model"];
+        if (model.value("byte_fallback", false) && model["type"] == "BPE") // listed a second time it is the same byte
+            described["added_tokens"].push_back({{"id", model["vocab"].at("<0xC3>")}, {"content", "<0xC3>"}, {"special", true}});
+        const Scratch file(described.dump());
         const Tokenizer tokenizer(read_tokenizer_json(file.path));
         for (size_t i = 0; i < all["texts"].size(); ++i) {
             const std::string text = all["texts"][i].get<std::string>();

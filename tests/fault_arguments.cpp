@@ -88,6 +88,8 @@ TEST_CASE("null and empty arguments of every entry point") {
         auto info = qlora::make<qlora_context_info>();
         CHECK(qlora_context_query(nullptr, &info) == QLORA_ERROR_ARGUMENT);
         CHECK(qlora_context_query(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
+        const bool driven = target.backend == QLORA_BACKEND_CUDA || target.backend == QLORA_BACKEND_VULKAN;
+        CHECK((context.query().driver[0] != 0) == driven);
         CHECK(qlora_context_synchronize(nullptr) == QLORA_ERROR_ARGUMENT);
         CHECK(std::strcmp(qlora_context_message(nullptr), "") == 0);
         qlora_context_destroy(nullptr);
@@ -100,6 +102,14 @@ TEST_CASE("null and empty arguments of every entry point") {
             CHECK(call(nullptr, &args) == QLORA_ERROR_ARGUMENT);
             CHECK(call(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
         }
+        auto graph = qlora::make<qlora_graph_args>();
+        for (auto *call : {qlora_graph_begin, qlora_graph_launch, qlora_graph_destroy}) {
+            CHECK(call(nullptr, &graph) == QLORA_ERROR_ARGUMENT);
+            CHECK(call(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
+        }
+        CHECK(qlora_graph_end(nullptr, &graph) == QLORA_ERROR_ARGUMENT);
+        CHECK(qlora_graph_end(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
+        CHECK(qlora_graph_end(context.get(), &graph) == QLORA_ERROR_ARGUMENT); // nothing is recorded
         CHECK(qlora_buffer_create(nullptr, &args) == QLORA_ERROR_ARGUMENT);
         CHECK(qlora_buffer_create(context.get(), nullptr) == QLORA_ERROR_ARGUMENT);
         CHECK(qlora_buffer_create(context.get(), &args) == QLORA_ERROR_ARGUMENT); // no bytes

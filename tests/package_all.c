@@ -21,6 +21,7 @@ int main(void) {
     wrong += qlora_operation_scratch(context, 0, 0, &bytes) == QLORA_OK || qlora_operation_supports(context, 0, 0, QLORA_FORMAT_F32) == QLORA_OK;
     wrong += qlora_buffer_create(context, 0) == QLORA_OK || qlora_buffer_destroy(context, 0) == QLORA_OK || qlora_buffer_write(context, 0) == QLORA_OK;
     wrong += qlora_buffer_read(context, 0) == QLORA_OK || qlora_buffer_copy(context, 0) == QLORA_OK || qlora_buffer_fill(context, 0) == QLORA_OK || qlora_buffer_join(context, 0) == QLORA_OK;
+    wrong += qlora_graph_begin(context, 0) == QLORA_OK || qlora_graph_end(context, 0) == QLORA_OK || qlora_graph_launch(context, 0) == QLORA_OK || qlora_graph_destroy(context, 0) == QLORA_OK;
     wrong += qlora_gptq_import(context, 0) == QLORA_OK || qlora_gptq_export(context, 0) == QLORA_OK;
 #define QLORA_OPERATION(ID, name, entry, args_type, ...) wrong += entry(context, (const args_type *)0) == QLORA_OK;
 #include "backends/ops.def"

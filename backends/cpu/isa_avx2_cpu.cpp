@@ -1,17 +1,12 @@
 // The kernels compiled for AVX2, FMA and F16C by a target region: one binary holds all instruction sets.
 #include "backends/cpu/simd_cpu.h"
+#include "backends/cpu/target_region_cpu.h"
 
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-#include <immintrin.h>
+#if QLORA_X86_TARGETS
 
 #define QLORA_ISA_NAME "avx2"
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN("avx2,fma,f16c")
 
 namespace qlora {
 namespace cpu {
@@ -22,11 +17,7 @@ namespace {
 } // namespace cpu
 } // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 
 namespace qlora {
 namespace cpu {

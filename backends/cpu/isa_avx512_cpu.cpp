@@ -1,22 +1,12 @@
 // The kernels compiled for AVX-512 F, BW, DQ and VL by a target region: one binary holds all instruction sets.
 #include "backends/cpu/simd_cpu.h"
+#include "backends/cpu/target_region_cpu.h"
 
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-#if !defined(__clang__)
-// GCC's own header leaves the unused source of masked intrinsics undefined, and then warns of it.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <immintrin.h>
+#if QLORA_X86_TARGETS
 
 #define QLORA_ISA_NAME "avx512"
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 
 namespace qlora {
 namespace cpu {
@@ -27,11 +17,7 @@ namespace {
 } // namespace cpu
 } // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 
 namespace qlora {
 namespace cpu {

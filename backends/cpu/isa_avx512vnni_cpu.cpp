@@ -1,20 +1,10 @@
 // Products of bytes compiled for AVX-512 VNNI by a target region: part of the AVX-512 kernels where the processor has it.
 #include "backends/cpu/simd_cpu.h"
+#include "backends/cpu/target_region_cpu.h"
 
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-#if !defined(__clang__)
-// GCC's own header leaves the unused source of masked intrinsics undefined, and then warns of it.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <immintrin.h>
+#if QLORA_X86_TARGETS
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 
 // The instruction multiplies unsigned bytes by signed ones: codes of w have 128 added.
 #define QLORA_INT8_GROUP 4
@@ -33,11 +23,7 @@ const Int8Kernels vnni_table = QLORA_INT8_KERNELS;
 } // namespace cpu
 } // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 
 namespace qlora {
 namespace cpu {

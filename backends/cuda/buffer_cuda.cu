@@ -58,14 +58,22 @@ static int32_t copy_beside(Context &context, const qlora_buffer_args &args) {
     return QLORA_OK;
 }
 
-int32_t buffer_join(Context &context, const qlora_buffer_args &args) {
-    DeviceScope scope(context);
+static int32_t join(Context &context, cudaStream_t stream, bool out) {
     Paging &paging = state_of(context).paging;
-    const bool out = args.flags & QLORA_BUFFER_HOST;
     if (!paging.open[out]) return QLORA_OK;
-    QLORA_CUDA(context, "cudaStreamWaitEvent", cudaStreamWaitEvent(stream_of(context, args), paging.beside[out], 0));
+    QLORA_CUDA(context, "cudaStreamWaitEvent", cudaStreamWaitEvent(stream, paging.beside[out], 0));
     paging.open[out] = false;
     return QLORA_OK;
+}
+
+int32_t join_copies(Context &context, cudaStream_t stream) {
+    QLORA_TRY(join(context, stream, false));
+    return join(context, stream, true);
+}
+
+int32_t buffer_join(Context &context, const qlora_buffer_args &args) {
+    DeviceScope scope(context);
+    return join(context, stream_of(context, args), args.flags & QLORA_BUFFER_HOST);
 }
 
 int32_t buffer_copy(Context &context, const qlora_buffer_args &args) {

@@ -42,6 +42,22 @@ static int32_t open_paging(Context &context, Paging &paging) {
     return QLORA_OK;
 }
 
+static void close_side(SideStream &side) {
+    if (side.stream) cudaStreamDestroy(side.stream);
+    for (cudaEvent_t event : {side.begin, side.middle, side.end})
+        if (event) cudaEventDestroy(event);
+}
+
+// Its blocks go before those of the caller's stream: they are few, and something waits for them.
+static int32_t open_side(Context &context, SideStream &side) {
+    int least = 0, greatest = 0;
+    QLORA_CUDA(context, "cudaDeviceGetStreamPriorityRange", cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    QLORA_CUDA(context, "cudaStreamCreate", cudaStreamCreateWithPriority(&side.stream, cudaStreamNonBlocking, greatest));
+    for (cudaEvent_t *event : {&side.begin, &side.middle, &side.end})
+        QLORA_CUDA(context, "cudaEventCreate", cudaEventCreateWithFlags(event, cudaEventDisableTiming));
+    return QLORA_OK;
+}
+
 static int32_t open(Context &context, State &state, const qlora_context_args &args) {
     int devices = 0;
     const cudaError_t found = context.injected("cudaGetDeviceCount") ? cudaErrorUnknown : cudaGetDeviceCount(&devices);
@@ -81,9 +97,11 @@ static int32_t open(Context &context, State &state, const qlora_context_args &ar
     state.own_stream = args.stream == 0;
     if (state.own_stream) QLORA_CUDA(context, "cudaStreamCreate", cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking));
     int32_t status = open_paging(context, state.paging);
+    if (status == QLORA_OK) status = open_side(context, state.side);
     if (status == QLORA_OK) status = open_lt(context, &state.lt);
     if (status == QLORA_OK) return QLORA_OK;
     close_paging(state.paging);
+    close_side(state.side);
     if (state.own_stream) cudaStreamDestroy(state.stream);
     return status;
 }
@@ -102,9 +120,11 @@ void destroy(Context &context) {
     State &state = state_of(context);
     {
         DeviceScope scope(context);
-        for (cudaStream_t stream : {state.stream, state.paging.in, state.paging.out}) cudaStreamSynchronize(stream);
+        stop_recording(state);
+        for (cudaStream_t stream : {state.stream, state.paging.in, state.paging.out, state.side.stream}) cudaStreamSynchronize(stream);
         if (state.lt) close_lt(context, state.lt);
         close_paging(state.paging);
+        close_side(state.side);
         if (state.own_stream) cudaStreamDestroy(state.stream);
     }
     context.release(&state, sizeof(State));
@@ -119,6 +139,9 @@ int32_t query(Context &context, qlora_context_info &info) {
     info.memory_bytes = total_bytes;
     info.memory_free_bytes = free_bytes;
     std::memcpy(info.name, state_of(context).name, sizeof info.name);
+    int version = 0; // 12080: the newest CUDA that the driver knows
+    QLORA_CUDA(context, "cudaDriverGetVersion", cudaDriverGetVersion(&version));
+    std::snprintf(info.driver, sizeof info.driver, "CUDA %d.%d", version / 1000, version % 1000 / 10);
     return QLORA_OK;
 }
 
@@ -139,6 +162,7 @@ bool supports(Context &, uint32_t operation, int32_t format, int32_t) {
 
 #define QLORA_VTABLE_KIND QLORA_BACKEND_CUDA
 #define QLORA_VTABLE_NAME "cuda"
+#define QLORA_VTABLE_GRAPHS
 #include "backends/vtable.inc"
 
 } // namespace cuda

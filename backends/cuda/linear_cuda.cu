@@ -96,10 +96,10 @@ uint64_t linear_scratch(Context &context, const qlora_linear_args &args) {
 
 int32_t linear(Context &context, const qlora_linear_args &args) {
     DeviceScope scope(context);
-    const Forward forward(args);
-    const cudaStream_t stream = stream_of(context, args);
-    if (args.a.type) QLORA_TRY(multiply(context, stream, forward.xa, Carver(args.scratch)));
-    return multiply(context, stream, forward.y, Carver(args.scratch));
+    Forward forward(args);
+    const Companions companions = {&forward.xa, {}};
+    if (args.a.type) forward.y.companions = &companions;
+    return multiply(context, stream_of(context, args), forward.y, Carver(args.scratch));
 }
 
 uint64_t linear_grad_scratch(Context &context, const qlora_linear_grad_args &args) {
@@ -115,15 +115,17 @@ uint64_t linear_grad_scratch(Context &context, const qlora_linear_grad_args &arg
 
 int32_t linear_grad(Context &context, const qlora_linear_grad_args &args) {
     DeviceScope scope(context);
-    const Backward backward(args);
+    Backward backward(args);
     const Carver rest = backward.carver;
     const cudaStream_t stream = stream_of(context, args);
-    if (backward.needs_dxa) QLORA_TRY(multiply(context, stream, backward.dxa, rest));
-    if (args.dx.type) QLORA_TRY(multiply(context, stream, backward.dx, rest));
-    if (args.da.type) QLORA_TRY(multiply(context, stream, backward.da, rest));
-    if (args.db.type) {
-        if (backward.needs_xa) QLORA_TRY(multiply(context, stream, backward.xa, rest));
-        QLORA_TRY(multiply(context, stream, backward.db, rest));
+    if (args.db.type && backward.needs_xa) QLORA_TRY(multiply(context, stream, backward.xa, rest));
+    const Companions companions = {backward.needs_dxa ? &backward.dxa : nullptr, {args.da.type ? &backward.da : nullptr, args.db.type ? &backward.db : nullptr}};
+    if (args.dx.type) {
+        backward.dx.companions = &companions;
+        QLORA_TRY(multiply(context, stream, backward.dx, rest));
+    } else {
+        for (const Product *product : {companions.first, companions.after[0], companions.after[1]})
+            if (product) QLORA_TRY(multiply(context, stream, *product, rest));
     }
     if (!args.dbias.handle) return QLORA_OK;
     return column_sums(context, stream, view_of(args.dy), nullptr, address<float>(args.dbias), args.flags & QLORA_FLAG_ACCUMULATE_GRADIENTS, backward.partial);

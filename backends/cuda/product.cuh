@@ -25,6 +25,14 @@ inline Operand operand_of(const qlora_tensor &tensor, bool turned = false) {
     return operand_of(address<const void>(tensor.data), tensor.type, int64_t(tensor.stride), turned);
 }
 
+struct Product;
+
+// Products around another: `first` makes its low_a, and `after` need what first made, but not what the other makes. So all of them
+// can run while the weight of the other is decoded. Null where there is none.
+struct Companions {
+    const Product *first, *after[2];
+};
+
 // y[m][n] = (old y) + bias[n] + alpha * (sum over k of a[m][k] b[n][k] + sum over low_k of low_a[m][k] low_b[n][k]):
 // one product with a low-rank one added before the only rounding. a and low_a agree in turned, and b and low_b too.
 struct Product {
@@ -32,6 +40,7 @@ struct Product {
     Operand a, b, low_a, low_b;
     const qlora_weight *weight; // takes the place of b: W[n][k], or W[k][n] with b.turned
     const float *bias;          // or null
+    const Companions *companions; // or null
     void *y;
     int64_t y_stride;
     int32_t y_type, compute_type;
@@ -55,7 +64,8 @@ inline void set_y(Product &product, const qlora_tensor &y, bool accumulate) {
     product.accumulate = accumulate;
 }
 
-// Scratch is decided by shapes and types, and fewer rows m never need more.
+// Scratch is decided by shapes and types, and fewer rows m never need more. That of companions is not counted: they need theirs
+// at other times.
 uint64_t multiply_scratch(Context &context, const Product &product);
 int32_t multiply(Context &context, cudaStream_t stream, const Product &product, Carver scratch);
 
@@ -67,8 +77,21 @@ int32_t multiply_gemv(Context &context, cudaStream_t stream, const Product &prod
 int32_t multiply_gemv_blocks(Context &context, cudaStream_t stream, const Product &product); // for BLOCK and NARROW
 // Products one side of which is a rank (low_rank_cuda.cu), on the tensor cores: what kind one is, by shapes, types and alignment.
 enum class LowRank { NONE, NARROW, COLUMNS, WIDE };
+constexpr int64_t most_rank = 32;
 LowRank low_rank_kind(const Product &product);
 int32_t multiply_low_rank(Context &context, cudaStream_t stream, const Product &product);
+
+// One product [a | scale y] [W | B]^T in place of two, where y = a A^T is a NARROW product: what multiply_augmenting() does besides, which
+// is to copy a to `a` with scale * y after each of its rows, and B to its place in the panel of W, both filled up with zeros to `ranks`
+// columns, a multiple of eight. Elements are of the compute type.
+struct Augmented {
+    uint16_t *a, *b;    // b: the whole panel
+    int64_t a_stride, b_stride, ranks;
+    float scale;
+    Operand low_b;
+    int64_t n, k;       // of the product with W
+};
+int32_t multiply_augmenting(Context &context, cudaStream_t stream, const Product &narrow, const Augmented &augmented);
 constexpr int64_t gemv_rows = 8, simt_m = 64, simt_n = 128, simt_k = 16, mma_m = 128, mma_n = 128, mma_k = 32;
 
 // A range of k, in tiles, for one of several slices.

@@ -12,7 +12,7 @@ namespace qlora {
 namespace cuda {
 
 constexpr int64_t lt_rows = 128;                   // from here a dequantized panel pays
-constexpr uint64_t panel_bytes = uint64_t(96) << 20; // at most, for a panel of dequantized weight
+constexpr uint64_t panel_bytes = uint64_t(128) << 20; // at most, for a panel of dequantized weight
 
 static bool is_float(const qlora_weight &weight) { return format_row(weight.format)->codec == Codec::FLOAT; }
 // Whether tensor core kernels decode this weight themselves. A kernel for each row of formats.def would take minutes to compile.
@@ -93,6 +93,24 @@ static bool takes_lt(Context &context, const Product &p) {
 static bool stages_weight(const Product &p) { return p.weight && (p.weight->format != p.compute_type || p.weight->cols % 8 != 0); }
 static uint64_t lt_workspace(Context &context) { return uint64_t(state_of(context).capability >= 90 ? 32 : 8) << 20; }
 
+// Whether a product with a low-rank one can be one product over [a | low_a] [W | low_b]^T, by shapes and types: where one panel holds W, and
+// tokens are few enough for a copy of a.
+static int64_t padded_rank(const Product &p) { return round_up(p.low_k, 8); }
+static int64_t augmented_stride(const Product &p) { return round_up(p.k + padded_rank(p), 64); }
+static int64_t augmented_rows(const Product &p) { return std::min(p.m, int64_t(panel_bytes / (uint64_t(augmented_stride(p)) * 2))); }
+static uint64_t augmented_panel(const Product &p) {
+    return p.b.turned ? uint64_t(p.k + padded_rank(p)) * round_up(p.n, 8) : uint64_t(p.n) * augmented_stride(p);
+}
+static bool may_augment(const Product &p) {
+    return stages_weight(p) && !stages_a(p) && p.low_k > 0 && p.low_k <= most_rank && p.k % 8 == 0 && (!p.b.turned || p.n % 8 == 0) && augmented_panel(p) * 2 <= panel_bytes;
+}
+// The same for one whose low_a a companion makes.
+static bool augments(const Product &p) {
+    return may_augment(p) && augmented_rows(p) == p.m && !p.bias && p.companions && p.companions->first && low_rank_kind(*p.companions->first) == LowRank::NARROW &&
+           p.companions->first->a.data == p.a.data && p.companions->first->m == p.m && p.companions->first->k == p.k && p.low_b.type != 0 &&
+           (p.low_b.type == QLORA_FORMAT_F32 || p.low_b.type == p.compute_type);
+}
+
 // The n columns from c of a product, which is all of it but b.
 static Product part_of(const Product &p, int64_t c, int64_t n) {
     Product part = p;
@@ -172,9 +190,57 @@ static int32_t run_mma(Context &context, cudaStream_t stream, const Product &p, 
     return takes_panel(p, true) ? run_panels(context, stream, p, p.compute_type, scratch, run) : run(p);
 }
 
+// Whether a product can run beside another: it needs no scratch.
+static bool runs_beside(const Product *product) { return !product || low_rank_kind(*product) == LowRank::NARROW || low_rank_kind(*product) == LowRank::COLUMNS; }
+static bool run_beside(const Companions &c) { return runs_beside(c.first) && runs_beside(c.after[0]) && runs_beside(c.after[1]); }
+
+static int32_t run_companions_after(Context &context, const Companions &companions, Beside &beside) {
+    QLORA_TRY(beside.mark());
+    for (const Product *product : companions.after)
+        if (product) QLORA_TRY(multiply_low_rank(context, beside.stream(), *product));
+    return QLORA_OK;
+}
+
+// y = a b^T by cuBLASLt, or where this shape is not for it, by our kernel.
+static int32_t multiply_dense(Context &context, cudaStream_t stream, const Product &part, LtProduct lt, const void *a, const Operand &b, void *workspace) {
+    lt.n = part.n;
+    lt.b_stride = b.stride;
+    const int32_t status = multiply_lt(context, stream, lt, a, b.data, part.y, workspace, lt_workspace(context));
+    if (status != QLORA_ERROR_UNSUPPORTED) return status;
+    Product plain = part;
+    plain.weight = nullptr;
+    plain.k = lt.k;
+    plain.a = operand_of(a, part.compute_type, lt.a_stride, part.a.turned);
+    plain.b = b;
+    plain.bias = nullptr;
+    plain.low_k = 0;
+    plain.accumulate = lt.beta != 0;
+    return multiply_plain_mma(context, stream, plain, 1, nullptr);
+}
+
+// Beside the decoding of the weight a companion makes low_a and puts it, and low_b, where they are part of the operands.
+static int32_t run_augmented(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+    void *workspace = scratch.take<char>(lt_workspace(context));
+    const int64_t ranks = padded_rank(p), stride = augmented_stride(p), panel_stride = p.b.turned ? round_up(p.n, 8) : stride;
+    uint16_t *a = scratch.take<uint16_t>(uint64_t(augmented_rows(p)) * stride), *panel = scratch.take<uint16_t>(augmented_panel(p));
+    Operand low_b = p.low_b;
+    low_b.turned = p.b.turned;
+    Beside beside(context, stream);
+    QLORA_TRY(beside.fork());
+    QLORA_TRY(multiply_augmenting(context, beside.stream(), *p.companions->first, Augmented{a, panel, stride, panel_stride, ranks, p.low_a.scale, low_b, p.n, p.k}));
+    QLORA_TRY(run_companions_after(context, *p.companions, beside));
+    const View weight = {panel, p.b.turned ? p.k : p.n, p.b.turned ? p.n : p.k, panel_stride, p.compute_type, true};
+    QLORA_TRY(dequantize_panel(context, stream, *p.weight, 0, 0, weight));
+    QLORA_TRY(beside.wait());
+    const LtProduct lt = {p.m, 0, p.k + ranks, stride, 0, p.y_stride, p.compute_type, p.y_type, false, p.b.turned, p.accumulate, 0};
+    QLORA_TRY(multiply_dense(context, stream, p, lt, a, operand_of(panel, p.compute_type, panel_stride, p.b.turned), workspace));
+    return beside.join();
+}
+
 // Bias and low-rank product go to y first, then the base product is added by cuBLASLt: y of a 16-bit type is rounded
 // twice, which stays far inside the tolerances of ops.def and saves an f32 copy of y.
 static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+    if (augments(p)) return run_augmented(context, stream, p, scratch);
     void *workspace = scratch.take<char>(lt_workspace(context));
     LtProduct lt = {p.m, 0, p.k, p.a.stride, 0, p.y_stride, p.compute_type, p.y_type, p.a.turned, p.b.turned, p.accumulate, 0};
     const void *a = p.a.data;
@@ -191,40 +257,35 @@ static int32_t run_lt(Context &context, cudaStream_t stream, const Product &p, C
         a = staged.data;
         lt.a_stride = staged.stride;
     }
+    Beside beside(context, stream);
+    if (p.companions) {
+        QLORA_TRY(beside.fork());
+        if (p.companions->first) QLORA_TRY(multiply_low_rank(context, beside.stream(), *p.companions->first));
+    }
     if (p.bias || p.low_k) {
         Product first = p;
+        first.companions = nullptr;
         first.weight = nullptr;
         first.k = p.low_k;
         first.a = p.low_a;
         first.b = p.low_b;
         first.b.turned = p.b.turned;
         first.low_k = 0;
-        QLORA_TRY(low_rank_kind(first) != LowRank::NONE ? multiply_low_rank(context, stream, first) : multiply_plain_mma(context, stream, first, 1, nullptr));
+        QLORA_TRY(low_rank_kind(first) != LowRank::NONE ? multiply_low_rank(context, beside.stream(), first) : multiply_plain_mma(context, beside.stream(), first, 1, nullptr));
         lt.beta = 1;
     }
+    if (p.companions) QLORA_TRY(run_companions_after(context, *p.companions, beside));
     const bool staged = stages_weight(p);
     const int64_t columns = staged ? panel_columns(p, p.compute_type) : p.n;
     uint16_t *panel = staged ? scratch.take<uint16_t>(panel_elements(p, columns)) : nullptr;
     for (int64_t c = 0; c < p.n; c += columns) {
         Operand b = p.weight ? operand_of(address<const void>(p.weight->planes[QLORA_PLANE_CODE]), p.weight->format, int64_t(p.weight->cols), p.b.turned) : p.b;
-        lt.n = std::min(columns, p.n - c);
-        if (staged) QLORA_TRY(dequantize_part(context, stream, p, c, lt.n, p.compute_type, panel, &b));
-        lt.b_stride = b.stride;
-        const int32_t status = multiply_lt(context, stream, lt, a, b.data, static_cast<char *>(p.y) + c * type_bytes(p.y_type), workspace, lt_workspace(context));
-        if (status == QLORA_ERROR_UNSUPPORTED) { // this shape is not for cuBLASLt
-            Product part = part_of(p, c, lt.n);
-            part.weight = nullptr;
-            part.b = b;
-            part.a = operand_of(a, p.compute_type, lt.a_stride, p.a.turned);
-            part.bias = nullptr;
-            part.low_k = 0;
-            part.accumulate = lt.beta != 0;
-            QLORA_TRY(multiply_plain_mma(context, stream, part, 1, nullptr));
-        } else {
-            QLORA_TRY(status);
-        }
+        const Product part = part_of(p, c, std::min(columns, p.n - c));
+        if (staged) QLORA_TRY(dequantize_part(context, stream, p, c, part.n, p.compute_type, panel, &b));
+        if (c == 0) QLORA_TRY(beside.wait());
+        QLORA_TRY(multiply_dense(context, stream, part, lt, a, b, workspace));
     }
-    return QLORA_OK;
+    return beside.join();
 }
 
 static bool lt_aligned(const Product &p) {
@@ -245,14 +306,30 @@ uint64_t multiply_scratch(Context &context, const Product &p) {
     lt.take<char>(lt_workspace(context));
     if (stages_a(p)) lt.take<uint16_t>(uint64_t(p.m) * round_up(p.k, 8));
     if (stages_weight(p)) lt.take<uint16_t>(panel_elements(p, panel_columns(p, p.compute_type)));
-    return std::max(own.bytes, lt.bytes);
+    if (!may_augment(p)) return std::max(own.bytes, lt.bytes);
+    Carver augmented;
+    augmented.take<char>(lt_workspace(context));
+    augmented.take<uint16_t>(uint64_t(augmented_rows(p)) * augmented_stride(p));
+    augmented.take<uint16_t>(augmented_panel(p));
+    return std::max({own.bytes, lt.bytes, augmented.bytes});
 }
 
-int32_t multiply(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+static int32_t multiply_alone(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
     if (p.m == 0 || p.n == 0) return QLORA_OK;
     if (takes_gemv(p)) return multiply_gemv(context, stream, p);
     if (takes_lt(context, p) && lt_aligned(p)) return run_lt(context, stream, p, scratch);
     return has_mma(context, p.compute_type) ? run_mma(context, stream, p, scratch) : run_simt(context, stream, p, scratch);
+}
+
+int32_t multiply(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
+    if (!p.companions || (takes_lt(context, p) && lt_aligned(p) && stages_weight(p) && run_beside(*p.companions))) return multiply_alone(context, stream, p, scratch);
+    Product alone = p;
+    alone.companions = nullptr;
+    if (p.companions->first) QLORA_TRY(multiply_alone(context, stream, *p.companions->first, scratch));
+    QLORA_TRY(multiply_alone(context, stream, alone, scratch));
+    for (const Product *product : p.companions->after)
+        if (product) QLORA_TRY(multiply_alone(context, stream, *product, scratch));
+    return QLORA_OK;
 }
 
 } // namespace cuda

@@ -193,8 +193,22 @@ void destroy(Context &context) {
     context.state = nullptr;
 }
 
+// "NVIDIA 570.86.15, Vulkan 1.4.303"
+void describe_driver(const State &state, char *text, size_t bytes) {
+    VkPhysicalDeviceDriverProperties driver = {};
+    driver.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES;
+    VkPhysicalDeviceProperties2 properties = {};
+    properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
+    properties.pNext = &driver;
+    state.vk.GetPhysicalDeviceProperties2(state.physical, &properties);
+    const uint32_t version = state.properties.apiVersion;
+    std::snprintf(text, bytes, "%.40s %.50s, Vulkan %u.%u.%u", driver.driverName, driver.driverInfo,
+                  VK_API_VERSION_MAJOR(version), VK_API_VERSION_MINOR(version), VK_API_VERSION_PATCH(version));
+}
+
 int32_t query(Context &context, qlora_context_info &info) {
     State &state = state_of(context);
+    describe_driver(state, info.driver, sizeof info.driver);
     info.device = state.index;
     std::snprintf(info.name, sizeof info.name, "%.110s (vulkan)", state.properties.deviceName);
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {};

@@ -1,5 +1,5 @@
-// LoRA adapters as files: pairs A[rank][inputs], B[outputs][rank] in f32 for named base tensors. Written as the GGUF
-// that llama.cpp loads with --lora; read back from it, or from PEFT's safetensors.
+// LoRA adapters as training has them: pairs A[rank][inputs], B[outputs][rank] in f32 for linear layers of a base, all of one
+// rank. Written as the GGUF that llama.cpp loads with --lora, or as PEFT's safetensors; adapter_file.h reads both.
 #pragma once
 
 #include "architecture.h"
@@ -29,6 +29,7 @@ struct AdapterShape {
     uint32_t layers, rank;
     std::vector<AdapterLinear> linears;
     bool hugging_face_rows = false; // the base keeps HeadOrder::paired rows in Hugging Face's order
+    std::string layers_name = "";   // as in ModelShape
 
     size_t pairs() const { return layers * linears.size(); }
     const AdapterLinear &linear(size_t pair) const { return linears[pair % linears.size()]; }
@@ -52,15 +53,10 @@ struct Adapter {
 };
 
 void write_adapter_gguf(const std::string &path, const Adapter &adapter, const AdapterShape &shape);
-Adapter read_adapter_gguf(const std::string &path, const AdapterShape &shape);
-
-// PEFT's adapter_model.safetensors, names with or without the adapter's name before ".weight". Its rows are
-// in Hugging Face's order. alpha is not in the file and stays 0.
-Adapter read_adapter_peft(const std::string &path, const AdapterShape &shape);
+// PEFT's adapter_model.safetensors, rows in Hugging Face's order. PEFT's alpha is in adapter_config.json; this file's is in its
+// metadata, by the name below, for our own readers.
+extern const char *const adapter_alpha_name;
 void write_adapter_peft(const std::string &path, const Adapter &adapter, const AdapterShape &shape);
-
-// Chooses by the file's first bytes.
-Adapter read_adapter(const std::string &path, const AdapterShape &shape);
 
 // Rows from Hugging Face's order to GGUF's and back, in place: `width` elements a row.
 void permute_to_gguf(std::vector<float> &rows, uint64_t width, HeadOrder order, uint32_t heads);

@@ -191,7 +191,11 @@ AdapterFile read_peft(const std::string &path, double alpha) {
         const PeftConfig config(config_path);
         for (LoraPair &pair : adapter.pairs) pair.scale = config.scale(pair.module, pair.rank);
     } else {
-        if (alpha < 0)
+        const std::string *own = file.metadata(adapter_alpha_name); // of a file of ours
+        const bool given = alpha >= 0;
+        if (!given && own != nullptr) alpha = strtod(own->c_str(), nullptr);
+        if (!std::isfinite(alpha)) file.reject("the adapter's alpha is not a finite number");
+        if (!given && own == nullptr)
             file.reject("there is no adapter_config.json beside it to tell the scale; give --alpha, or fetch the whole "
                         "adapter directory");
         for (LoraPair &pair : adapter.pairs) pair.scale = alpha / double(pair.rank);
@@ -263,11 +267,11 @@ void convert_adapter(AdapterFile &adapter, AdapterKind kind, const BaseModel &ba
     std::map<std::string, const Module *> known;
     const std::vector<Module> modules = base_modules(base);
     for (const Module &module : modules)
-        known.emplace(adapter.kind == AdapterKind::gguf ? module.gguf : module.peft, &module);
+        known.emplace(adapter.kind == AdapterKind::gguf ? module.gguf : name_in_text_part(module.peft), &module);
     std::map<const Module *, size_t> places;
     for (size_t i = 0; i < adapter.pairs.size(); ++i) {
         LoraPair &pair = adapter.pairs[i];
-        const auto found = known.find(pair.module);
+        const auto found = known.find(name_in_text_part(pair.module));
         if (found == known.end())
             adapter.reject("the base ", base.path(), " has no linear layer ", shown(pair.module),
                            " that could have this LoRA; another base?");

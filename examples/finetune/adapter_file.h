@@ -59,6 +59,8 @@ void convert_adapter(AdapterFile &adapter, AdapterKind kind, const BaseModel &ba
 void write_gguf_adapter(const std::string &path, const AdapterFile &adapter);
 // Creates the directory. base_name: for base_model_name_or_path.
 void write_peft_adapter(const std::string &directory, const AdapterFile &adapter, const std::string &base_name);
+// "both.gguf": asks for a GGUF adapter, whatever kind it comes from.
+bool names_gguf(const std::string &path);
 // GGUF into a file, PEFT into a directory.
 void write_adapter_file(const std::string &path, const AdapterFile &adapter, const std::string &base_name);
 

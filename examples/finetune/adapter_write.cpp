@@ -170,14 +170,16 @@ void write_peft_adapter(const std::string &directory, const AdapterFile &adapter
         if (std::abs(alpha_of(pair) - alpha) > 1e-9 * std::abs(alpha)) alpha_pattern[pair.module] = alpha_of(pair);
         ++leaves[pair.module.substr(pair.module.rfind('.') + 1)];
     }
-    // A last name stands for that module of every layer, so it names targets only when each has it.
+    // A last name stands for that module of every layer, so it names targets only when each has it. What a model sees with
+    // has layers of the same last names.
     std::set<std::string> layers;
     for (const LoraPair &pair : adapter.pairs) {
         const size_t at = pair.module.find_first_of("0123456789");
         if (at != std::string::npos) layers.insert(pair.module.substr(0, pair.module.find('.', at)));
     }
     Json targets = Json::array();
-    const bool everywhere = adapter.whole_layers && std::all_of(leaves.begin(), leaves.end(), [&](auto &leaf) { return leaf.second == layers.size(); });
+    const bool sees = usual->module.rfind(text_part, 0) == 0;
+    const bool everywhere = !sees && adapter.whole_layers && std::all_of(leaves.begin(), leaves.end(), [&](auto &leaf) { return leaf.second == layers.size(); });
     for (const auto &[leaf, count] : leaves)
         if (everywhere) targets.push_back(leaf);
     if (!everywhere)
@@ -214,6 +216,11 @@ void write_peft_adapter(const std::string &directory, const AdapterFile &adapter
     for (const Encoded &half : halves) writer.add(half.name, half.dtype, {half.rows, half.cols}, half.data());
     writer.save(folder + "adapter_model.safetensors");
     write_text(folder + "adapter_config.json", config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+bool names_gguf(const std::string &path) {
+    const std::string ending = ".gguf";
+    return path.size() > ending.size() && path.compare(path.size() - ending.size(), ending.size(), ending) == 0;
 }
 
 void write_adapter_file(const std::string &path, const AdapterFile &adapter, const std::string &base_name) {

@@ -102,6 +102,7 @@ const std::vector<Traits> table = {
     {"qwen3",        "qwen3",   &qwen3,   rms,   before, head,  sequential, rotary,  half,     same,   gate,  silu,      0, 0, 0,  0,  false, false, false},
     {"smollm3",      "smollm3", &llama,   rms,   before, none,  sequential, rotary,  half,     paired, gate,  silu,      0, 4, 0,  0,  false, false, false},
     {"olmo2",        "olmo2",   &olmo2,   rms,   after,  width, sequential, rotary,  half,     same,   gate,  silu,      0, 0, 0,  0,  false, false, false},
+    {"olmo3",        "olmo2",   &olmo2,   rms,   after,  width, sequential, rotary,  half,     same,   gate,  silu,      4, 0, 0,  0,  false, false, false},
     {"gemma2",       "gemma2",  &gemma2,  rms,   both,   none,  sequential, rotary,  half,     same,   gate,  gelu_tanh, 2, 0, 50, 30, true,  true,  false},
     {"gemma3_text",  "gemma3",  &gemma3,  rms,   both,   head,  sequential, rotary,  half,     same,   gate,  gelu_tanh, 6, 0, 0,  0,  true,  true,  false},
     {"phi3",         "phi3",    &phi3,    rms,   before, none,  sequential, rotary,  half,     same,   fused, silu,      1, 0, 0,  0,  false, false, false},
@@ -189,7 +190,20 @@ bool Traits::knows(const std::string &gguf_name) const {
 
 const std::vector<Traits> &architectures() { return table; }
 const Traits *find_model_type(const std::string &model_type) { return find(&Traits::model_type, model_type); }
-const Traits *find_architecture(const std::string &gguf) { return find(&Traits::gguf, gguf); }
+
+const Traits *find_architecture(const std::string &gguf, bool windows) {
+    for (const Traits &traits : table)
+        if (windows && gguf == traits.gguf && traits.window_period != 0) return &traits;
+    return find(&Traits::gguf, gguf);
+}
+
+const char *const text_part = "model.language_model.";
+
+std::string name_in_text_part(const std::string &name) {
+    const std::string older = "language_model.", newer = text_part;
+    if (name.rfind(older, 0) == 0) return name.substr(older.size());
+    return name.rfind(newer, 0) == 0 ? "model." + name.substr(newer.size()) : name;
+}
 
 std::string architecture_names(const char *Traits::*name) {
     std::string all, last;

@@ -25,7 +25,7 @@ enum Linear {
 extern const char *const linear_gguf_names[linear_count]; // "attn_q"
 
 enum class NormKind { rms, layer };
-enum class NormPlace { before, after, both }; // of attention and of the feed forward part
+enum class NormPlace { before, after, both, sum }; // of attention and of the feed forward part; sum: of it and its residual
 enum class HeadNorm { none, head, width };    // of q and k: each head by itself, or all heads as one row
 enum class Residual {
     sequential,
@@ -71,6 +71,8 @@ struct Traits {
     bool offset_norms;                  // Hugging Face's norm weights are one less than the factors that they stand for
     bool embedding_norm;
 
+    // Whether layers with a window turn at another pace than those that are made for long texts.
+    bool two_ropes() const { return window_period > 1 && head_norm != HeadNorm::none; }
     bool has(Linear linear) const;
     std::vector<Linear> linears() const; // in the order of use
     // Hugging Face's name of a module of a block, null where it has none: "self_attn.q_proj" of "attn_q".
@@ -82,10 +84,16 @@ struct Traits {
 };
 
 const std::vector<Traits> &architectures();
-// By model_type and by general.architecture; null: unknown. Several model types may share an architecture of GGUF.
+// By model_type and by general.architecture; null: unknown. Several model types may share an architecture of GGUF: the
+// first, or, where files of it have windows, the one that has.
 const Traits *find_model_type(const std::string &model_type);
-const Traits *find_architecture(const std::string &gguf);
+const Traits *find_architecture(const std::string &gguf, bool windows = false);
 std::string architecture_names(const char *Traits::*name); // "'llama', 'mistral', ..."
+
+// Models that also see hold one of these under another name. Of a tensor or module of theirs that name, as the model has
+// it that only reads: of both ways in which files of them are named.
+std::string name_in_text_part(const std::string &name);
+extern const char *const text_part; // as the newer way begins, after which a name goes on without its first word
 
 // Row i of GGUF's order is row order[i] of Hugging Face's.
 std::vector<uint64_t> hugging_face_rows(HeadOrder order, uint64_t rows, uint32_t heads);

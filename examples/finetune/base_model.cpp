@@ -33,7 +33,7 @@ uint64_t ModelShape::outputs(Linear linear) const {
 }
 
 AdapterShape ModelShape::adapter_shape(uint32_t rank) const {
-    AdapterShape shape = {traits, layers, rank, {}, rope_layout == QLORA_ROPE_HALF};
+    AdapterShape shape = {traits, layers, rank, {}, rope_layout == QLORA_ROPE_HALF, layers_name};
     for (Linear linear : traits->linears()) {
         const bool turned = linear == linear_qkv || (traits->rows == HeadOrder::paired && linear <= linear_k);
         shape.linears.push_back({linear, inputs(linear), outputs(linear), turned ? traits->rows : HeadOrder::same,
@@ -171,7 +171,7 @@ void BaseModel::check_tensors() const {
             reject("tensor ", shown(tensor.own_name), " has no place in a ", shown(traits.model_type),
                    " model as this program knows it");
     check_tensor("token_embd.weight", shape_.vocabulary, shape_.embedding);
-    check_norm("output_norm", shape_.embedding);
+    if (shape_.output_norm) check_norm("output_norm", shape_.embedding);
     if (!shape_.tied) check_tensor("output.weight", shape_.vocabulary, shape_.embedding);
     if (find_tensor("output.bias") != nullptr) check_tensor("output.bias", 0, shape_.vocabulary);
     if (traits.positions == Positions::learned) check_tensor("position_embd.weight", shape_.context, shape_.embedding);

@@ -35,11 +35,17 @@ struct ModelShape {
     bool tied = false;       // the head is the embedding
     int32_t rope_layout = 0; // QLORA_ROPE_*: of rows as the base keeps them
     int32_t activation = 0;  // QLORA_ACTIVATION_*
+    NormPlace place = NormPlace::before;
     Residual residual = Residual::sequential;
+    bool normed_residual = false; // both parts are added to what the norm before them makes of their input
+    bool output_norm = true;      // there is a norm before the head
+    bool plain_norms = false;     // norms have neither weight nor bias in the file
+    uint32_t table_width = 0;     // of the file's embedding, which products bring to `embedding` and back; 0: the same
     float attention_scale = 0; // 0: 1 / sqrt(head_dim)
     float attention_cap = 0, logit_cap = 0, embedding_scale = 1;
     std::vector<Rope> ropes;
     std::vector<LayerShape> layer; // of each layer
+    std::string layers_name;       // what PEFT's names of modules begin with; "": as the architecture has it
 
     uint32_t q_width() const { return heads * head_dim; }
     uint32_t kv_width() const { return kv_heads * head_dim; }
@@ -85,6 +91,7 @@ public:
 private:
     void open_gguf();
     void open_directory();
+    void widen_table(const StoredWeight *in, const StoredWeight *out);
     std::unique_ptr<Tokenizer> directory_tokenizer(bool needed) const;
     void add(BaseTensor tensor);
     void check_tensor(const std::string &name, uint64_t rows, uint64_t cols) const; // rows 0: a vector

@@ -34,4 +34,15 @@ struct BatchBounds {
     void include(const BatchBounds &other);
 };
 
+// All that decides what work a batch is, but for its contents.
+struct BatchShape {
+    uint64_t tokens = 0, losses = 0;
+    uint32_t count = 0, longest = 0;
+    bool accumulate = false; // its gradients are added to those of batches before
+
+    bool operator==(const BatchShape &o) const {
+        return tokens == o.tokens && losses == o.losses && count == o.count && longest == o.longest && accumulate == o.accumulate;
+    }
+};
+
 } // namespace finetune

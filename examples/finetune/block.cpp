@@ -6,7 +6,7 @@ BlockSpace take_block_space(Arena &arena, const ModelShape &shape, uint32_t rank
     const Traits &traits = *shape.traits;
     const auto take = [&](bool used, uint64_t bytes) { return used ? arena.take(tokens * bytes) : qlora_span{}; };
     const auto activations = [&](bool used, uint64_t width) { return take(used, width * type_bytes(type)); };
-    const bool before = traits.place != NormPlace::after, after = traits.place != NormPlace::before,
+    const bool before = norms_before(shape), after = norms_after(shape),
                wide = traits.has(linear_qkv), head_norm = traits.head_norm != HeadNorm::none;
     BlockSpace space;
     space.normed = activations(before, shape.embedding);
@@ -63,7 +63,7 @@ uint64_t value_width(const ModelShape &shape) { return shape.traits->has(linear_
 qlora_tensor attention_input(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x_span) {
     const uint64_t width = pass.model.shape().embedding;
     const qlora_tensor x = pass.view(x_span, width);
-    if (!norms_before(pass)) return x;
+    if (!norms_before(pass.model.shape())) return x;
     const qlora_tensor normed = pass.view(space.normed, width);
     forward_norm(pass, x, pass.model.layer(layer).attention_norm, normed, space.rstd);
     return normed;
@@ -132,27 +132,43 @@ void forward_attention(Pass &pass, uint32_t layer, const BlockSpace &space, qlor
 
 namespace {
 
-// to = residual + linear(x), or residual + norm(linear(x)) with what is normed kept in `plain`.
+// to = residual + linear(x)
+void add_to(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const BlockSpace &space, qlora_span residual,
+            qlora_span to) {
+    const qlora_tensor y = pass.view(to, pass.model.shape().embedding);
+    pass.device.copy(to, residual, y.rows * y.cols * type_bytes(y.type));
+    linear(pass, layer, which, x, y, space, QLORA_FLAG_ACCUMULATE);
+}
+
+// to = residual + linear(x), residual + norm(linear(x)), or norm(residual + linear(x)), what is normed kept in `plain`.
 void join(Pass &pass, uint32_t layer, Linear which, const qlora_tensor &x, const BlockSpace &space, qlora_span residual,
           qlora_span plain, const Norm &norm, qlora_span rstd, qlora_span to) {
-    const qlora_tensor y = pass.view(to, pass.model.shape().embedding);
-    if (norms_after(pass)) linear(pass, layer, which, x, pass.view(plain, y.cols), space);
-    pass.device.copy(to, residual, y.rows * y.cols * type_bytes(y.type));
-    if (norms_after(pass)) forward_norm(pass, pass.view(plain, y.cols), norm, y, rstd, QLORA_FLAG_ACCUMULATE);
-    else linear(pass, layer, which, x, y, space, QLORA_FLAG_ACCUMULATE);
+    const ModelShape &shape = pass.model.shape();
+    const qlora_tensor y = pass.view(to, shape.embedding), kept = pass.view(plain, shape.embedding);
+    if (!norms_after(shape)) {
+        add_to(pass, layer, which, x, space, residual, to);
+    } else if (shape.place == NormPlace::sum) {
+        add_to(pass, layer, which, x, space, residual, plain);
+        forward_norm(pass, kept, norm, y, rstd);
+    } else {
+        linear(pass, layer, which, x, kept, space);
+        pass.device.copy(to, residual, y.rows * y.cols * type_bytes(y.type));
+        forward_norm(pass, kept, norm, y, rstd, QLORA_FLAG_ACCUMULATE);
+    }
 }
 
 } // namespace
 
 void forward_output(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x) {
-    join(pass, layer, linear_output, pass.view(space.attended, pass.model.shape().q_width()), space, x, space.output,
-         pass.model.layer(layer).attention_after, space.rstd_output, space.middle);
+    const ModelShape &shape = pass.model.shape();
+    join(pass, layer, linear_output, pass.view(space.attended, shape.q_width()), space,
+         shape.normed_residual ? space.normed : x, space.output, pass.model.layer(layer).attention_after, space.rstd_output, space.middle);
 }
 
 qlora_tensor feed_forward_input(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x) {
     const ModelShape &shape = pass.model.shape();
     const qlora_tensor from = pass.view(shape.residual == Residual::sequential ? space.middle : x, shape.embedding);
-    if (!norms_before(pass)) return from;
+    if (!norms_before(shape)) return from;
     if (shape.residual == Residual::shared) return pass.view(space.normed, shape.embedding);
     const qlora_tensor normed2 = pass.view(space.normed2, shape.embedding);
     forward_norm(pass, from, pass.model.layer(layer).feed_forward_norm, normed2, space.rstd2);
@@ -180,9 +196,22 @@ void forward_gated(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_sp
 }
 
 void forward_down(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span y) {
-    join(pass, layer, linear_down, pass.view(space.product, pass.model.shape().feed_forward), space, space.middle,
-         space.down, pass.model.layer(layer).feed_forward_after, space.rstd_down, y);
+    const ModelShape &shape = pass.model.shape();
+    join(pass, layer, linear_down, pass.view(space.product, shape.feed_forward), space,
+         shape.normed_residual ? space.normed2 : space.middle, space.down, pass.model.layer(layer).feed_forward_after, space.rstd_down, y);
 }
+
+namespace {
+
+// What forward_down norms, without y.
+void keep_down(Pass &pass, uint32_t layer, const BlockSpace &space) {
+    const ModelShape &shape = pass.model.shape();
+    const qlora_tensor product = pass.view(space.product, shape.feed_forward);
+    if (shape.place == NormPlace::sum) add_to(pass, layer, linear_down, product, space, space.middle, space.down);
+    else linear(pass, layer, linear_down, product, pass.view(space.down, shape.embedding), space);
+}
+
+} // namespace
 
 void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_span x, qlora_span y,
                    const KeyValueCache *cache) {
@@ -191,14 +220,13 @@ void forward_block(Pass &pass, uint32_t layer, const BlockSpace &space, qlora_sp
     forward_output(pass, layer, space, x);
     forward_gated(pass, layer, space, x);
     if (y.handle != 0) forward_down(pass, layer, space, y);
-    else if (norms_after(pass)) // of the last product, too, there is a backward pass that needs its result
-        linear(pass, layer, linear_down, pass.view(space.product, shape.feed_forward),
-               pass.view(space.down, shape.embedding), space);
+    else if (norms_after(shape)) // of the last product, too, there is a backward pass that needs its result
+        keep_down(pass, layer, space);
 }
 
 void forward_block_again(Pass &pass, uint32_t layer, BlockSpace &space, qlora_span x) {
     forward_block(pass, layer, space, x, {});
-    if (!norms_after(pass)) space.xa[linear_down] = {}; // the last linear layer did not run
+    if (!norms_after(pass.model.shape())) space.xa[linear_down] = {}; // the last linear layer did not run
 }
 
 } // namespace finetune

@@ -99,6 +99,8 @@ void backward_block(Pass &pass, uint32_t layer, const BlockSpace &space, const G
                     qlora_span dx, bool accumulate);
 
 // Hidden states of token ids at pass.positions; of the pass's host_ids where the embedding is on the host.
+// place_rows is the host's part of it, after which the pass has no host_ids; what is left can be recorded.
+void place_rows(Pass &pass, qlora_span y);
 void embed(Pass &pass, qlora_span ids, qlora_span y);
 
 // Rows of hidden states by number: a matrix of floats is a weight too, whose rows embedding_gather delivers.

@@ -15,30 +15,36 @@ struct Backward {
 
     bool lowest() const { return layer == 0; }
 
-    // The gradient of a part's last product: dx, or what comes through the norm after it.
+    // The gradient of a part's last product: dx, or what comes through the norm after it, which in the norm of a sum dx
+    // does as well.
     qlora_tensor before_join(qlora_span plain, const Norm &norm, qlora_span rstd) {
-        if (!norms_after(pass)) return dx;
-        backward_norm(pass, pass.view(plain, shape.embedding), norm, dx, dhidden, rstd);
-        return dhidden;
+        if (!norms_after(shape)) return dx;
+        const qlora_tensor &to = shape.place == NormPlace::sum ? dx : dhidden;
+        backward_norm(pass, pass.view(plain, shape.embedding), norm, dx, to, rstd);
+        return to;
     }
 
-    // Gradients of several linear layers with the same input add up, and go on through the norm before them or join dx.
+    // Gradients of several linear layers with the same input add up, and go on through the norm before them or join dx,
+    // which goes with them through that norm where the residual comes from behind it.
     struct Inputs {
         Backward &back;
         qlora_tensor input;
         bool needed, first = true;
 
         void grad(Linear which, const qlora_tensor &dy) {
-            const bool through = norms_before(back.pass);
+            const bool through = norms_before(back.shape), joined = through && back.shape.normed_residual;
             const qlora_tensor to = !needed ? qlora_tensor{} : through ? back.dhidden : back.dx;
-            const bool onto = needed && (!through || !first);
+            if (needed && joined && first)
+                back.pass.device.copy(to.data, back.dx.data, to.rows * to.cols * type_bytes(to.type));
+            const bool onto = needed && (!through || !first || joined);
             linear_grad(back.pass, back.layer, which, input, dy, to, back.space.xa[which],
                         back.sum | (onto ? QLORA_FLAG_ACCUMULATE : 0));
             first = false;
         }
         void norm(const qlora_tensor &x, const Norm &norm, qlora_span rstd) {
-            if (needed && norms_before(back.pass))
-                backward_norm(back.pass, x, norm, back.dhidden, back.dx, rstd, QLORA_FLAG_ACCUMULATE);
+            if (needed && norms_before(back.shape))
+                backward_norm(back.pass, x, norm, back.dhidden, back.dx, rstd,
+                              back.shape.normed_residual ? 0 : QLORA_FLAG_ACCUMULATE);
         }
     };
 
@@ -50,7 +56,7 @@ struct Backward {
 
     // The gradients of gate and up take the place of their values.
     void feed_forward() {
-        if (norms_after(pass)) // a pass without y did not come to this norm; dhidden is free
+        if (norms_after(shape)) // a pass without y did not come to this norm; dhidden is free
             forward_norm(pass, pass.view(space.down, shape.embedding), weights.feed_forward_after, dhidden, space.rstd_down);
         const qlora_tensor dy = before_join(space.down, weights.feed_forward_after, space.rstd_down);
         const qlora_tensor dproduct = pass.view(gradients.product, shape.feed_forward);
@@ -66,7 +72,7 @@ struct Backward {
         const bool sequential = shape.residual == Residual::sequential, shared = shape.residual == Residual::shared;
         const qlora_tensor from = sequential ? pass.view(space.middle, shape.embedding) : x;
         const qlora_span normed = shared ? space.normed : space.normed2;
-        Inputs inputs = {*this, norms_before(pass) ? pass.view(normed, shape.embedding) : from, sequential || !lowest()};
+        Inputs inputs = {*this, norms_before(shape) ? pass.view(normed, shape.embedding) : from, sequential || !lowest()};
         switch (shape.traits->feed_forward) {
         case FeedForward::fused:
             inputs.grad(linear_gate_up, gates.all);
@@ -99,7 +105,7 @@ struct Backward {
             heads_norm(pass.view(space.plain_q, shape.q_width()), weights.q_norm, d.q, space.rstd_q);
             heads_norm(pass.view(space.plain_k, shape.kv_width()), weights.k_norm, d.k, space.rstd_k);
         }
-        Inputs inputs = {*this, norms_before(pass) ? pass.view(space.normed, shape.embedding) : x, !lowest()};
+        Inputs inputs = {*this, norms_before(shape) ? pass.view(space.normed, shape.embedding) : x, !lowest()};
         if (shape.traits->has(linear_qkv)) {
             inputs.grad(linear_qkv, d.all);
         } else {

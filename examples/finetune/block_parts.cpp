@@ -1,6 +1,7 @@
 #include "block_parts.h"
 
 #include <cmath>
+#include <utility>
 
 namespace finetune {
 namespace {
@@ -171,6 +172,10 @@ void rope(Pass &pass, uint32_t layer, const qlora_tensor &x, uint32_t flags) {
 
 void forward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const qlora_tensor &y, qlora_span rstd,
                   uint32_t flags) {
+    if (norm.weight.size() == 0) { // none before this model's head
+        pass.device.copy(y.data, x.data, x.rows * x.cols * type_bytes(x.type));
+        return;
+    }
     auto args = qlora::make<qlora_rms_norm_args>();
     args.flags = flags | centered(pass);
     args.x = x;
@@ -184,6 +189,10 @@ void forward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const qlo
 
 void backward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const qlora_tensor &dy, const qlora_tensor &dx,
                    qlora_span rstd, uint32_t flags) {
+    if (norm.weight.size() == 0) {
+        pass.device.copy(dx.data, dy.data, dy.rows * dy.cols * type_bytes(dy.type));
+        return;
+    }
     auto args = qlora::make<qlora_rms_norm_grad_args>();
     args.flags = flags | centered(pass);
     args.x = x;
@@ -208,6 +217,15 @@ void gather_rows(Pass &pass, qlora_span from, uint64_t from_rows, qlora_span row
                 qlora::tensor(pass.precision.activations, to_rows, pass.model.shape().embedding, to));
 }
 
+void place_rows(Pass &pass, qlora_span y) {
+    const int32_t *ids = std::exchange(pass.host_ids, nullptr);
+    HostEmbedding *rows = pass.model.host_embedding();
+    if (ids == nullptr || rows == nullptr || pass.device.idle()) return;
+    const ModelShape &shape = pass.model.shape();
+    const int32_t type = pass.precision.activations;
+    pass.device.write(y, rows->gather(ids, pass.tokens, type, shape.embedding_scale), pass.tokens * shape.embedding * type_bytes(type));
+}
+
 void embed(Pass &pass, qlora_span ids, qlora_span y) {
     const ModelShape &shape = pass.model.shape();
     auto args = qlora::make<qlora_embedding_args>();
@@ -215,11 +233,8 @@ void embed(Pass &pass, qlora_span ids, qlora_span y) {
     args.ids = ids;
     args.y = pass.view(y, shape.embedding);
     args.scale = shape.embedding_scale;
-    if (HostEmbedding *rows = pass.model.host_embedding()) {
-        const int32_t type = pass.precision.activations;
-        if (!pass.device.idle())
-            pass.device.write(y, rows->gather(pass.host_ids, pass.tokens, type, args.scale), pass.tokens * shape.embedding * type_bytes(type));
-    } else if (pass.model.embedding().size() > 0) { // a plan does not read the host's
+    place_rows(pass, y);
+    if (pass.model.host_embedding() == nullptr && pass.model.embedding().size() > 0) { // a plan does not read the host's
         pass.device.run(QLORA_OP_EMBEDDING, qlora_embedding_gather, args);
     }
     if (shape.traits->positions == Positions::learned) {

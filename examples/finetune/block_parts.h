@@ -76,7 +76,9 @@ Args attention_args(const Pass &pass, uint32_t layer, const BlockSpace &space, c
     return args;
 }
 
-inline bool norms_before(const Pass &pass) { return pass.model.shape().traits->place != NormPlace::after; }
-inline bool norms_after(const Pass &pass) { return pass.model.shape().traits->place != NormPlace::before; }
+inline bool norms_before(const ModelShape &shape) {
+    return shape.place == NormPlace::before || shape.place == NormPlace::both;
+}
+inline bool norms_after(const ModelShape &shape) { return shape.place != NormPlace::before; }
 
 } // namespace finetune

@@ -1,4 +1,5 @@
 #include "calibrate.h"
+#include "data_values.h"
 
 namespace finetune {
 namespace {
@@ -31,6 +32,7 @@ std::vector<int32_t> read_ids(const std::string &source, const Tokenizer *tokeni
     if (ends_with(source, ".jsonl")) return joined(read_data(source, *tokenizer, limits));
     const MappedFile file(source);
     std::string_view text = file.text();
+    check_text(text, source);
     if (text.size() > most_text) text = text.substr(0, text.find_last_of('\n', most_text - 1));
     return tokenizer->encode(text.substr(0, most_text));
 }

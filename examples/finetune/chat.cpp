@@ -122,7 +122,7 @@ ChatTemplate::ChatTemplate(const std::string &choice, const Tokenizer &tokenizer
 TemplateText ChatTemplate::render(const std::vector<Message> &messages, size_t count, bool asks) const {
     TemplateList list;
     for (size_t i = 0; i < count; ++i) {
-        const bool answer = messages[i].role == "assistant";
+        const bool answer = messages[i].role == "assistant" && messages[i].learned;
         list.push_back(TemplateValue::of(
             TemplateDict{{"role", TemplateValue::of(messages[i].role, from_data)},
                          {"content", TemplateValue::of(messages[i].content, answer ? from_answer : from_data)}}));
@@ -216,7 +216,7 @@ Row ChatTemplate::encode(const std::vector<Message> &messages, bool asks) const 
         take(text.bytes.size(), false);
         return row;
     }
-    if (!answered) fail("no message of the assistant has any text");
+    if (!answered) fail("no message of the assistant has any text to learn");
     // What follows the last answer teaches nothing. An answer without an end learns the end of the text.
     const bool control = !row.answer.empty() && tokenizer_.is_control(row.answer.back());
     if ((!ended || !control) && tokenizer_.end_token() >= 0) row.answer.push_back(tokenizer_.end_token());

@@ -10,6 +10,7 @@ namespace finetune {
 struct Message {
     std::string role; // system, user, assistant, tool, ...
     std::string content;
+    bool learned = true; // where it is an answer
 };
 
 // "chatml, llama2, ...", for messages.

@@ -62,7 +62,6 @@ void Checkpoints::write(uint64_t step, const std::function<void(const std::strin
     if (!fs::create_directory(unfinished, error)) fail(unfinished, ": cannot be created: ", error.message());
     try {
         fill(unfinished);
-        sync_folder(unfinished);
         rename_folder(unfinished, place);
     } catch (...) {
         fs::remove_all(unfinished, error);

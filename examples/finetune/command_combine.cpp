@@ -27,7 +27,7 @@ int command_combine(int argc, char **argv) {
     app.add_option("--rank", rank, "compress the sum to this rank; 0: exact")->capture_default_str();
     app.add_option("--type", type, "exact, or linear: as PEFT's add_weighted_adapter, which mixes A and B apart")
         ->capture_default_str();
-    app.add_option("--to", to, "gguf or peft; default the kind of the first adapter");
+    app.add_option("--to", to, "gguf or peft; default gguf for a name that ends so, else the kind of the first adapter");
     app.add_option("--model", model, "base model, needed where adapters of both kinds meet");
     app.add_option("--base-name", base_name, "base_model_name_or_path in adapter_config.json; default the path of the base");
     if (!app.read(argc, argv)) return exit_success;
@@ -37,7 +37,7 @@ int command_combine(int argc, char **argv) {
 
     std::vector<double> weights;
     std::vector<AdapterFile> files = adapters.read(&weights);
-    const AdapterKind kind = to.empty() ? files[0].kind : to == "gguf" ? AdapterKind::gguf : AdapterKind::peft;
+    const AdapterKind kind = to.empty() && !names_gguf(out) ? files[0].kind : to != "peft" ? AdapterKind::gguf : AdapterKind::peft;
     bool mixed = false;
     for (const AdapterFile &file : files) mixed = mixed || file.kind != kind;
     if (mixed && model.empty())

@@ -23,7 +23,7 @@ int command_convert(int argc, char **argv) {
     app.add_option("--model", model, "base model: a GGUF file, or a Hugging Face directory")->required();
     app.add_option("--adapter", adapter_path, "adapter: a GGUF file, PEFT's directory or its safetensors file")->required();
     app.add_option("--out", out, "what to write: a GGUF file, or PEFT's directory")->required();
-    app.add_option("--to", to, "gguf or peft; default the other kind");
+    app.add_option("--to", to, "gguf or peft; default gguf for a name that ends so, else the other kind");
     app.add_option("--base-name", base_name, "base_model_name_or_path in adapter_config.json; default the path of the base");
     app.add_option("--alpha", alpha, "LoRA alpha of a safetensors adapter without adapter_config.json");
     if (!app.read(argc, argv)) return exit_success;
@@ -31,7 +31,7 @@ int command_convert(int argc, char **argv) {
 
     const BaseModel base(model);
     AdapterFile adapter = read_adapter_file(adapter_path, alpha);
-    const bool to_gguf = to.empty() ? adapter.kind == AdapterKind::peft : to == "gguf";
+    const bool to_gguf = to.empty() ? adapter.kind == AdapterKind::peft || names_gguf(out) : to == "gguf";
     if (to_gguf && is_directory(out)) fail("--out ", shown(out), " is a directory; a GGUF adapter is a file");
     if (!to_gguf && exists(out) && !is_directory(out))
         fail("--out ", shown(out), " is a file; PEFT's adapter is a directory");

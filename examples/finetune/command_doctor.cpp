@@ -97,6 +97,7 @@ void print_bandwidths(Device &device) {
 
 void print_capabilities(const Device &device) {
     const qlora_context_info info = device.context().query();
+    if (info.driver[0] != 0) printf("  driver       %s\n", info.driver);
     if (info.memory_bytes > 0)
         printf("  memory       %s, free %s\n", readable_bytes(info.memory_bytes).c_str(),
                info.memory_free_bytes > 0 ? readable_bytes(info.memory_free_bytes).c_str() : "not known");

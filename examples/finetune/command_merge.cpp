@@ -73,7 +73,7 @@ int command_merge(int argc, char **argv) {
     if (merging.format != 0 && ggml_type(merging.format) == nullptr)
         fail("--type ", shown(type), ": GGUF has no such type; expected same, f16, bf16, q8_0 or another of ggml's");
     const bool directory = is_directory(o.model);
-    if (!directory) check_writable(out);
+    if (!directory) check_writable(out, {o.model});
 
     const LoadedFiles files(o, adapters, !measured.text.empty());
     std::vector<AdapterFile> converted = files.adapters;

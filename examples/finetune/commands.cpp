@@ -2,6 +2,7 @@
 
 #include "config_file.h"
 #include "error.h"
+#include "qlora.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -68,12 +69,20 @@ std::string nearest_name(const std::string &text, const std::vector<std::string>
 }
 
 int run_command(int argc, char **argv) {
-    if (argc < 2 || std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h" ||
-        std::string(argv[1]) == "help") {
+    const std::string first = argc < 2 ? "" : argv[1];
+    if (argc < 2 || first == "--help" || first == "-h" || (first == "help" && argc == 2)) {
         print_overview();
         return argc < 2 ? exit_error : exit_success;
     }
+    if (first == "help") { // of a command
+        char help[] = "--help", *arguments[] = {argv[0], argv[2], help, nullptr};
+        return run_command(3, arguments);
+    }
     const std::string name = argv[1];
+    if (name == "--version") {
+        printf("qlora-finetune %d.%d.%d\n", QLORA_VERSION_MAJOR, QLORA_VERSION_MINOR, QLORA_VERSION_PATCH);
+        return exit_success;
+    }
     if (name[0] == '-') return command_train(argc, argv);
     std::vector<std::string> names;
     for (const Command &command : commands) {
@@ -97,6 +106,10 @@ bool CommandApp::read(int argc, char **argv) {
         expand_config(*this, arguments);
         std::reverse(arguments.begin(), arguments.end()); // as CLI11 takes them
         parse(arguments);
+        // CLI11 takes -1 for the largest number of 64 bits.
+        for (const CLI::Option *option : get_options())
+            for (const std::string &result : option->results())
+                if (option->get_type_name() == "UINT" && result[0] == '-') throw CLI::ConversionError(option->get_name(), std::vector<std::string>{result});
         return true;
     } catch (const CLI::CallForHelp &) {
         std::cout << help();
@@ -113,6 +126,14 @@ bool CommandApp::read(int argc, char **argv) {
                  get_name(), " --help");
         }
         std::string message = error.what();
+        const std::string conversion = "Could not convert: ", equals = " = "; // "--rank = x"
+        const size_t middle = message.find(equals);
+        if (message.rfind(conversion, 0) == 0 && middle != std::string::npos) {
+            const std::string option = message.substr(conversion.size(), middle - conversion.size());
+            const CLI::Option *found = get_option_no_throw(option);
+            const bool whole = found != nullptr && found->get_type_name().find("INT") != std::string::npos;
+            fail(option, " ", shown(message.substr(middle + equals.size())), ": expected a ", whole ? "whole number that is not negative" : "number");
+        }
         for (char &c : message)
             if (c == '\n' || c == '\r') c = ' ';
         const std::string name = get_name();

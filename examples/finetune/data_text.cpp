@@ -1,9 +1,8 @@
 // Data that is text: which form a file and a row have, and their tokens.
 #include "chat.h"
 #include "data_rows.h"
+#include "data_values.h"
 #include "json.h"
-
-#include <algorithm>
 
 namespace finetune {
 namespace {
@@ -40,7 +39,7 @@ std::string role_of(const std::string &from) {
     if (from == "human" || from == "user") return "user";
     if (from == "gpt" || from == "assistant" || from == "model" || from == "bot" || from == "chatgpt")
         return "assistant";
-    if (from == "system") return "system";
+    if (from == "system" || from == "developer") return "system";
     if (from == "tool" || from == "function" || from == "observation" || from == "ipython") return "tool";
     fail("role ", shown(from), " is unknown; expected system, user, assistant or tool (human and gpt in ShareGPT)");
 }
@@ -48,7 +47,11 @@ std::string role_of(const std::string &from) {
 // A text, or OpenAI's list of parts that are texts.
 std::string content_of(const Json &message, const char *key, size_t number) {
     const auto found = message.find(key);
-    if (found == message.end() || found->is_null()) fail("message ", number, ": '", key, "' is missing");
+    if (found == message.end() || found->is_null()) {
+        if (message.contains("tool_calls") || message.contains("function_call"))
+            fail("message ", number, " calls a tool and has no text; only texts are learned");
+        fail("message ", number, ": '", key, "' is missing");
+    }
     if (found->is_string()) return found->get<std::string>();
     if (!found->is_array()) fail("message ", number, ": '", key, "' is ", found->type_name(), ", expected a string");
     std::string all;
@@ -58,6 +61,14 @@ std::string content_of(const Json &message, const char *key, size_t number) {
         all += *text;
     }
     return all;
+}
+
+// OpenAI's "weight" of an answer: 0 is read and not learned.
+bool is_learned(const Json &message, size_t number) {
+    const auto found = message.find("weight");
+    if (found == message.end() || found->is_null()) return true;
+    if (*found != 0 && *found != 1) fail("message ", number, ": 'weight' is ", found->dump(-1, ' ', true, Json::error_handler_t::replace), ", expected 0 or 1");
+    return *found == 1;
 }
 
 TextRow conversation(const Json &messages, const std::string *system) {
@@ -76,10 +87,11 @@ TextRow conversation(const Json &messages, const std::string *system) {
         if (share) row.form = "ShareGPT";
         const std::string *from = find_text(message, share ? "from" : "role");
         if (from == nullptr) fail("message ", i + 1, ": 'role' (or 'from') is missing");
-        row.messages.push_back({role_of(*from), content_of(message, share ? "value" : "content", i + 1)});
-        answers = answers || (row.messages.back().role == "assistant" && !row.messages.back().content.empty());
+        row.messages.push_back({role_of(*from), content_of(message, share ? "value" : "content", i + 1), is_learned(message, i + 1)});
+        const Message &read = row.messages.back();
+        answers = answers || (read.role == "assistant" && read.learned && !read.content.empty());
     }
-    if (!answers) fail("no message of the assistant has any text");
+    if (!answers) fail("no message of the assistant has any text to learn");
     return row;
 }
 
@@ -121,6 +133,9 @@ TextRow read_row(const Json &row) {
         out.whole = true;
         return out;
     } else {
+        for (const auto &[key, value] : row.items())
+            if (value.is_array() && !value.empty() && value[0].is_object())
+                fail("an object with rows under ", shown(key), "; give a file with that array alone");
         fail("no form of row that is known; expected messages, conversations, instruction and output, prompt and "
              "completion, question and answer, or text");
     }
@@ -128,84 +143,6 @@ TextRow read_row(const Json &row) {
     out.messages.push_back({"assistant", out.answer});
     return out;
 }
-
-// The values of a file, one after the other, with their lines.
-class Values {
-public:
-    explicit Values(std::string_view text) : rest_(text) {
-        array_ = begins_array();
-        if (array_) skip(rest_.find('[') + 1);
-    }
-
-    bool next(std::string_view *value, uint64_t *line) {
-        return array_ ? next_element(value, line) : next_line(value, line);
-    }
-
-private:
-    // An array of everything, not an array a line: what closes the first bracket ends the text, or nothing closes it.
-    bool begins_array() const {
-        const size_t first = rest_.find_first_not_of(" \t\r\n");
-        if (first == std::string_view::npos || rest_[first] != '[') return false;
-        const size_t end = value_end(first);
-        return rest_.find_first_not_of(" \t\r\n", end) == std::string_view::npos;
-    }
-
-    // Behind the value at `at`: its closing bracket, or the comma or bracket that ends it.
-    size_t value_end(size_t at) const {
-        int depth = 0;
-        bool quoted = false;
-        for (; at < rest_.size(); ++at) {
-            const char c = rest_[at];
-            if (quoted) {
-                if (c == '\\') ++at;
-                else if (c == '"') quoted = false;
-            } else if (c == '"') {
-                quoted = true;
-            } else if (c == '[' || c == '{') {
-                ++depth;
-            } else if (c == ']' || c == '}') {
-                if (depth == 0) return at;
-                if (--depth == 0) return at + 1;
-            } else if (c == ',' && depth == 0) {
-                return at;
-            }
-        }
-        return rest_.size();
-    }
-
-    void skip(size_t bytes) {
-        line_ += uint64_t(std::count(rest_.begin(), rest_.begin() + long(bytes), '\n'));
-        rest_.remove_prefix(bytes);
-    }
-
-    bool next_element(std::string_view *value, uint64_t *line) {
-        skip(std::min(rest_.find_first_not_of(" \t\r\n,"), rest_.size()));
-        if (rest_.empty() || rest_[0] == ']') return false;
-        size_t end = value_end(0);
-        end = std::max<size_t>(end, 1);
-        // Up to the comma, so that what stands between is part of the value and found to be wrong.
-        while (end < rest_.size() && rest_[end] != ',' && rest_[end] != ']') ++end;
-        *value = rest_.substr(0, end);
-        *line = line_;
-        skip(end);
-        return true;
-    }
-
-    bool next_line(std::string_view *value, uint64_t *line) {
-        while (!rest_.empty()) {
-            const size_t end = std::min(rest_.find('\n'), rest_.size());
-            *value = rest_.substr(0, end);
-            *line = line_++;
-            rest_.remove_prefix(std::min(end + 1, rest_.size()));
-            if (value->find_first_not_of(" \t\r") != std::string_view::npos) return true;
-        }
-        return false;
-    }
-
-    std::string_view rest_;
-    uint64_t line_ = 1;
-    bool array_ = false;
-};
 
 class Reader {
 public:
@@ -216,12 +153,10 @@ public:
     }
 
     Dataset run(std::string_view text) {
-        if (text.substr(0, 3) == "\xef\xbb\xbf") text.remove_prefix(3);
-        const size_t first = text.find_first_not_of(" \t\r\n");
-        if (first != std::string_view::npos && text[first] != '{' && text[first] != '[') {
+        if (is_plain_text(text, data_.source)) {
             add_whole("plain text", text, data_.source, false);
         } else {
-            Values values(text);
+            JsonValues values(text);
             std::string_view value;
             uint64_t line = 0;
             while (values.next(&value, &line)) add(value, line);

@@ -60,6 +60,12 @@ qlora::Context open_named(const std::string &name, uint32_t threads) {
 
 Device::Device(const std::string &name, uint32_t threads) : context_(open_named(name, threads)) {
     name_ = context_.query().name;
+    try {
+        const qlora::Recording nothing(context_);
+        records_ = true;
+    } catch (const qlora::Error &) {
+        // work is enqueued call by call
+    }
 }
 
 void Device::plan() {
@@ -70,7 +76,7 @@ void Device::plan() {
     tally_.clear();
     scratch_ = Memory();
     found_ = Memory();
-    needed_ = 0;
+    needed_ = aside_ = beside_ = 0;
     planning_ = true;
     found_ = take(sizeof(uint64_t));
 }
@@ -95,6 +101,17 @@ Memory Device::take(uint64_t bytes, bool host) {
 void Device::count_as(const std::string &name, uint64_t bytes) {
     if (!section_.empty()) add_to(tally_, section_, 0 - bytes);
     add_to(tally_, name, bytes);
+}
+
+void Device::set_aside(const std::string &name, uint64_t bytes) {
+    if (planning_) aside_ += bytes;
+    if (bytes > 0) add_to(tally_, name, bytes);
+}
+
+qlora::Graph Device::record(const std::function<void()> &work) const {
+    qlora::Recording recording(context_);
+    work();
+    return recording.end();
 }
 
 void Device::quantize(qlora_quantize_args &args, uint64_t first_row) {

@@ -54,9 +54,12 @@ public:
     };
     // Counts bytes under another name than the section's, which has `bytes` less.
     void count_as(const std::string &name, uint64_t bytes);
+    // Counts device memory that the driver will take beside the arena, and what it took.
+    void set_aside(const std::string &name, uint64_t bytes);
+    void took_beside(uint64_t bytes) { beside_ += bytes; }
 
-    uint64_t planned_bytes() const { return pool_.planned() + scratch_bytes(); }
-    uint64_t used_bytes() const { return pool_.used() + scratch_bytes(); }
+    uint64_t planned_bytes() const { return pool_.planned() + aside_ + scratch_bytes(); }
+    uint64_t used_bytes() const { return pool_.used() + beside_ + scratch_bytes(); }
     uint64_t planned_host_bytes() const { return host_pool_.planned(); }
     // Device memory by section; scratch is beside. What shares places counts each time, so that the sum may be more.
     const MemoryTally &tally() const { return tally_; }
@@ -64,6 +67,7 @@ public:
     // Enqueues an operation, or, while measuring, asks how much scratch it would need.
     template <class Args> void run(uint32_t operation, int32_t (*call)(qlora_context *, const Args *), Args &args) {
         if (idle()) {
+            ++asked_;
             needed_ = std::max(needed_, context_.operation_scratch(operation, args));
             return;
         }
@@ -90,6 +94,13 @@ public:
     void join(bool to_host = false);
     // While nothing is to happen but questions.
     bool idle() const { return measuring_ || planning_; }
+    uint64_t asked() const { return asked_; } // operations, so far
+
+    // Whether it can: what work() enqueues is recorded instead of done, and done by each launch of the graph.
+    bool records() const { return records_; }
+    qlora::Graph record(const std::function<void()> &work) const;
+    // Where scratch lies. A graph keeps to it.
+    uint64_t scratch_place() const { return scratch_.span().handle + scratch_.span().offset; }
 
     uint64_t scratch_bytes() const { return planning_ ? needed_ : scratch_.size(); }
 
@@ -103,8 +114,8 @@ private:
     MemoryTally tally_;
     std::string section_;
     Memory scratch_, found_;
-    uint64_t needed_ = 0;
-    bool measuring_ = false, planning_ = false;
+    uint64_t needed_ = 0, asked_ = 0, aside_ = 0, beside_ = 0;
+    bool measuring_ = false, planning_ = false, records_ = false;
 };
 
 // Places for many spans in one piece of memory. Spans are handed out twice by the same code: the first pass counts, then

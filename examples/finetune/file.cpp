@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -74,6 +75,22 @@ int sync_directory(const char *path) {
     return error;
 }
 
+// Where a rename to `path` would have to go: a link stays one.
+std::string target_of(const std::string &path) {
+    std::string target = path;
+    if (char *resolved = realpath(path.c_str(), nullptr)) {
+        target = resolved;
+        free(resolved);
+    }
+    return target;
+}
+
+// A device, a pipe: there is nothing to put in its place.
+bool is_special(const std::string &path) {
+    struct stat status;
+    return stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
+}
+
 } // namespace
 
 FileFunctions file_functions = {map_file, unmap_file, create_file, write_file, finish_file, rename_file, remove_file, sync_directory};
@@ -94,15 +111,15 @@ MappedFile::~MappedFile() {
     if (data_ != nullptr) file_functions.unmap(data_, size_);
 }
 
-NewFile::NewFile(const std::string &path) : path_(path), partial_(path + ".partial-" + std::to_string(getpid())) {
-    const int error = file_functions.create(partial_.c_str(), &file_);
+NewFile::NewFile(const std::string &path) : path_(path), target_(target_of(path)) {
+    if (!is_special(path)) partial_ = target_ + ".partial-" + std::to_string(getpid());
+    const int error = file_functions.create(partial_.empty() ? path_.c_str() : partial_.c_str(), &file_);
     if (error != 0) fail(path_, ": cannot be created: ", strerror(error));
 }
 
 NewFile::~NewFile() {
-    if (file_ < 0 && partial_.empty()) return;
     if (file_ >= 0) file_functions.finish(file_);
-    file_functions.remove(partial_.c_str());
+    if (!partial_.empty()) file_functions.remove(partial_.c_str());
 }
 
 void NewFile::write(const void *data, size_t size) {
@@ -113,12 +130,13 @@ void NewFile::write(const void *data, size_t size) {
 void NewFile::commit() {
     int error = file_functions.finish(file_);
     file_ = -1;
-    if (error == 0) error = file_functions.rename(partial_.c_str(), path_.c_str());
+    if (error == 0 && !partial_.empty()) error = file_functions.rename(partial_.c_str(), target_.c_str());
     if (error != 0) fail(path_, ": cannot be completed: ", strerror(error), "; no file was left behind");
+    if (partial_.empty()) return;
     partial_.clear();
     // Its name must be on the disk as well.
-    const size_t slash = path_.rfind('/');
-    const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+    const size_t slash = target_.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : target_.substr(0, slash + 1);
     error = file_functions.sync_folder(folder.c_str());
     if (error != 0) fail(path_, ": is written, but its folder cannot be flushed to the disk: ", strerror(error));
 }
@@ -138,10 +156,14 @@ bool is_directory(const std::string &path) {
     return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
-void check_writable(const std::string &path) {
+void check_writable(const std::string &path, std::initializer_list<std::string> inputs) {
+    struct stat out, in;
+    for (const std::string &input : inputs)
+        if (stat(path.c_str(), &out) == 0 && stat(input.c_str(), &in) == 0 && S_ISREG(in.st_mode) && out.st_dev == in.st_dev && out.st_ino == in.st_ino)
+            fail(path, ": is a file that is read here; give the result another name");
     if (is_directory(path))
         fail(path, ": is a folder; give the name of a file");
-    NewFile probe(path); // removed again by its destructor
+    if (!is_special(path)) NewFile probe(path); // removed again by its destructor
 }
 
 } // namespace finetune

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -42,7 +43,8 @@ private:
     uint64_t size_ = 0;
 };
 
-// A file under construction. Without commit() nothing remains.
+// A file under construction. Without commit() nothing remains. A link keeps pointing to its file, which is replaced; a device or a
+// pipe is written to.
 class NewFile {
 public:
     explicit NewFile(const std::string &path);
@@ -54,7 +56,7 @@ public:
     void commit();
 
 private:
-    std::string path_, partial_;
+    std::string path_, target_, partial_; // partial_ empty: written in place, or complete
     int file_ = -1;
 };
 
@@ -64,7 +66,7 @@ void sync_folder(const std::string &path);
 bool exists(const std::string &path);
 bool is_directory(const std::string &path);
 
-// Fails now, before hours of work, when a file could not be created at `path` later.
-void check_writable(const std::string &path);
+// Fails now, before hours of work, when a file could not be created at `path` later, or would take the place of one that is read.
+void check_writable(const std::string &path, std::initializer_list<std::string> inputs = {});
 
 } // namespace finetune

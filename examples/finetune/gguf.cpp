@@ -280,6 +280,7 @@ int64_t Gguf::integer_at(const Value &value, uint64_t index) const {
     const uint8_t *data = file_.data() + value.offset + index * value_bytes[value.type];
     switch (value.type) {
     case value_u8:
+    case value_bool:
         return load<uint8_t>(data);
     case value_i8:
         return load<int8_t>(data);
@@ -363,7 +364,7 @@ std::optional<std::vector<float>> Gguf::find_floats(std::string_view key) const 
 std::optional<std::vector<int64_t>> Gguf::find_integers(std::string_view key) const {
     const Value *value = find_array(key, "array of integers");
     if (value == nullptr) return {};
-    if (!is_integer(value->type)) wrong_type(*value, "array of integers");
+    if (!is_integer(value->type) && value->type != value_bool) wrong_type(*value, "array of integers");
     std::vector<int64_t> integers(value->count);
     for (uint64_t i = 0; i < value->count; ++i) integers[i] = integer_at(*value, i);
     return integers;

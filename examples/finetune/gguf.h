@@ -58,7 +58,7 @@ public:
     std::optional<std::string_view> find_string(std::string_view key) const;
     std::optional<std::vector<std::string_view>> find_strings(std::string_view key) const;
     std::optional<std::vector<float>> find_floats(std::string_view key) const;
-    std::optional<std::vector<int64_t>> find_integers(std::string_view key) const;
+    std::optional<std::vector<int64_t>> find_integers(std::string_view key) const; // bools are 0 and 1
     bool is_array(std::string_view key) const;
 
     // Keys in the file's order, and the bytes of a key with its value, as a writer may repeat them.

@@ -32,6 +32,9 @@ struct Keys {
         return static_cast<float>(value);
     }
 
+    // A factor, of which 0 says as much as nothing: 1.
+    float scale(const char *name) const { return file.find_float(prefix + name) == 0.0 ? 1 : number(name, 1); }
+
     // A soft cap; 0: none.
     float cap(const char *name, float absent) const {
         return absent == 0 && !has(name) ? 0 : file.find_float(prefix + name) == 0.0 ? 0 : number(name, double(absent));
@@ -62,17 +65,20 @@ std::vector<float> factors(const Gguf &file, const char *name, const ModelShape 
 
 RopeScaling read_scaling(const Keys &keys, const ModelShape &shape) {
     RopeScaling scaling;
-    scaling.type = std::string(keys.file.find_string(keys.prefix + "rope.scaling.type").value_or("none"));
+    // Where only a factor is given it is that of linear scaling, which older files have under a name of its own.
+    scaling.type = std::string(keys.file.find_string(keys.prefix + "rope.scaling.type").value_or("linear"));
     if (scaling.type == "none") scaling.type = "default";
     if (scaling.type == "default" || scaling.type == "longrope") return scaling;
     if (scaling.type != "linear" && scaling.type != "yarn")
         keys.file.reject("key ", shown(keys.prefix + "rope.scaling.type"), ": ", shown(scaling.type),
                          " is not supported, expected 'none', 'linear', 'yarn' or 'longrope'");
-    scaling.factor = double(keys.number("rope.scaling.factor", 1));
+    scaling.factor = double(keys.has("rope.scaling.factor") ? keys.scale("rope.scaling.factor") : keys.scale("rope.scale_linear"));
     scaling.original = keys.size("rope.scaling.original_context_length", 1 << 24, shape.context);
     scaling.beta_fast = double(keys.number("rope.scaling.yarn_beta_fast", 32));
     scaling.beta_slow = double(keys.number("rope.scaling.yarn_beta_slow", 1));
-    if (keys.has("rope.scaling.attn_factor"))
+    if (keys.has("rope.scaling.yarn_attn_factor")) // what transformers calls attention_factor
+        scaling.magnitude = double(keys.number("rope.scaling.yarn_attn_factor", 1));
+    else if (keys.has("rope.scaling.attn_factor"))
         scaling.magnitude = double(keys.number("rope.scaling.attn_factor", 1)) * yarn_magnitude(scaling.factor, 1);
     return scaling;
 }
@@ -92,9 +98,9 @@ void read_ropes(const Keys &keys, ModelShape &shape) {
         rope.magnitude = keys.number("rope.scaling.attn_factor", 1);
     }
     shape.ropes = {rope};
-    // Layers with a window turn at the pace of short texts where the others are made for long ones.
-    if (shape.traits->window_period > 1 && shape.traits->head_norm == HeadNorm::head)
-        shape.ropes.push_back({keys.number("rope.freq_base_swa", 10000), 1, 1, {}, {}, 0});
+    if (!shape.traits->two_ropes()) return;
+    const double usual = shape.traits->head_norm == HeadNorm::head ? 10000 : double(rope.base);
+    shape.ropes.push_back({keys.number("rope.freq_base_swa", usual), 1, 1, {}, {}, 0});
 }
 
 // Where a key is silent, what llama.cpp takes.
@@ -107,8 +113,8 @@ void read_attention(const Keys &keys, ModelShape &shape) {
     else if (traits.scaled_embedding && largest)
         shape.attention_scale = 1 / std::sqrt(float(shape.embedding) / float(shape.heads));
     const std::string window_key = keys.prefix + "attention.sliding_window", pattern_key = window_key + "_pattern";
-    const uint64_t absent = traits.window_period > 1 ? 4096 : 0,
-                   window = keys.file.find_unsigned(window_key).value_or(absent);
+    const bool always = traits.window_period > 1 && traits.head_norm == HeadNorm::none; // a window that needs no key
+    const uint64_t window = keys.file.find_unsigned(window_key).value_or(always ? 4096 : 0);
     if (window > INT32_MAX) keys.file.reject("key ", shown(window_key), " is ", window);
     std::vector<int64_t> pattern;
     if (keys.file.is_array(pattern_key)) {
@@ -116,11 +122,11 @@ void read_attention(const Keys &keys, ModelShape &shape) {
         if (pattern.size() != shape.layers)
             keys.file.reject("key ", shown(pattern_key), " has ", pattern.size(), " elements, expected ", shape.layers);
     }
-    const uint64_t given = pattern.empty() ? keys.file.find_unsigned(pattern_key).value_or(0) : 0,
-                   period = given != 0 ? given : std::max(1u, traits.window_period);
+    const uint64_t usual = traits.window_period > 1 ? traits.window_period : 0, // 0: all slide
+        period = pattern.empty() ? keys.file.find_unsigned(pattern_key).value_or(usual) : 0;
     for (uint32_t i = 0; i < shape.layers; ++i) {
         LayerShape layer;
-        const bool slides = !pattern.empty() ? pattern[i] != 0 : period == 1 || (i + 1) % period != 0;
+        const bool slides = window != 0 && (!pattern.empty() ? pattern[i] != 0 : period == 0 || (i + 1) % period != 0);
         if (slides) layer.window = static_cast<uint32_t>(window);
         if (shape.ropes.empty() || (traits.still_period != 0 && (i + 1) % traits.still_period == 0)) layer.rope = -1;
         else if (slides && shape.ropes.size() > 1) layer.rope = 1;
@@ -137,7 +143,8 @@ ModelShape read_model_shape(const Gguf &file) {
         file.reject("general.type is ", shown(*file.find_string("general.type")),
                     ", expected 'model'; --model takes the base, not an adapter");
     ModelShape shape;
-    shape.traits = find_architecture(std::string(*architecture));
+    const uint64_t window = file.find_unsigned(std::string(*architecture) + ".attention.sliding_window").value_or(0);
+    shape.traits = find_architecture(std::string(*architecture), window != 0);
     if (shape.traits == nullptr)
         file.reject("architecture ", shown(*architecture), " is not supported; this program fine-tunes ",
                     architecture_names(&Traits::gguf));
@@ -164,11 +171,12 @@ ModelShape read_model_shape(const Gguf &file) {
     shape.rope_dim = keys.size("rope.dimension_count", shape.head_dim, shape.head_dim);
     if (shape.rope_dim % 2 != 0) file.reject("rope.dimension_count ", shape.rope_dim, " is odd");
     if (file.find_unsigned(keys.prefix + "expert_count").value_or(0) > 0)
-        file.reject("mixtures of experts are not supported");
+        file.reject("mixtures of experts are not supported; choose a dense model of the same family");
     const bool centered = traits.norm == NormKind::layer;
     shape.epsilon = keys.number(centered ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 1e-5);
     shape.rope_layout = traits.rows == HeadOrder::paired ? QLORA_ROPE_ADJACENT : traits.rope_layout;
     shape.activation = traits.activation;
+    shape.place = traits.place;
     shape.residual = traits.residual;
     if (shape.residual == Residual::parallel && !file.find_bool(keys.prefix + "use_parallel_residual").value_or(true))
         shape.residual = Residual::sequential;

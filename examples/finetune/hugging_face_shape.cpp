@@ -100,19 +100,16 @@ void read_ropes(const ModelConfig &config, ModelShape &shape) {
     if (shape.rope_dim == 0 || shape.rope_dim % 2 != 0)
         config.reject("an even number of a head's ", shape.head_dim, " dimensions must turn, not ", shape.rope_dim);
     Rope one;
-    const double usual = traits.head_norm == HeadNorm::head && traits.scaled_embedding ? 1e6
-                         : traits.still_period != 0                                   ? 2e6
-                                                                                      : 10000;
     one.base = config.find(rope, "rope_theta") != nullptr ? config.number(rope, {"rope_theta"}, 0)
-                                                         : config.number({"rope_theta", "rotary_emb_base"}, usual);
+                                                         : config.number({"rope_theta", "rotary_emb_base"}, 10000);
     apply_scaling(read_scaling(config, rope, shape), shape.rope_dim, one);
     shape.ropes = {one};
-    if (traits.window_period < 2 || traits.head_norm != HeadNorm::head) return;
-    // Layers with a window turn at the pace of short texts where the others are made for long ones.
+    if (!traits.two_ropes()) return;
     const Json *local = rope_object(config, "sliding_attention");
     const bool own = local != nullptr && local != found; // older files have it beside the other keys
+    const double usual = config.number({"rope_local_base_freq"}, double(one.base));
     Rope slide;
-    slide.base = own ? config.number(*local, {"rope_theta"}, 10000) : config.number({"rope_local_base_freq"}, 10000);
+    slide.base = own ? config.number(*local, {"rope_theta"}, usual) : static_cast<float>(usual);
     if (own) apply_scaling(read_scaling(config, *local, shape), shape.rope_dim, slide);
     shape.ropes.push_back(slide);
 }
@@ -121,7 +118,8 @@ void read_ropes(const ModelConfig &config, ModelShape &shape) {
 std::vector<bool> read_slides(const ModelConfig &config, const ModelShape &shape) {
     std::vector<bool> slides;
     const Traits &traits = *shape.traits;
-    if (const Json *types = config.find("layer_types")) {
+    const Json *types = config.find("layer_types");
+    if (types != nullptr && traits.window_period != 1) {
         if (!types->is_array() || types->size() != shape.layers)
             config.reject("key 'layer_types': expected an array of ", shape.layers, " names");
         for (const Json &type : *types) {
@@ -131,31 +129,21 @@ std::vector<bool> read_slides(const ModelConfig &config, const ModelShape &shape
         }
         return slides;
     }
-    const uint32_t period = traits.window_period < 2
-                                ? 1
-                                : config.size({"sliding_window_pattern", "_sliding_window_pattern"}, most_layers, traits.window_period);
-    const uint32_t first = config.find("max_window_layers") != nullptr && traits.window_period == 0
-                               ? std::min(config.size({"max_window_layers"}, most_layers), shape.layers)
-                               : 0;
-    for (uint32_t i = 0; i < shape.layers; ++i) slides.push_back(i >= first && (period == 1 || (i + 1) % period != 0));
+    const uint32_t period = traits.window_period < 2 ? 0
+                                                     : config.size({"sliding_window_pattern", "_sliding_window_pattern"}, most_layers,
+                                                                   traits.window_period);
+    const uint32_t first = traits.window_period == 0 ? config.optional_size("max_window_layers", UINT32_MAX) : 0;
+    for (uint32_t i = 0; i < shape.layers; ++i) // of those with layers without positions, these alone
+        slides.push_back(traits.still_period != 0 ? shape.layer[i].rope < 0 : i >= first && (period == 0 || (i + 1) % period != 0));
     return slides;
 }
 
-void read_layers(const ModelConfig &config, ModelShape &shape) {
-    const Traits &traits = *shape.traits;
-    const bool used = traits.window_period != 0 || config.flag("use_sliding_window", false);
-    const uint64_t absent = traits.window_period > 1 ? 4096 : 0;
-    const bool given = config.find("sliding_window") != nullptr;
-    const uint32_t window = !used || (!given && absent == 0) ? 0 : config.size({"sliding_window"}, most_length, absent);
-    const std::vector<bool> slides = read_slides(config, shape);
-    shape.layer.resize(shape.layers);
-    for (uint32_t i = 0; i < shape.layers; ++i) {
-        LayerShape &layer = shape.layer[i];
-        if (slides[i]) layer.window = window;
-        if (slides[i] && shape.ropes.size() > 1) layer.rope = 1;
+// Layers without rotary positions.
+void read_stills(const ModelConfig &config, ModelShape &shape) {
+    for (LayerShape &layer : shape.layer)
         if (shape.ropes.empty()) layer.rope = -1;
-    }
-    if (traits.still_period == 0) return;
+    const uint32_t usual = shape.traits->still_period;
+    if (usual == 0) return;
     if (const Json *turns = config.find("no_rope_layers")) { // 1 where positions are rotary
         if (!turns->is_array() || turns->size() < shape.layers)
             config.reject("key 'no_rope_layers': expected an array of ", shape.layers, " numbers");
@@ -163,29 +151,59 @@ void read_layers(const ModelConfig &config, ModelShape &shape) {
             if ((*turns)[i] == 0) shape.layer[i].rope = -1;
         return;
     }
-    const uint32_t period = config.size({"no_rope_layer_interval"}, most_layers, traits.still_period);
+    const uint32_t period = config.size({"no_rope_layer_interval"}, most_layers, usual);
     for (uint32_t i = period; i <= shape.layers; i += period) shape.layer[i - 1].rope = -1;
 }
 
-void refuse_variants(const ModelConfig &config, const ModelShape &shape) {
+void read_layers(const ModelConfig &config, ModelShape &shape) {
+    const bool used = shape.traits->window_period != 0 || config.flag("use_sliding_window", false);
+    const uint32_t window = used ? config.optional_size("sliding_window", most_length) : 0;
+    shape.layer.resize(shape.layers);
+    read_stills(config, shape);
+    const std::vector<bool> slides = read_slides(config, shape);
+    for (uint32_t i = 0; i < shape.layers; ++i) {
+        if (!slides[i]) continue;
+        shape.layer[i].window = window;
+        if (shape.ropes.size() > 1) shape.layer[i].rope = 1;
+    }
+}
+
+void refuse_variants(const ModelConfig &config) {
     if (const Json *quantization = config.find("quantization_config")) {
         const Json *method = quantization->is_object() ? config.find(*quantization, "quant_method") : nullptr;
         const std::string name = method != nullptr && method->is_string() ? method->get<std::string>() : "?";
         if (name != "bitsandbytes" && name != "gptq")
             config.reject("quantization_config: quant_method ", shown(name),
-                          " is not supported, expected 'bitsandbytes' or 'gptq'");
+                          " is not supported, expected 'bitsandbytes' or 'gptq'; take the model as it was before that, with "
+                          "--quant, or a GGUF file of it");
     }
-    static const std::pair<const char *, bool> expected[] = {{"apply_residual_connection_post_layernorm", false},
-                                                             {"do_layer_norm_before", true},
-                                                             {"_remove_final_layer_norm", false},
-                                                             {"layer_norm_elementwise_affine", true},
-                                                             {"use_bidirectional_attention", false},
+    static const std::pair<const char *, bool> expected[] = {{"use_bidirectional_attention", false},
                                                              {"add_cross_attention", false}};
     for (const auto &[key, value] : expected)
         if (config.flag(key, value) != value)
             config.reject("key '", key, "' is ", value ? "false" : "true", ", which is not supported");
-    if (config.find("word_embed_proj_dim") != nullptr && config.size({"word_embed_proj_dim"}, most_width) != shape.embedding)
-        config.reject("word_embed_proj_dim differs from hidden_size ", shape.embedding, ", which is not supported");
+}
+
+// Where the first models of OPT and BLOOM differ from the later ones.
+void read_norm_variants(const ModelConfig &config, ModelShape &shape) {
+    if (shape.traits->positions == Positions::slopes)
+        shape.normed_residual = config.flag("apply_residual_connection_post_layernorm", false);
+    if (shape.traits->positions != Positions::learned) return;
+    if (!config.flag("do_layer_norm_before", true)) shape.place = NormPlace::sum;
+    shape.output_norm = shape.place == NormPlace::before && !config.flag("_remove_final_layer_norm", false);
+    shape.plain_norms = !config.flag("layer_norm_elementwise_affine", true);
+    shape.table_width = config.size({"word_embed_proj_dim"}, most_width, shape.embedding);
+}
+
+} // namespace
+
+namespace {
+
+bool has_experts(const ModelConfig &config) {
+    for (const char *key : {"num_local_experts", "num_experts", "n_routed_experts"})
+        if (const Json *count = config.find(key); count != nullptr && count->is_number_unsigned() && count->get<uint64_t>() > 1)
+            return true;
+    return false;
 }
 
 } // namespace
@@ -195,9 +213,11 @@ ModelShape read_model_shape(const ModelConfig &config) {
     ModelShape shape;
     shape.traits = find_model_type(kind);
     if (shape.traits == nullptr)
-        config.reject("model_type ", shown(kind), " is not supported; this program fine-tunes ",
-                      architecture_names(&Traits::model_type));
+        config.reject("model_type ", shown(kind), " is not supported", has_experts(config) ? ": it is a mixture of experts" : "",
+                      "; this program fine-tunes ", architecture_names(&Traits::model_type));
+    if (has_experts(config)) config.reject("mixtures of experts are not supported; choose a dense model of the same family");
     const Traits &traits = *shape.traits;
+    if (config.narrowed()) shape.layers_name = std::string(text_part) + "layers.";
     shape.layers = config.size({"num_hidden_layers", "n_layer"}, most_layers);
     shape.embedding = config.size({"n_embed", "hidden_size", "n_embd"}, most_width);
     shape.feed_forward = config.size({"intermediate_size", "ffn_dim", "n_inner"}, most_width,
@@ -218,6 +238,7 @@ ModelShape read_model_shape(const ModelConfig &config) {
     if (traits.positions == Positions::rotary && shape.head_dim % 2 != 0)
         config.reject("head_dim ", shape.head_dim, " is odd");
     shape.activation = read_activation(config, traits);
+    shape.place = traits.place;
     shape.residual = traits.residual;
     if (shape.residual == Residual::parallel && !config.flag("use_parallel_residual", true))
         shape.residual = Residual::sequential;
@@ -229,7 +250,8 @@ ModelShape read_model_shape(const ModelConfig &config) {
         shape.embedding_scale = std::sqrt(float(shape.embedding));
         shape.attention_scale = 1 / std::sqrt(config.number({"query_pre_attn_scalar"}, 256));
     }
-    refuse_variants(config, shape);
+    refuse_variants(config);
+    read_norm_variants(config, shape);
     read_ropes(config, shape);
     read_layers(config, shape);
     return shape;

@@ -176,16 +176,16 @@ Json inspect_safetensors(const std::string &path, bool directory) {
     }
     add_types(out, types);
     const std::string *format = file.metadata("format");
-    if (directory && !lora) {
+    if (format != nullptr && *format == "qlora-optimizer-state") {
+        out["kind"] = "optimizer state";
+        for (const char *key : {"optimizer", "step", "version"})
+            if (const std::string *value = file.metadata(key)) out["state"][key] = *value;
+    } else if (directory && !lora) {
         out["kind"] = "Hugging Face model";
         add_base(out, path);
     } else if (lora) {
         out["kind"] = "LoRA adapter";
         add_adapter(out, path, exists(file.folder() + "adapter_config.json"));
-    } else if (format != nullptr && *format == "qlora-optimizer-state") {
-        out["kind"] = "optimizer state";
-        for (const char *key : {"optimizer", "step", "version"})
-            if (const std::string *value = file.metadata(key)) out["state"][key] = *value;
     } else {
         out["kind"] = "tensors";
         for (const SafeTensor &tensor : file.tensors())

@@ -3,6 +3,7 @@
 
 #include "error.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 #include <vector>
@@ -25,7 +26,10 @@ inline Json parse_json(std::string_view text, const std::string &where, int most
     try {
         return Json::parse(text.begin(), text.end(), check);
     } catch (const Json::parse_error &error) {
-        fail(where, ": not valid JSON at byte ", error.byte, " of the text");
+        // The parser stands at the byte that is wrong, or behind one that wanted another.
+        const std::string_view last = text.substr(std::min(text.size(), error.byte < 2 ? 0 : error.byte - 2), 2);
+        const bool ascii = std::all_of(last.begin(), last.end(), [](char c) { return (c & 0x80) == 0; });
+        fail(where, ": not valid JSON at byte ", error.byte, " of the text", ascii ? "" : ": not UTF-8");
     } catch (const Json::exception &) { fail(where, ": not valid JSON: a number is out of range"); }
 }
 

@@ -1,5 +1,6 @@
 #include "loaded.h"
 
+#include "data_values.h"
 #include "evaluate.h"
 
 namespace finetune {
@@ -46,6 +47,7 @@ std::vector<Batch> perplexity_windows(const LoadedFiles &files, const std::strin
         ids = read_token_sequence(token_ids, shape.vocabulary);
     } else {
         const MappedFile file(text);
+        check_text(file.text(), file.path());
         ids = files.tokenizer->encode(file.text());
     }
     if (most > 0 && most < ids.size()) ids.resize(most);

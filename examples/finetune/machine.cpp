@@ -44,6 +44,7 @@ Machine::Machine(Device &device, const BaseModel &base, const Task &task, const 
         options.offload = choice.offload;
         options.chunk_rows = choice.chunk_rows;
         options.dropout = task.options.dropout;
+        if (choice.graphs) options.recorded = task.common_shapes;
         network = std::make_unique<Network>(device, model, trainable, options, bounds);
     }
     if (task.training && network) {

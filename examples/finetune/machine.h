@@ -18,6 +18,7 @@ struct Task {
     Precision precision;
     bool training = true;
     BatchBounds training_bounds;
+    std::vector<BatchShape> common_shapes; // that are recorded if the device can and there is room
     TrainOptions options;
     // What evaluations of about so many tokens at a time need.
     std::function<BatchBounds(uint64_t tokens)> evaluation_bounds;
@@ -27,7 +28,7 @@ struct Task {
 
 // What can be done about memory without another task.
 struct MemoryChoice {
-    bool checkpointing = true, host_embedding = false, offload = false;
+    bool checkpointing = true, host_embedding = false, offload = false, graphs = true;
     uint32_t chunk_rows = 0;
     uint64_t eval_tokens = 4096;
     uint64_t optimizer_bytes = 0;

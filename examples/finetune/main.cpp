@@ -21,6 +21,8 @@ int main(int argc, char **argv) {
         message = error.what();
     }
     fflush(stdout);
+    for (char &c : message) // names of files may hold anything
+        if (static_cast<unsigned char>(c) < 0x20) c = ' ';
     fprintf(stderr, "qlora-finetune: error: %s\n", message.c_str());
     return code;
 }

@@ -33,12 +33,12 @@ const LoraPair *find_update(const AdapterFile &adapters, const std::string &tens
     const std::string ending = ".weight";
     if (tensor.size() <= ending.size() || tensor.compare(tensor.size() - ending.size(), ending.size(), ending) != 0)
         return nullptr;
-    const std::string module = tensor.substr(0, tensor.size() - ending.size());
+    const std::string module = name_in_text_part(tensor.substr(0, tensor.size() - ending.size()));
     for (const LoraPair &pair : adapters.pairs) {
-        if (pair.module == module) return &pair;
-        const std::string with_first = "." + module;
-        if (pair.module.size() > with_first.size() && pair.module.find('.') == pair.module.size() - with_first.size() &&
-            pair.module.compare(pair.module.size() - with_first.size(), with_first.size(), with_first) == 0)
+        const std::string own = name_in_text_part(pair.module), with_first = "." + module;
+        if (own == module) return &pair;
+        if (own.size() > with_first.size() && own.find('.') == own.size() - with_first.size() &&
+            own.compare(own.size() - with_first.size(), with_first.size(), with_first) == 0)
             return &pair;
     }
     return nullptr;
@@ -82,7 +82,7 @@ void copy_rest(const fs::path &from, const fs::path &to, const MergeOptions &opt
                              ending == ".gguf" || ending == ".h5" || ending == ".msgpack" ||
                              name.find(".index.json") != std::string::npos;
         if (!entry.is_regular_file() || weights || name == "config.json") continue;
-        fs::copy_file(entry.path(), to / name);
+        write_text((to / name).string(), std::string(MappedFile(entry.path().string()).text()));
     }
     const std::string path = (from / "config.json").string();
     const MappedFile file(path);
@@ -149,8 +149,9 @@ Merged merge_directory(Device &device, const std::string &base, const AdapterFil
             write_text((partial / "model.safetensors.index.json").string(),
                        Json{{"metadata", {{"total_size", done.bytes}}}, {"weight_map", map}}.dump(2) + "\n");
         copy_rest(file.folder(), partial, options);
-        sync_folder(partial.string());
-        fs::rename(partial, out);
+        fs::rename(partial, out); // every file in it has been flushed with its name
+        const fs::path parent = fs::path(out).parent_path();
+        sync_folder(parent.empty() ? "." : parent.string());
     } catch (const fs::filesystem_error &error) {
         std::error_code ignored;
         fs::remove_all(partial, ignored);

@@ -134,10 +134,11 @@ void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice
 void Model::upload_norms(Device &device, const BaseModel &base, uint32_t number) {
     const std::string name = "blk." + std::to_string(number) + ".";
     Layer &layer = layers_[number];
-    layer.attention_norm = upload_norm(device, base, name + "attn_norm");
-    layer.feed_forward_norm = upload_norm(device, base, name + "ffn_norm");
-    layer.attention_after = upload_norm(device, base, name + "post_attention_norm");
-    layer.feed_forward_after = upload_norm(device, base, name + "post_ffw_norm");
+    const bool sum = shape_.place == NormPlace::sum; // of the same norms in another place
+    (sum ? layer.attention_after : layer.attention_norm) = upload_norm(device, base, name + "attn_norm");
+    (sum ? layer.feed_forward_after : layer.feed_forward_norm) = upload_norm(device, base, name + "ffn_norm");
+    if (!sum) layer.attention_after = upload_norm(device, base, name + "post_attention_norm");
+    if (!sum) layer.feed_forward_after = upload_norm(device, base, name + "post_ffw_norm");
     layer.q_norm = upload_norm(device, base, name + "attn_q_norm");
     layer.k_norm = upload_norm(device, base, name + "attn_k_norm");
 }

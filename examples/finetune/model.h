@@ -57,6 +57,7 @@ public:
     const Layer &layer(uint32_t i) const { return layers_[i]; }
     // Operations enqueued from now on find the layer's weights on the device; the layer that follows in this direction is
     // sent on its way if need be.
+    bool streams() const { return stream_->any(); }
     void bring(Device &device, uint32_t layer, bool forward) const { stream_->bring(device, layer, forward); }
     bool streams(uint32_t layer) const { return stream_->streams(layer); }
     const PlacedWeight &embedding() const { return embedding_; }

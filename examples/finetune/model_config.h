@@ -18,6 +18,25 @@ public:
         if (!json_.is_object()) fail(path, ": expected a JSON object");
     }
 
+    // Keys that are not there get these values.
+    void assume(const Json &values) {
+        for (const auto &[key, value] : values.items())
+            if (!json_.contains(key)) json_[key] = value;
+    }
+    // The keys of an object in the file take the place of those beside it, but for tokens, which are the whole's.
+    void narrow(const char *part, const char *model_type) {
+        const Json *found = find(part);
+        if (found != nullptr && !found->is_object()) reject("key '", part, "' is not an object");
+        const Json inner = found == nullptr ? Json::object() : *found;
+        json_["model_type"] = model_type;
+        for (const auto &[key, value] : inner.items()) {
+            const bool token = key.size() > 9 && key.compare(key.size() - 9, 9, "_token_id") == 0;
+            if (!token || !json_.contains(key)) json_[key] = value;
+        }
+        narrowed_ = true;
+    }
+    bool narrowed() const { return narrowed_; }
+
     template <class... Parts> [[noreturn]] void reject(const Parts &...parts) const { fail(path_, ": ", parts...); }
 
     const Json *find(const Json &object, const char *key) const {
@@ -47,6 +66,12 @@ public:
         if (value == nullptr) return absent;
         if (!value->is_boolean()) reject("key '", key, "' is not true or false");
         return value->get<bool>();
+    }
+
+    // A size that may be none: null, or 0. Absent: none.
+    uint32_t optional_size(const char *key, uint64_t most) const {
+        const Json *value = find(key);
+        return value == nullptr || *value == 0 ? 0 : size({key}, most);
     }
 
     // absent 0: the key must be there.
@@ -107,6 +132,7 @@ public:
 private:
     std::string path_;
     Json json_;
+    bool narrowed_ = false;
 };
 
 } // namespace finetune

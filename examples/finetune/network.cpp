@@ -1,5 +1,7 @@
 #include "network.h"
 
+#include <algorithm>
+
 namespace finetune {
 
 Network::Network(Device &device, const Model &model, const Trainable &adapter, const Options &options,
@@ -14,7 +16,9 @@ Network::Network(Device &device, const Model &model, const Trainable &adapter, c
         host_hidden_ = device_.take(uint64_t(model_.shape().layers) * bounds_.tokens * model_.shape().embedding * type_bytes(options_.precision.activations), true);
     host_losses_.resize(bounds_.losses);
     // The largest batch that may come, asked through the same code that will run.
+    uint64_t operations = 0;
     device_.measure([&] {
+        const uint64_t before = device_.asked();
         Pass pass = {device_,    model_,     adapter_,      options_.precision, bounds_.tokens,
                      positions_, sequences_, bounds_.count, bounds_.longest,    bounds_.longest};
         if (options_.training) pass.dropout = dropout_;
@@ -23,8 +27,12 @@ Network::Network(Device &device, const Model &model, const Trainable &adapter, c
         if (!options_.training) return;
         loss_grad(pass, bounds_.losses);
         backward(pass, false);
+        operations = device_.asked() - before;
         backward(pass, true);
     });
+    // Weights and activations that stream keep the bus busy, beside which launches take no time; masks of dropout change in every step.
+    if (options_.training && !options_.offload && !model_.streams() && dropout_.probability == 0)
+        graphs_ = StepGraphs(device_, options_.recorded, operations);
 }
 
 void Network::take_spans() {
@@ -49,6 +57,11 @@ void Network::take_spans() {
     ids_ = arena_.take(tokens * 4);
     positions_ = arena_.take(tokens * 4);
     sequences_ = arena_.take(uint64_t(bounds_.count) * 16);
+    loss_rows_ = arena_.take(losses * 4);
+    targets_ = arena_.take(losses * 4);
+    if (options_.training) loss_index_ = arena_.take(tokens * 4);
+    const qlora_span &last = options_.training ? loss_index_ : targets_;
+    batch_ = {ids_.handle, ids_.offset, last.offset + last.size - ids_.offset};
     dropout_.probability = options_.training ? options_.dropout : 0;
     if (dropout_.probability > 0) {
         uint64_t widest = 0;
@@ -57,10 +70,7 @@ void Network::take_spans() {
         for (qlora_span *span : {&dropout_.first, &dropout_.second, &dropout_.third})
             *span = arena_.take(tokens * adapter_.rank() * type_bytes(type));
     }
-    loss_rows_ = arena_.take(losses * 4);
-    targets_ = arena_.take(losses * 4);
     losses_ = arena_.take(losses * 4);
-    if (options_.training) loss_index_ = arena_.take(tokens * 4);
     // The loss is done before the blocks' gradients begin.
     const uint64_t shared = arena_.mark();
     arena_.section("loss and gradients of blocks");
@@ -85,14 +95,26 @@ void Network::check_bounds(const Batch &batch) const {
 
 Pass Network::upload(const Batch &batch) {
     check_bounds(batch);
-    device_.write(ids_, batch.ids.data(), batch.tokens() * 4);
-    device_.write(positions_, batch.positions.data(), batch.tokens() * 4);
-    device_.write(sequences_, batch.sequences.data(), uint64_t(batch.count()) * 16);
-    device_.write(loss_rows_, batch.loss_rows.data(), batch.losses() * 4);
-    device_.write(targets_, batch.targets.data(), batch.losses() * 4);
+    const auto put = [&](const qlora_span &place, const std::vector<int32_t> &values) {
+        std::copy(values.begin(), values.end(), host_batch_.begin() + long((place.offset - batch_.offset) / 4));
+    };
+    host_batch_.resize(batch_.size / 4);
+    put(ids_, batch.ids);
+    put(positions_, batch.positions);
+    put(sequences_, batch.sequences);
+    put(loss_rows_, batch.loss_rows);
+    put(targets_, batch.targets);
+    if (options_.training) {
+        std::vector<int32_t> index = batch.loss_index;
+        for (int32_t &place : index)
+            if (place < 0) place = static_cast<int32_t>(batch.losses());
+        put(loss_index_, index);
+    }
+    device_.write(batch_, host_batch_.data(), batch_.size);
     Pass pass = {device_,    model_,     adapter_,      options_.precision, batch.tokens(),
                  positions_, sequences_, batch.count(), batch.longest,      batch.longest};
     pass.host_ids = batch.ids.data();
+    place_rows(pass, hidden(0));
     return pass;
 }
 
@@ -181,14 +203,12 @@ void Network::train(const Batch &batch, float grad_scale, bool accumulate, uint6
     Pass pass = upload(batch);
     pass.dropout = dropout_;
     pass.dropout.seed = seed;
-    std::vector<int32_t> index = batch.loss_index;
-    for (int32_t &place : index)
-        if (place < 0) place = static_cast<int32_t>(batch.losses());
-    device_.write(loss_index_, index.data(), index.size() * 4);
-    forward(pass, true);
-    loss(pass, batch.losses(), grad_scale, true);
-    loss_grad(pass, batch.losses());
-    backward(pass, accumulate);
+    graphs_.run({batch.tokens(), batch.losses(), batch.count(), batch.longest, accumulate}, grad_scale, [&] {
+        forward(pass, true);
+        loss(pass, batch.losses(), grad_scale, true);
+        loss_grad(pass, batch.losses());
+        backward(pass, accumulate);
+    });
     last_losses_ = batch.losses();
 }
 

@@ -4,6 +4,7 @@
 
 #include "batch.h"
 #include "block.h"
+#include "step_graphs.h"
 
 namespace finetune {
 
@@ -17,6 +18,7 @@ public:
         uint32_t chunk_rows = 0; // tokens whose logits exist at a time; 0: chosen by the device
         uint32_t kept_layers = 0; // with checkpointing: of which all is kept nevertheless
         float dropout = 0;       // of the adapters' inputs, while training
+        std::vector<BatchShape> recorded = {}; // of batches that are trained from a graph, where the device records; not with dropout or offload
     };
     Network(Device &device, const Model &model, const Trainable &adapter, const Options &options,
             const BatchBounds &bounds);
@@ -30,6 +32,7 @@ public:
     // The sum of the losses of the last batch trained. Waits for the device.
     double read_loss();
 
+    const StepGraphs &graphs() const { return graphs_; }
     uint64_t bytes() const { return arena_.bytes(); }
     const BatchBounds &bounds() const { return bounds_; }
 
@@ -61,7 +64,10 @@ private:
     GradientSpace gradients_;
     Dropout dropout_;
     qlora_span ids_, positions_, sequences_, loss_rows_, targets_, loss_index_;
+    qlora_span batch_; // all of these, which travel at once
+    std::vector<int32_t> host_batch_;
     qlora_span picked_, picked_normed_, picked_rstd_, losses_, dpicked_normed_, dpicked_, dhidden_;
+    StepGraphs graphs_;
     std::vector<float> host_losses_;
     uint64_t last_losses_ = 0;
 };

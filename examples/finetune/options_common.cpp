@@ -37,7 +37,11 @@ void add_device_options(CLI::App &app, DeviceOptions &o) {
 }
 
 void check_range(const char *option, double value, double least, double most) {
-    if (!(value >= least && value <= most)) fail(option, " ", value, ": expected ", least, " to ", most);
+    if (value >= least && value <= most) return;
+    std::ostringstream message;
+    message.precision(12); // no 1e+06 for a million
+    message << option << " " << value << ": expected " << least << " to " << most;
+    fail(message.str());
 }
 
 } // namespace finetune

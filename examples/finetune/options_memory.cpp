@@ -28,6 +28,11 @@ void add_memory_options(CLI::App &app, MemoryOptions &o) {
                                          "whether inputs of the layers wait in host memory for the backward pass: on, off or auto")
         ->default_str("auto")
         ->group("Memory");
+    app.add_option_function<std::string>("--graph", on_off(o.graphs, "--graph", "on", "off"),
+                                         "whether batches of shapes that come often are recorded as a CUDA graph and replayed: on, off, or "
+                                         "auto: where the device can and there is room. Results are the same to the bit")
+        ->default_str("auto")
+        ->group("Memory");
     app.add_option_function<uint32_t>("--stream-layers", [&o](uint32_t count) { o.streamed_layers = count; },
                                       "layers whose weights stay in host memory and stream to the device; default as many as needed")
         ->group("Memory");

@@ -59,6 +59,8 @@ void check_run_options(Options &o) {
     check_range("--bad-steps", run.watchdog.bad_steps, 1, 1e6);
     check_range("--divergence", run.watchdog.divergence, 0, 1e6);
     if (run.watchdog.divergence > 0) check_range("--divergence", run.watchdog.divergence, 1, 1e6);
+    for (std::string *folder : {&run.folder, &o.train.resume})
+        while (folder->size() > 1 && folder->back() == '/') folder->pop_back();
     if (is_directory(o.train.resume)) {
         if (!run.folder.empty() && run.folder != o.train.resume) fail("--run-dir and --resume ", o.train.resume, ": give one of them");
         run.folder = o.train.resume;

@@ -72,7 +72,7 @@ public:
         try {
             layout = weight_layout(weight.format, weight.block, weight.rows, weight.cols);
         } catch (const Error &error) { file_.reject(who_, ": ", error.what()); }
-        weight.planes[QLORA_PLANE_CODE] = checked(*packed_.parts[0], "U8", layout.plane_bytes[QLORA_PLANE_CODE]);
+        weight.planes[QLORA_PLANE_CODE] = checked_codes(*packed_.parts[0], layout.plane_bytes[QLORA_PLANE_CODE]);
         read_scales(layout);
         packed_.parts.push_back(state_);
         return std::move(packed_);
@@ -97,6 +97,14 @@ private:
             file_.reject("tensor ", shown(tensor.name), " has ", tensor.bytes, " bytes of ", tensor.dtype,
                          ", expected ", bytes, " bytes of ", dtype, " from ", who_);
         return tensor.data;
+    }
+
+    // bitsandbytes writes its codes as the values of any type that its option bnb_4bit_quant_storage names.
+    const uint8_t *checked_codes(const SafeTensor &tensor, uint64_t bytes) const {
+        bool storage = false;
+        for (const Dtype &dtype : dtypes) storage = storage || tensor.dtype == dtype.safetensors;
+        const bool padded = storage && tensor.bytes >= bytes && tensor.bytes < bytes + 4;
+        return is_bitsandbytes(packed_.weight.format) && padded ? tensor.data : checked(tensor, "U8", bytes);
     }
 
     const Json &value(const char *key) const {

@@ -209,6 +209,32 @@ std::vector<uint8_t> gptq_bytes(const PackedPart &part, const qlora::Weight &wei
     return parts[part.plane_index];
 }
 
+void reorder_gptq_rows(StoredWeight &weight, const std::vector<uint64_t> &from) {
+    const Sizes sizes = sizes_of(weight.format, weight.block, weight.rows, weight.cols);
+    const uint64_t rows = weight.rows, lines = sizes.qweight / 4 / rows, words = sizes.qzeros / 4 / sizes.groups,
+                   bits = qlora::format_query(weight.format).bits;
+    std::vector<float> made((sizes.qweight + sizes.qzeros + sizes.scales + 3) / 4); // zeros, which codes are added to
+    uint8_t *qweight = reinterpret_cast<uint8_t *>(made.data()), *qzeros = qweight + sizes.qweight, *scales = qzeros + sizes.qzeros;
+    for (uint64_t line = 0; line < lines; ++line)
+        for (uint64_t row = 0; row < rows; ++row)
+            memcpy(qweight + 4 * (line * rows + row), weight.gptq.qweight + 4 * (line * rows + from[row]), 4);
+    for (uint64_t group = 0; group < sizes.groups; ++group) {
+        const uint8_t *theirs = weight.gptq.qzeros + 4 * group * words;
+        uint8_t *ours = qzeros + 4 * group * words;
+        for (uint64_t row = 0; row < rows; ++row) {
+            memcpy(scales + 2 * (group * rows + row), weight.gptq.scales + 2 * (group * rows + from[row]), 2);
+            for (uint64_t bit = 0; bit < bits; ++bit) { // a code may lie in two words
+                const uint64_t source = from[row] * bits + bit, target = row * bits + bit;
+                ours[target / 8] |= static_cast<uint8_t>((theirs[source / 8] >> source % 8 & 1) << target % 8);
+            }
+        }
+    }
+    weight.made = std::move(made);
+    weight.gptq.qweight = qweight;
+    weight.gptq.qzeros = qzeros;
+    weight.gptq.scales = scales;
+}
+
 HostWeight import_gptq_planes(const StoredWeight &stored) {
     Exchange exchange(stored.format, stored.block, stored.flags, stored.rows, stored.cols);
     const Sizes sizes = sizes_of(stored.format, stored.block, stored.rows, stored.cols);

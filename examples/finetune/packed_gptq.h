@@ -21,6 +21,8 @@ std::vector<PackedPart> gptq_parts(const std::string &name, int32_t format, uint
                                    uint64_t cols, uint32_t version);
 std::vector<uint8_t> gptq_bytes(const PackedPart &part, const qlora::Weight &weight);
 
+// Row i of the weight is then what row from[i] was; the tensors move to memory of its own.
+void reorder_gptq_rows(StoredWeight &weight, const std::vector<uint64_t> &from);
 // The planes of a checkpoint's tensors.
 HostWeight import_gptq_planes(const StoredWeight &stored);
 // The weight of a checkpoint's tensors, on any device.

@@ -7,6 +7,8 @@ namespace finetune {
 PlacedWeight::PlacedWeight(const qlora_weight &shape) : weight_(shape), layout_(qlora::make<qlora_weight_layout_info>()) {
     weight_.struct_size = sizeof(weight_);
     const int32_t status = qlora_weight_layout(&weight_, &layout_);
+    if (status == QLORA_ERROR_ARGUMENT && weight_.block != 0)
+        fail(format_name(weight_.format), " takes no block of ", weight_.block, " values");
     if (status != QLORA_OK)
         fail(format_name(weight_.format), " does not take a matrix of ", weight_.rows, " x ", weight_.cols);
 }

@@ -11,6 +11,7 @@ namespace {
 
 const uint64_t usual_context = uint64_t(600) << 20, late_kernels = uint64_t(64) << 20;
 const uint64_t small_logits = uint64_t(8) << 20; // bytes of a chunk of logits when memory is short
+const uint32_t most_chunk_rows = 512;
 const uint64_t most_rank = 1024;
 const uint32_t fewest_streamed = 3;              // two lie in the window
 
@@ -26,6 +27,8 @@ uint64_t smaller_chunk(uint64_t vocabulary) { return std::max<uint64_t>(16, smal
 std::vector<Step> steps_of(const Task &task, const MemoryOptions &options) {
     const bool trains = task.training;
     return {
+        {"batches are enqueued call by call, none is recorded", "--graph off", trains && !options.graphs,
+         [](MemoryChoice &choice, const Task &, uint64_t) { choice.graphs = false; }},
         {"rows of the embedding stay in host memory", "--embedding host", !options.host_embedding,
          [](MemoryChoice &choice, const Task &, uint64_t) { choice.host_embedding = true; }},
         {"activations are computed again in the backward pass", "without --no-checkpoint", false,
@@ -57,6 +60,40 @@ MemoryPlan dry_run(Device &device, const BaseModel &base, const Task &task, cons
     plan.host_bytes = device.planned_host_bytes();
     plan.layers = base.shape().layers;
     return plan;
+}
+
+// The plan with some of the steps, what each of them saves included.
+MemoryPlan with_steps(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
+                      const Budget &budget, const std::vector<Step> &steps, const std::vector<bool> &taken) {
+    MemoryPlan plan = dry_run(device, base, task, options.start());
+    std::vector<Saving> savings;
+    for (size_t i = 0; i < steps.size(); ++i) {
+        if (!taken[i]) continue;
+        MemoryChoice choice = plan.choice;
+        steps[i].apply(choice, task, base.shape().vocabulary);
+        const uint64_t before = plan.device_bytes;
+        if (planned_bytes(device, base, task, choice) == UINT64_MAX) continue;
+        plan = dry_run(device, base, task, choice);
+        if (plan.device_bytes < before) savings.push_back({steps[i].what, steps[i].flag, before - plan.device_bytes});
+    }
+    plan.budget = budget;
+    plan.savings = std::move(savings);
+    return plan;
+}
+
+// More tokens per chunk of logits, as far as there is room: a head that is decoded, or only read, for few tokens is slow.
+void widen_chunk(Device &device, const BaseModel &base, const Task &task, MemoryPlan &plan) {
+    for (uint32_t rows = most_chunk_rows; rows > plan.choice.chunk_rows && rows >= 32; rows /= 2) {
+        MemoryChoice choice = plan.choice;
+        choice.chunk_rows = rows;
+        MemoryPlan wider = dry_run(device, base, task, choice);
+        wider.budget = plan.budget;
+        wider.savings = plan.savings;
+        if (wider.device_bytes < plan.device_bytes) return; // less than what the device chooses
+        if (!wider.fits()) continue;
+        plan = std::move(wider);
+        return;
+    }
 }
 
 // As few streamed layers as fit; all of them where none of the numbers does.
@@ -99,6 +136,7 @@ void keep(Device &device, const BaseModel &base, const Task &task, MemoryPlan &p
         choice.kept_layers = middle;
         MemoryPlan more = dry_run(device, base, task, choice);
         more.budget = plan.budget;
+        more.savings = plan.savings;
         if (more.fits()) {
             least = middle;
             plan = std::move(more);
@@ -115,6 +153,7 @@ MemoryChoice MemoryOptions::start() const {
     choice.checkpointing = checkpointing;
     choice.host_embedding = host_embedding.value_or(false);
     choice.offload = offload.value_or(false);
+    choice.graphs = graphs.value_or(true);
     choice.chunk_rows = chunk_rows.value_or(0);
     choice.streamed_layers = streamed_layers.value_or(0);
     choice.kept_layers = kept_layers.value_or(0);
@@ -153,22 +192,29 @@ uint64_t planned_bytes(Device &device, const BaseModel &base, const Task &task, 
 
 MemoryPlan make_plan(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
                      const Budget &budget) {
-    MemoryPlan plan = dry_run(device, base, task, options.start());
-    plan.budget = budget;
-    for (const Step &step : steps_of(task, options)) {
-        if (plan.fits() || !step.allowed) continue;
-        MemoryChoice choice = plan.choice;
-        step.apply(choice, task, base.shape().vocabulary);
-        if (planned_bytes(device, base, task, choice) >= plan.device_bytes) continue;
-        MemoryPlan next = dry_run(device, base, task, choice);
-        next.budget = budget;
-        next.savings = plan.savings;
-        next.savings.push_back({step.what, step.flag, plan.device_bytes - next.device_bytes});
-        plan = std::move(next);
+    const std::vector<Step> steps = steps_of(task, options);
+    std::vector<bool> taken(steps.size(), false);
+    MemoryPlan plan = with_steps(device, base, task, options, budget, steps, taken);
+    for (size_t i = 0; i < steps.size() && !plan.fits(); ++i) {
+        if (!steps[i].allowed) continue;
+        taken[i] = true;
+        MemoryPlan next = with_steps(device, base, task, options, budget, steps, taken);
+        if (next.device_bytes < plan.device_bytes) plan = std::move(next);
+        else taken[i] = false;
     }
     if (!plan.fits() && !options.streamed_layers) stream(device, base, task, plan);
-    const bool roomy = budget.limit != 0 && plan.fits() && plan.savings.empty();
-    if (roomy && task.training && options.checkpointing && !options.kept_layers) keep(device, base, task, plan);
+    if (!plan.fits() || budget.limit == 0) return plan;
+    // A later step may have saved so much that an earlier one, or a part of it, need not be; the dearest goes first.
+    const bool streams = plan.choice.streamed_layers > 0 && !options.streamed_layers;
+    for (size_t i = steps.size(); i-- > 0 && !streams;) {
+        if (!taken[i]) continue;
+        taken[i] = false;
+        MemoryPlan other = with_steps(device, base, task, options, budget, steps, taken);
+        if (other.fits()) plan = std::move(other);
+        else taken[i] = true;
+    }
+    if (!options.chunk_rows) widen_chunk(device, base, task, plan);
+    if (!streams && task.training && options.checkpointing && !options.kept_layers) keep(device, base, task, plan);
     return plan;
 }
 

@@ -12,7 +12,7 @@ namespace finetune {
 struct MemoryOptions {
     std::string memory; // "6G"; empty: what the device has free, and on a CPU no bound
     bool checkpointing = true;
-    std::optional<bool> host_embedding, offload;
+    std::optional<bool> host_embedding, offload, graphs;
     std::optional<uint32_t> chunk_rows, streamed_layers, kept_layers;
     std::optional<uint64_t> eval_tokens, optimizer_bytes;
     std::optional<std::string> head; // "none" or a format

@@ -39,7 +39,15 @@ void add_samples(Fingerprint &sum, const BaseTensor &tensor) {
     for (uint64_t i = 0; i < places; ++i) sum.add(data + (bytes - size) / (places - 1) * i, size);
 }
 
+// A number of float by the fewest digits that are no other one.
 template <class Value> std::string text_of(const Value &value) {
+    if constexpr (std::is_same_v<Value, float>)
+        for (int digits = 6; digits < 9; ++digits) {
+            std::ostringstream text;
+            text.precision(digits);
+            text << value;
+            if (strtof(text.str().c_str(), nullptr) == value) return text.str();
+        }
     std::ostringstream text;
     text.precision(9);
     text << value;

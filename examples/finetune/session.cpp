@@ -116,6 +116,8 @@ private:
     void choose_format(Task &task);
     void calibrate_weights(Task &task, const FormatChoice &choice);
     BatchBounds evaluation_bounds(uint64_t tokens) const;
+    // --graph on is an Error where nothing would be recorded.
+    void check_graphs(const Task &task, const MemoryPlan &plan) const;
     void prepare();
     void print_plan(const Task &task, const MemoryPlan &plan, const Machine &machine) const;
     void print_use() const;
@@ -127,7 +129,7 @@ private:
                                 const std::vector<std::vector<int32_t>> &after) const;
     std::string text_of(const std::vector<int32_t> &ids) const;
     RunEnd train();
-    void save();
+    void save_adapter();
 
     uint32_t generated_rows() const {
         return in_.eval ? uint32_t(std::min<uint64_t>(std::max(options_.exact_match, options_.samples),
@@ -217,7 +219,10 @@ Task Session::task() {
     task.options = in_.plan;
     task.options.steps = std::max<uint64_t>(1, in_.plan.steps); // a plan without rows has one
     task.training = in_.plan.steps > 0 || options_.plan_only;
-    if (in_.plan.steps > 0) task.training_bounds = training_bounds(in_.train->rows, in_.plan);
+    if (in_.plan.steps > 0) {
+        task.training_bounds = training_bounds(in_.train->rows, in_.plan);
+        if (memory_.graphs.value_or(true)) task.common_shapes = common_shapes(in_.train->rows, in_.plan);
+    }
     if (options_.plan_only && !in_.train) {
         const uint32_t sequence = uint32_t(options_.sequence == 0 ? in_.shape.context : options_.sequence);
         task.training_bounds.tokens = task.training_bounds.losses = uint64_t(sequence) * options_.train.batch;
@@ -232,10 +237,21 @@ Task Session::task() {
     return task;
 }
 
+void Session::check_graphs(const Task &task, const MemoryPlan &plan) const {
+    if (!memory_.graphs.value_or(false) || in_.plan.steps == 0) return;
+    const auto refuse = [](const auto &...why) { fail("--graph on: ", why..., "; use --graph auto"); };
+    if (!device_.records()) refuse(device_.name(), " records no graphs");
+    if (in_.plan.dropout > 0) refuse("the masks of --lora-dropout change in every step");
+    if (plan.choice.streamed_layers > 0) refuse("weights of ", plan.choice.streamed_layers, " layers stream from host memory");
+    if (plan.choice.offload) refuse("inputs of the layers wait in host memory");
+    if (task.common_shapes.empty()) refuse("no shape of a batch comes often enough to be recorded");
+}
+
 void Session::prepare() {
     const Task task = this->task();
     const MemoryPlan plan = make_plan(device_, in_.base, task, memory_, budget_);
     if (!plan.fits()) reject_plan(device_, in_.base, task, memory_, plan);
+    check_graphs(task, plan);
     flags_[head_flag] = plan.choice.head_format == 0 ? "none" : format_name(plan.choice.head_format);
     flags_[rows_flag] = std::to_string(plan.choice.chunk_rows);
     flags_[kept_flag] = std::to_string(plan.choice.kept_layers);
@@ -317,6 +333,12 @@ void Session::print_use() const {
                readable_bytes(planned_ + budget_.overhead).c_str(),
                readable_bytes(info.memory_bytes - info.memory_free_bytes).c_str());
     printf("\n");
+    const StepGraphs::Use graphs = machine_->network->graphs().use();
+    if (!graphs.failure.empty()) printf("graphs       given up: %s\n", graphs.failure.c_str());
+    if (graphs.graphs > 0)
+        printf("graphs       %llu recorded, %llu nodes in %s; %llu of %llu batches replayed\n", static_cast<unsigned long long>(graphs.graphs),
+               static_cast<unsigned long long>(graphs.nodes), readable_bytes(graphs.bytes).c_str(), static_cast<unsigned long long>(graphs.replayed),
+               static_cast<unsigned long long>(graphs.batches));
 }
 
 double Session::perplexity() { return std::exp(mean_loss(*machine_->network, window_batches_)); }
@@ -367,10 +389,6 @@ RunEnd Session::train() {
     metrics_.train_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     metrics_.norms_step0 = trainer.first_norms();
     metrics_.eval_after = run.last_validation();
-    if (!options_.save_state.empty()) {
-        trainer.save_state(options_.save_state);
-        printf("state written to %s\n", options_.save_state.c_str());
-    }
     for (size_t i = 0; i < adapter_shape_.pairs(); ++i)
         for (const char *half : {"lora_A", "lora_B"})
             metrics_.norm_names.push_back(adapter_shape_.peft_name(i, half, "default."));
@@ -380,20 +398,24 @@ RunEnd Session::train() {
     if (folder_ && best)
         printf("best validation loss %.4f at step %llu: %s\n", *best, static_cast<unsigned long long>(run.watchdog().best_step()),
                folder_->checkpoints().path(run.watchdog().best_step()).c_str());
+    // A folder holds a checkpoint of it; without one the adapter comes before all else that may fail.
+    if (end != RunEnd::interrupted || !folder_) save_adapter();
+    if (!options_.save_state.empty()) {
+        trainer.save_state(options_.save_state);
+        printf("state written to %s\n", options_.save_state.c_str());
+    }
     return end;
 }
 
-void Session::save() {
-    if (!options_.out.empty()) {
-        const Adapter trained = machine_->trainable.download(device_);
-        const std::string ending = ".safetensors";
-        const bool peft =
-            options_.out.size() > ending.size() && options_.out.substr(options_.out.size() - ending.size()) == ending;
-        if (peft) write_adapter_peft(options_.out, trained, adapter_shape_);
-        else write_adapter_gguf(options_.out, trained, adapter_shape_);
-        printf("adapter written to %s\n", options_.out.c_str());
-    }
-    if (!options_.metrics.empty()) metrics_.save(options_.metrics);
+void Session::save_adapter() {
+    if (options_.out.empty()) return;
+    const Adapter trained = machine_->trainable.download(device_);
+    const std::string ending = ".safetensors";
+    const bool peft =
+        options_.out.size() > ending.size() && options_.out.substr(options_.out.size() - ending.size()) == ending;
+    if (peft) write_adapter_peft(options_.out, trained, adapter_shape_);
+    else write_adapter_gguf(options_.out, trained, adapter_shape_);
+    printf("adapter written to %s\n", options_.out.c_str());
 }
 
 int Session::run() {
@@ -418,7 +440,7 @@ int Session::run() {
         if (train() == RunEnd::interrupted) {
             // The folder holds a checkpoint; without one, what there is so far goes where the whole would have gone.
             if (folder_) printf("interrupted; go on with --resume %s\n", folder_->path().c_str());
-            else save();
+            else if (!options_.metrics.empty()) metrics_.save(options_.metrics);
             return exit_interrupted;
         }
         if (!metrics_.eval_after) metrics_.eval_after = eval_loss();
@@ -434,7 +456,8 @@ int Session::run() {
     }
     const std::vector<Sample> samples = this->samples(answers_before, answers_after.empty() ? answers_before : answers_after);
     print_samples(samples);
-    save();
+    if (in_.plan.steps == 0) save_adapter();
+    if (!options_.metrics.empty()) metrics_.save(options_.metrics);
     if (folder_) {
         write_report(*folder_, samples);
         printf("report       %s\n", folder_->file("report.html").c_str());
@@ -445,9 +468,10 @@ int Session::run() {
 } // namespace
 
 int run_session(const Options &options) {
-    for (const std::string &path : {options.metrics, options.save_state}) if (!path.empty()) check_writable(path);
+    const std::initializer_list<std::string> inputs = {options.model, options.data, options.eval_data, options.train.import_state};
+    for (const std::string &path : {options.metrics, options.save_state}) if (!path.empty()) check_writable(path, inputs);
     // The adapter's usual place is in the folder of the run, which may not be there yet.
-    if (!options.out.empty() && (options.run.folder.empty() || options.out.rfind(options.run.folder + "/", 0) != 0)) check_writable(options.out);
+    if (!options.out.empty() && (options.run.folder.empty() || options.out.rfind(options.run.folder + "/", 0) != 0)) check_writable(options.out, inputs);
     return Session(options).run();
 }
 

@@ -8,12 +8,14 @@
 namespace finetune {
 namespace {
 
-const int taken[] = {SIGINT, SIGTERM};
+const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+const int count = sizeof taken / sizeof taken[0];
 volatile sig_atomic_t came = 0;
-struct sigaction before[2];
+struct sigaction before[count];
 
-void on_signal(int) {
-    if (came != 0) _exit(exit_interrupted);
+void on_signal(int signal) {
+    // Every line to a pipe that nobody reads brings a signal; the checkpoint is on its way.
+    if (came != 0 && signal != SIGPIPE) _exit(exit_interrupted);
     came = 1;
 }
 
@@ -24,11 +26,15 @@ StopSignals::StopSignals() {
     struct sigaction action = {};
     action.sa_handler = on_signal;
     action.sa_flags = SA_RESTART;
-    for (int i = 0; i < 2; ++i) sigaction(taken[i], &action, &before[i]);
+    for (int i = 0; i < count; ++i) {
+        sigaction(taken[i], &action, &before[i]);
+        // nohup
+        if (taken[i] == SIGHUP && before[i].sa_handler == SIG_IGN) sigaction(SIGHUP, &before[i], nullptr);
+    }
 }
 
 StopSignals::~StopSignals() {
-    for (int i = 0; i < 2; ++i) sigaction(taken[i], &before[i], nullptr);
+    for (int i = 0; i < count; ++i) sigaction(taken[i], &before[i], nullptr);
 }
 
 bool StopSignals::stop() const { return came != 0; }

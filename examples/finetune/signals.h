@@ -1,4 +1,5 @@
-// SIGINT and SIGTERM while training: the first asks for the end after this step, the second ends the program at once.
+// SIGINT and SIGTERM while training, a terminal that closes (SIGHUP) and a pipe that nobody reads (SIGPIPE): the first asks for the
+// end after this step, the second ends the program at once.
 #pragma once
 
 namespace finetune {

@@ -116,6 +116,10 @@ std::vector<float> plain_scales(const StoredWeight &weight, uint64_t count) {
 } // namespace
 
 void reorder_rows(StoredWeight &weight, const std::vector<uint64_t> &from, const std::string &name) {
+    if (weight.gptq.qweight != nullptr) {
+        reorder_gptq_rows(weight, from);
+        return;
+    }
     const uint64_t rows = from.size(), cols = weight.rows * weight.cols / rows;
     const bool nested = weight.format == QLORA_FORMAT_NF4_DQ || weight.format == QLORA_FORMAT_FP4_DQ,
                four_bits = nested || weight.format == QLORA_FORMAT_NF4 || weight.format == QLORA_FORMAT_FP4;

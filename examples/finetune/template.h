@@ -1,5 +1,6 @@
 // Chat templates: a small part of the language Jinja, as models' own templates use it, on messages and nothing else.
-// There is no way from a template to files, time, or anything but its input; its steps and its output are bounded.
+// There is no way from a template to files, time, or anything but its input; its steps and its output are bounded. One that asks
+// for the date (strftime_now) gets 26 July 2024, on every day: what is learned does not change while a run is paused.
 //
 // Every byte of the output knows who wrote it, through all filters and slices. So control tokens are recognized only
 // where the template wrote them, and the answers are known without a search.

@@ -1,125 +1,16 @@
 #include "template_functions.h"
 
+#include "template_texts.h"
 #include "utf8.h"
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 
 namespace finetune {
 namespace {
 
 using Value = TemplateValue;
-
-template <class... Parts> [[noreturn]] void raise(const Parts &...parts) {
-    std::ostringstream message;
-    (message << ... << parts);
-    throw TemplateError(message.str());
-}
-
-const TemplateText &text_of(const Value *value, const char *what) {
-    if (value == nullptr || value->kind != Value::text)
-        raise(what, " needs a text, not ", value == nullptr ? "nothing" : value->kind_name());
-    return *value->string;
-}
-
-int64_t integer_of(const Value &value, const char *what) {
-    if (value.kind != Value::integer && value.kind != Value::boolean)
-        raise(what, " needs a whole number, not ", value.kind_name());
-    return value.number;
-}
-
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
-TemplateText stripped(const TemplateText &text, const Value *characters, bool left, bool right) {
-    const std::string set =
-        characters == nullptr || characters->kind == Value::none ? "" : text_of(characters, "strip").bytes;
-    const auto cut = [&](char c) { return set.empty() ? is_space(c) : set.find(c) != std::string::npos; };
-    size_t begin = 0, end = text.bytes.size();
-    while (left && begin < end && cut(text.bytes[begin])) ++begin;
-    while (right && end > begin && cut(text.bytes[end - 1])) --end;
-    return text.part(begin, end - begin);
-}
-
-TemplateText mapped(TemplateText text, bool upper) { // ASCII letters
-    for (char &c : text.bytes) {
-        if (upper && c >= 'a' && c <= 'z') c = char(c - 32);
-        if (!upper && c >= 'A' && c <= 'Z') c = char(c + 32);
-    }
-    return text;
-}
-
-TemplateText titled(TemplateText text, bool every_word) {
-    text = mapped(std::move(text), false);
-    bool begins = true;
-    for (char &c : text.bytes) {
-        const bool letter = c >= 'a' && c <= 'z';
-        if (letter && begins) c = char(c - 32);
-        begins = every_word ? !letter && !(c >= 'A' && c <= 'Z') : false;
-    }
-    return text;
-}
-
-Value split(const TemplateText &text, const TemplateArguments &arguments, bool from_right) {
-    const Value *separator = arguments.find(0, "sep"), *count = arguments.find(1, "maxsplit");
-    int64_t most = count == nullptr ? -1 : integer_of(*count, "split");
-    TemplateList parts;
-    if (separator == nullptr || separator->kind == Value::none) {
-        for (size_t i = 0; i < text.bytes.size();) {
-            while (i < text.bytes.size() && is_space(text.bytes[i])) ++i;
-            size_t end = i;
-            while (end < text.bytes.size() && !is_space(text.bytes[end])) ++end;
-            if (end > i) parts.push_back(Value::of(text.part(i, end - i)));
-            i = end;
-        }
-        if (most >= 0) raise("split without a separator but with a count is not supported");
-        return Value::of(std::move(parts));
-    }
-    const std::string by = text_of(separator, "split").bytes;
-    if (by.empty()) raise("split by an empty text");
-    size_t begin = 0, end = text.bytes.size();
-    if (from_right) {
-        while (most != 0) {
-            const size_t at = end < by.size() ? std::string::npos : text.bytes.rfind(by, end - by.size());
-            if (at == std::string::npos) break;
-            parts.push_back(Value::of(text.part(at + by.size(), end - at - by.size())));
-            end = at;
-            --most;
-        }
-        parts.push_back(Value::of(text.part(0, end)));
-        std::reverse(parts.begin(), parts.end());
-        return Value::of(std::move(parts));
-    }
-    while (most != 0) {
-        const size_t at = text.bytes.find(by, begin);
-        if (at == std::string::npos) break;
-        parts.push_back(Value::of(text.part(begin, at - begin)));
-        begin = at + by.size();
-        --most;
-    }
-    parts.push_back(Value::of(text.part(begin)));
-    return Value::of(std::move(parts));
-}
-
-TemplateText replaced(const TemplateText &text, const TemplateText &from, const TemplateText &to, int64_t most) {
-    if (from.bytes.empty()) raise("replace of an empty text");
-    TemplateText out;
-    size_t begin = 0;
-    for (; most != 0; --most) {
-        const size_t at = text.bytes.find(from.bytes, begin);
-        if (at == std::string::npos) break;
-        out += text.part(begin, at - begin);
-        out += to;
-        begin = at + from.bytes.size();
-    }
-    out += text.part(begin);
-    return out;
-}
-
-TemplateText replace_with(const TemplateText &text, const TemplateArguments &arguments) {
-    const Value *count = arguments.find(2, "count");
-    return replaced(text, text_of(arguments.find(0, "old"), "replace"), text_of(arguments.find(1, "new"), "replace"),
-                    count == nullptr ? -1 : integer_of(*count, "replace"));
-}
 
 Value items_of(const Value &object) {
     TemplateList items;
@@ -178,10 +69,23 @@ int compare(const Value &a, const Value &b) {
 
 bool contains(const Value &whole, const Value &part) {
     if (whole.kind == Value::text) return whole.string->bytes.find(text_of(&part, "in").bytes) != std::string::npos;
+    if (whole.kind == Value::undefined) return false; // as an empty one
     if (whole.kind == Value::dict) return part.kind == Value::text && whole.find(part.string->bytes) != nullptr;
     if (whole.kind != Value::list) raise("'in' needs a text, a list or a mapping, not ", whole.kind_name());
     return std::any_of(whole.items->begin(), whole.items->end(), [&](const Value &item) { return equal(item, part); });
 }
+
+// Friday 26 July 2024: what Llama 3 takes where there is no clock.
+tm date_of_templates() {
+    tm date = {};
+    date.tm_year = 2024 - 1900;
+    date.tm_mon = 6;
+    date.tm_mday = 26;
+    date.tm_wday = 5;
+    date.tm_yday = 207;
+    return date;
+}
+const tm template_date = date_of_templates();
 
 } // namespace
 
@@ -516,6 +420,12 @@ TemplateValue call_function(const std::string &name, const TemplateArguments &ar
         for (int64_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1]; i += bounds[2])
             out.push_back(Value::of(i));
         return Value::of(std::move(out));
+    }
+    if (name == "strftime_now") {
+        const std::string &format = text_of(arguments.find(0, "format"), "strftime_now").bytes;
+        char date[256] = "";
+        if (strftime(date, sizeof date, format.substr(0, 64).c_str(), &template_date) == 0) date[0] = 0;
+        return Value::of(std::string(date), from_template);
     }
     raise("the function ", shown(name), " is not supported");
 }

@@ -1,4 +1,4 @@
-// What templates may call: operators, filters, tests, methods of texts and mappings, and three functions.
+// What templates may call: operators, filters, tests, methods of texts and mappings, and a few functions.
 #pragma once
 
 #include "template_value.h"

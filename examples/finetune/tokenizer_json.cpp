@@ -152,7 +152,10 @@ private:
             if (!special && (flag(token, "single_word", false) || flag(token, "lstrip", false) || flag(token, "rstrip", false)))
                 reject("added token ", shown(piece), ": single_word, lstrip and rstrip are not supported");
             if (special && flag(token, "rstrip", false)) vocabulary_.control_trims = true;
-            vocabulary_.place(id_of(member(token, "id"), piece), piece, special ? piece_control : piece_user_defined);
+            const uint64_t id = id_of(member(token, "id"), piece);
+            // A byte that is listed among the added tokens is still what unknown characters fall back to.
+            if (id < vocabulary_.types.size() && vocabulary_.types[id] == piece_byte && vocabulary_.pieces[id] == piece) continue;
+            vocabulary_.place(id, piece, special ? piece_control : piece_user_defined);
         }
     }
 

@@ -2,14 +2,38 @@
 
 #include "rng.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <tuple>
 
 namespace finetune {
 namespace {
 
 const uint64_t mask_stream = uint64_t(4) << 32; // of random numbers, one a batch of a step
+
+// Calls visit(shape) for every batch of a run.
+template <class Visit> void each_shape(const std::vector<Row> &rows, const TrainOptions &options, Visit &&visit) {
+    RowOrder order(rows.size(), options.shuffle, options.seed);
+    uint64_t next = 0;
+    for (uint64_t batch = 0; batch < options.steps * options.accumulate; ++batch) {
+        BatchShape shape;
+        const auto include = [&shape](const Row &row) {
+            shape.tokens += row.tokens() - 1;
+            shape.losses += row.losses();
+            shape.longest = std::max(shape.longest, uint32_t(row.tokens() - 1));
+            ++shape.count;
+        };
+        for (uint32_t i = 0; i < options.batch; ++i) {
+            const Row &packed = rows[order.at(next++)];
+            include(packed);
+            for (const Row &row : packed.packed) include(row);
+        }
+        shape.accumulate = batch % options.accumulate != 0;
+        visit(shape);
+    }
+}
 
 } // namespace
 
@@ -36,24 +60,31 @@ std::vector<Batch> step_batches(const std::vector<Row> &rows, RowOrder &order, c
 
 BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &options) {
     BatchBounds bounds;
-    RowOrder order(rows.size(), options.shuffle, options.seed);
-    uint64_t next = 0;
-    for (uint64_t batch = 0; batch < options.steps * options.accumulate; ++batch) {
-        BatchBounds sum;
-        for (uint32_t i = 0; i < options.batch; ++i) {
-            const Row &packed = rows[order.at(next++)];
-            const auto include = [&sum](const Row &row) {
-                sum.tokens += row.tokens() - 1;
-                sum.losses += row.losses();
-                sum.longest = std::max(sum.longest, uint32_t(row.tokens() - 1));
-                ++sum.count;
-            };
-            include(packed);
-            for (const Row &row : packed.packed) include(row);
-        }
-        bounds.include(sum);
-    }
+    each_shape(rows, options, [&](const BatchShape &shape) {
+        bounds.include(BatchBounds{shape.tokens, shape.losses, shape.count, shape.longest});
+    });
     return bounds;
+}
+
+std::vector<BatchShape> common_shapes(const std::vector<Row> &rows, const TrainOptions &options, size_t most) {
+    std::map<std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, bool>, uint64_t> counts;
+    uint64_t batches = 0, covered = 0;
+    each_shape(rows, options, [&](const BatchShape &shape) {
+        ++counts[{shape.tokens, shape.losses, shape.count, shape.longest, shape.accumulate}];
+        ++batches;
+    });
+    std::vector<std::pair<uint64_t, BatchShape>> often;
+    for (const auto &[shape, count] : counts)
+        if (count >= 3) often.push_back({count, std::apply([](auto... parts) { return BatchShape{parts...}; }, shape)});
+    std::stable_sort(often.begin(), often.end(), [](const auto &a, const auto &b) { return a.first > b.first; });
+    if (often.size() > most) often.resize(most);
+    std::vector<BatchShape> shapes;
+    for (const auto &[count, shape] : often) {
+        shapes.push_back(shape);
+        covered += count;
+    }
+    if (covered * 4 < batches) shapes.clear();
+    return shapes;
 }
 
 Trainer::Trainer(Device &device, Network &network, const Trainable &adapter, const TrainOptions &options)
@@ -126,17 +157,6 @@ StepReport Trainer::advance(const std::vector<Row> &rows, RowOrder &order) {
     seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     report.tokens_per_second = double(tokens_) / std::max(seconds_, 1e-9);
     return report;
-}
-
-void Trainer::run(const std::vector<Row> &rows, const std::function<void(const StepReport &)> &report) {
-    RowOrder order(rows.size(), options_.shuffle, options_.seed);
-    while (state_.step < options_.steps) {
-        const StepReport result = advance(rows, order);
-        if (result.skipped && !options_.scale_loss)
-            fail("step ", result.step + 1, ": the loss or its gradient is not a finite number any more; lower "
-                 "--learning-rate, or set --compute f32");
-        report(result);
-    }
 }
 
 void Trainer::save_state(const std::string &path, const std::string &notes) const {

@@ -6,7 +6,6 @@
 #include "optimizer.h"
 #include "schedule.h"
 
-#include <functional>
 
 namespace finetune {
 
@@ -45,6 +44,9 @@ std::vector<Batch> step_batches(const std::vector<Row> &rows, RowOrder &order, c
                                 uint64_t step);
 // What the largest batch of the whole run needs.
 BatchBounds training_bounds(const std::vector<Row> &rows, const TrainOptions &options);
+// Shapes of batches that come three times or more, the most frequent first, at most `most`; none unless they are a good part of all
+// batches.
+std::vector<BatchShape> common_shapes(const std::vector<Row> &rows, const TrainOptions &options, size_t most = 4);
 
 struct StepReport {
     uint64_t step;            // from 0
@@ -73,9 +75,6 @@ public:
 
     // The next step. `order` is that of `rows`. A step that is not finite changes nothing but the state's counts.
     StepReport advance(const std::vector<Row> &rows, RowOrder &order);
-    // All steps from the one that a resumed state stands at. Calls report after each. Throws Error when the loss is no longer
-    // a number.
-    void run(const std::vector<Row> &rows, const std::function<void(const StepReport &)> &report);
 
     const TrainState &state() const { return state_; }
     // Values and state, to go on from later; `notes` is a text that comes back with load_state.

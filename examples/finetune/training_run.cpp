@@ -95,7 +95,7 @@ void TrainingRun::load() {
         printf("cannot resume from %s: %s\n", place.c_str(), problem.c_str());
         damaged.push_back(steps.back());
     }
-    fail("none of the checkpoints can be read: ", problem);
+    fail("none of the checkpoints can be read: ", problem, "; begin again with --config ", folder_->path(), "/config.toml --run-dir and another folder");
 }
 
 std::string TrainingRun::notes() const {

@@ -13,6 +13,7 @@ public:
     // `streamed` of `layers` layers.
     WeightStream(uint32_t layers, uint32_t streamed);
 
+    bool any() const { return !order_.empty(); }
     bool streams(uint32_t layer) const { return layer < places_.size() && places_[layer].number >= 0; }
     // Takes the slots, and host memory for each streamed layer, whose weights are of these bytes.
     void take(Device &device, const std::vector<uint64_t> &layer_bytes);

@@ -114,6 +114,7 @@ namespace Qlora.Native
         public ulong memory_bytes;
         public ulong memory_free_bytes;
         public fixed byte name[128];
+        public fixed byte driver[128];
         /// All zero, but for struct_size.
         public static qlora_context_info Create() { return new qlora_context_info { struct_size = (uint)sizeof(qlora_context_info) }; }
     }
@@ -132,6 +133,19 @@ namespace Qlora.Native
         public uint reserved;
         /// All zero, but for struct_size.
         public static qlora_buffer_args Create() { return new qlora_buffer_args { struct_size = (uint)sizeof(qlora_buffer_args) }; }
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    public unsafe struct qlora_graph_args
+    {
+        public uint struct_size;
+        public uint flags;
+        public ulong stream;
+        public ulong graph;
+        public ulong nodes;
+        public ulong device_bytes;
+        /// All zero, but for struct_size.
+        public static qlora_graph_args Create() { return new qlora_graph_args { struct_size = (uint)sizeof(qlora_graph_args) }; }
     }
 
     [StructLayout(LayoutKind.Sequential)]
@@ -949,6 +963,18 @@ namespace Qlora.Native
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_buffer_fill(IntPtr context, qlora_buffer_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_graph_begin(IntPtr context, qlora_graph_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_graph_end(IntPtr context, qlora_graph_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_graph_launch(IntPtr context, qlora_graph_args* args);
+
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        public static extern int qlora_graph_destroy(IntPtr context, qlora_graph_args* args);
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         public static extern int qlora_operation_scratch(IntPtr context, uint operation, IntPtr args, ulong* bytes);

@@ -267,6 +267,7 @@ class qlora_context_info(Sized):
         ("memory_bytes", c_uint64),
         ("memory_free_bytes", c_uint64),
         ("name", c_char * 128),
+        ("driver", c_char * 128),
     ]
 
 
@@ -281,6 +282,17 @@ class qlora_buffer_args(Sized):
         ("bytes", c_uint64),
         ("pattern", c_uint32),
         ("reserved", c_uint32),
+    ]
+
+
+class qlora_graph_args(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("stream", c_uint64),
+        ("graph", c_uint64),
+        ("nodes", c_uint64),
+        ("device_bytes", c_uint64),
     ]
 
 
@@ -828,6 +840,10 @@ FUNCTIONS = {
     "qlora_buffer_copy": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_join": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
     "qlora_buffer_fill": (c_int32, (c_void_p, POINTER(qlora_buffer_args),)),
+    "qlora_graph_begin": (c_int32, (c_void_p, POINTER(qlora_graph_args),)),
+    "qlora_graph_end": (c_int32, (c_void_p, POINTER(qlora_graph_args),)),
+    "qlora_graph_launch": (c_int32, (c_void_p, POINTER(qlora_graph_args),)),
+    "qlora_graph_destroy": (c_int32, (c_void_p, POINTER(qlora_graph_args),)),
     "qlora_operation_scratch": (c_int32, (c_void_p, c_uint32, c_void_p, POINTER(c_uint64),)),
     "qlora_operation_supports": (c_int32, (c_void_p, c_uint32, c_int32, c_int32,)),
     "qlora_weight_quantize": (c_int32, (c_void_p, POINTER(qlora_quantize_args),)),

@@ -316,6 +316,7 @@ pub struct qlora_context_info {
     pub memory_bytes: u64,
     pub memory_free_bytes: u64,
     pub name: [c_char; 128],
+    pub driver: [c_char; 128],
 }
 
 /// All zero, but for struct_size.
@@ -344,6 +345,27 @@ pub struct qlora_buffer_args {
 
 /// All zero, but for struct_size.
 impl Default for qlora_buffer_args {
+    fn default() -> Self {
+        // Numbers, pointers and optional functions: zero is a value of each.
+        let mut made: Self = unsafe { std::mem::zeroed() };
+        made.struct_size = std::mem::size_of::<Self>() as u32;
+        made
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct qlora_graph_args {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub stream: u64,
+    pub graph: u64,
+    pub nodes: u64,
+    pub device_bytes: u64,
+}
+
+/// All zero, but for struct_size.
+impl Default for qlora_graph_args {
     fn default() -> Self {
         // Numbers, pointers and optional functions: zero is a value of each.
         let mut made: Self = unsafe { std::mem::zeroed() };
@@ -1206,6 +1228,10 @@ extern "C" {
     pub fn qlora_buffer_copy(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_buffer_join(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
     pub fn qlora_buffer_fill(context: *mut qlora_context, args: *const qlora_buffer_args) -> i32;
+    pub fn qlora_graph_begin(context: *mut qlora_context, args: *const qlora_graph_args) -> i32;
+    pub fn qlora_graph_end(context: *mut qlora_context, args: *mut qlora_graph_args) -> i32;
+    pub fn qlora_graph_launch(context: *mut qlora_context, args: *const qlora_graph_args) -> i32;
+    pub fn qlora_graph_destroy(context: *mut qlora_context, args: *const qlora_graph_args) -> i32;
     pub fn qlora_operation_scratch(context: *mut qlora_context, operation: u32, args: *const c_void, bytes: *mut u64) -> i32;
     pub fn qlora_operation_supports(context: *mut qlora_context, operation: u32, format: i32, r#type: i32) -> i32;
     pub fn qlora_weight_quantize(context: *mut qlora_context, args: *const qlora_quantize_args) -> i32;
@@ -1327,7 +1353,7 @@ mod tests {
         assert_eq!(&made.reserved as *const _ as usize - base, [148, 116, 112][machine]);
         assert_eq!(&made.message as *const _ as usize - base, [152, 120, 116][machine]);
         assert_eq!(&made.message_bytes as *const _ as usize - base, [160, 124, 120][machine]);
-        assert_eq!(std::mem::size_of::<qlora_context_info>(), [168, 168, 168][machine]);
+        assert_eq!(std::mem::size_of::<qlora_context_info>(), [296, 296, 296][machine]);
         let made = qlora_context_info::default();
         let base = &made as *const _ as usize;
         assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
@@ -1339,6 +1365,7 @@ mod tests {
         assert_eq!(&made.memory_bytes as *const _ as usize - base, [24, 24, 24][machine]);
         assert_eq!(&made.memory_free_bytes as *const _ as usize - base, [32, 32, 32][machine]);
         assert_eq!(&made.name as *const _ as usize - base, [40, 40, 40][machine]);
+        assert_eq!(&made.driver as *const _ as usize - base, [168, 168, 168][machine]);
         assert_eq!(std::mem::size_of::<qlora_buffer_args>(), [88, 88, 84][machine]);
         let made = qlora_buffer_args::default();
         let base = &made as *const _ as usize;
@@ -1351,6 +1378,15 @@ mod tests {
         assert_eq!(&made.bytes as *const _ as usize - base, [72, 72, 68][machine]);
         assert_eq!(&made.pattern as *const _ as usize - base, [80, 80, 76][machine]);
         assert_eq!(&made.reserved as *const _ as usize - base, [84, 84, 80][machine]);
+        assert_eq!(std::mem::size_of::<qlora_graph_args>(), [40, 40, 40][machine]);
+        let made = qlora_graph_args::default();
+        let base = &made as *const _ as usize;
+        assert_eq!(&made.struct_size as *const _ as usize - base, [0, 0, 0][machine]);
+        assert_eq!(&made.flags as *const _ as usize - base, [4, 4, 4][machine]);
+        assert_eq!(&made.stream as *const _ as usize - base, [8, 8, 8][machine]);
+        assert_eq!(&made.graph as *const _ as usize - base, [16, 16, 16][machine]);
+        assert_eq!(&made.nodes as *const _ as usize - base, [24, 24, 24][machine]);
+        assert_eq!(&made.device_bytes as *const _ as usize - base, [32, 32, 32][machine]);
         assert_eq!(std::mem::size_of::<qlora_quantize_args>(), [168, 168, 164][machine]);
         let made = qlora_quantize_args::default();
         let base = &made as *const _ as usize;
