@@ -158,14 +158,14 @@ TEST_CASE("architectures: answers with kept keys and values are those without, i
         const Model model(device, base, 0, 0);
         const Trainable adapter(device, shape, random_adapter(shape));
         const std::vector<std::vector<int32_t>> prompts = {random_ids(1, 3), random_ids(2, 9), random_ids(3, 6)};
-        Generator together(device, model, adapter, QLORA_FORMAT_F32, 3, 9, length), single(device, model, adapter, QLORA_FORMAT_F32, 1, 9 + length, 1);
+        Generator together(device, model, adapter, {}, 3, 9, length), single(device, model, adapter, {}, 1, 9 + length, 1);
         const auto answers = together.generate(prompts, -1);
         for (size_t i = 0; i < prompts.size(); ++i) {
             std::vector<int32_t> text = prompts[i];
             for (uint32_t k = 0; k < length; ++k) text.push_back(single.generate({text}, -1)[0].at(0));
             CHECK(std::vector<int32_t>(text.begin() + long(prompts[i].size()), text.end()) == answers[i]);
         }
-        Decoder decoder(device, model, adapter, QLORA_FORMAT_F32, 9 + length, 4); // pieces of four tokens, then one by one
+        Decoder decoder(device, model, adapter, {}, 9 + length, 4); // pieces of four tokens, then one by one
         std::vector<int32_t> answer = {best(decoder.set(prompts[1]))};
         while (answer.size() < length) answer.push_back(best(decoder.append(answer.back())));
         CHECK(answer == answers[1]);

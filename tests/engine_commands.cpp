@@ -367,9 +367,9 @@ TEST_CASE("decoder: token after token as all at once, whatever was there before"
     const Model model(device, *tiny.base, 0, 0);
     const Trainable trainable(device, shape, adapter);
     const std::vector<int32_t> prompt = {1, 50, 7, 200, 33, 90, 12, 4};
-    Generator generator(device, model, trainable, QLORA_FORMAT_F32, 1, 8, 12);
+    Generator generator(device, model, trainable, {}, 1, 8, 12);
     const std::vector<int32_t> expected = generator.generate({prompt}, -1)[0];
-    Decoder decoder(device, model, trainable, QLORA_FORMAT_F32, 64, 3);
+    Decoder decoder(device, model, trainable, {}, 64, 3);
     Sampler sampler({});
     for (int round = 0; round < 2; ++round) {
         const std::vector<float> *logits = &decoder.set(prompt);

@@ -268,9 +268,9 @@ TEST_CASE("generator: with a cache, several prompts at once, as one token at a t
         Trainable adapter(device, bundled.adapter_shape, bundled.initial);
         std::vector<std::vector<int32_t>> prompts;
         for (const Row &row : bundled.rows) prompts.push_back(row.prompt);
-        Generator together(device, model, adapter, QLORA_FORMAT_F32, 5, 9, length);
+        Generator together(device, model, adapter, {}, 5, 9, length);
         const auto answers = together.generate(prompts, -1);
-        Generator single(device, model, adapter, QLORA_FORMAT_F32, 1, 9 + length, 1);
+        Generator single(device, model, adapter, {}, 1, 9 + length, 1);
         for (size_t i = 0; i < prompts.size(); ++i) {
             std::vector<int32_t> text = prompts[i];
             for (uint32_t k = 0; k < length; ++k) text.push_back(single.generate({text}, -1)[0].at(0));

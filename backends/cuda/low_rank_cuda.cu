@@ -5,6 +5,7 @@
 //   narrow   y[m][r] = a[m][k] b[r][k]          x A^T and dy B
 //   columns  y[r][c] or y[c][r] = a[t][r] b[t][c]   dA and dB
 //   wide     y[m][n] += a[m][r] b[n][r]         what the adapter adds to y and dx
+#include "backends/cuda/cluster.cuh"
 #include "backends/cuda/mma.cuh"
 #include "backends/cuda/product.cuh"
 
@@ -86,74 +87,7 @@ template <int WARPS, int COUNT> __device__ __forceinline__ void add_warps(float 
 
 // ---- narrow: a cluster has 16 ROWS rows of y; the warps of its blocks take pieces of 32 along k in turn ------------
 
-constexpr int narrow_warps = 16, most_cluster = 8;
-
-// Sums of the blocks of a cluster, in their order, to warp 0 of the first, which waits for the bytes of the others to arrive: a
-// barrier with the release that would make ordinary stores seen takes longer than all the rest.
-template <int COUNT, int MOST> struct ClusterSum {
-    struct Shared {
-        float4 sums[(MOST - 1) * COUNT * 32]; // of all blocks but the first
-        uint64_t arrived;
-    };
-    Shared &shared;
-    unsigned rank, blocks;
-
-    __device__ __forceinline__ ClusterSum(Shared &shared, unsigned rank, unsigned blocks) : shared(shared), rank(rank), blocks(blocks) {
-#if __CUDA_ARCH__ >= 900
-        if (blocks == 1) return;
-        if (threadIdx.x == 0 && rank == 0) {
-            const uint32_t place = uint32_t(__cvta_generic_to_shared(&shared.arrived)), bytes = (blocks - 1) * COUNT * 32 * 16;
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n"
-                         "fence.mbarrier_init.release.cluster;\n"
-                         "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(place), "r"(bytes) : "memory");
-        }
-        __syncwarp();
-        asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-#endif
-    }
-    __device__ __forceinline__ void add(float (&sum)[COUNT][4]) {
-#if __CUDA_ARCH__ >= 900
-        if (blocks == 1) return;
-        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); // the first block is there, and its barrier is ready
-        if (threadIdx.x >= 32) return;
-        const uint32_t barrier = uint32_t(__cvta_generic_to_shared(&shared.arrived));
-        if (rank > 0) {
-            uint32_t there, its_barrier;
-            const uint32_t here = uint32_t(__cvta_generic_to_shared(shared.sums + (rank - 1) * COUNT * 32 + threadIdx.x));
-            asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(there) : "r"(here));
-            asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(its_barrier) : "r"(barrier));
-#pragma unroll
-            for (int i = 0; i < COUNT; i++)
-                asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there + i * 32 * 16), "f"(sum[i][0]),
-                             "f"(sum[i][1]), "f"(sum[i][2]), "f"(sum[i][3]), "r"(its_barrier)
-                             : "memory");
-            return;
-        }
-        uint32_t done = 0;
-        while (!done)
-            asm volatile("{\n.reg .pred complete;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 complete, [%1], 0;\nselp.u32 %0, 1, 0, complete;\n}"
-                         : "=r"(done)
-                         : "r"(barrier)
-                         : "memory");
-        for (unsigned other = 0; other + 1 < blocks; other++)
-#pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                const float4 more = shared.sums[(other * COUNT + i) * 32 + threadIdx.x];
-                sum[i][0] += more.x;
-                sum[i][1] += more.y;
-                sum[i][2] += more.z;
-                sum[i][3] += more.w;
-            }
-#endif
-    }
-};
-
-// Blocks to a cluster: as many as leave `each` blocks to a multiprocessor and a piece of the sum to every warp of a block.
-unsigned cluster_of(Context &context, uint64_t count, uint64_t each, unsigned most, uint64_t length, uint64_t pieces) {
-    unsigned cluster = 1;
-    while (clustered(context) && cluster < most && count * cluster * 2 <= each * uint64_t(state_of(context).multiprocessors) && cluster * pieces < length) cluster *= 2;
-    return cluster;
-}
+constexpr int narrow_warps = 16;
 
 // The part of an Augmented that needs no sum: eight elements of B to a thread.
 template <int TYPE> __device__ __forceinline__ void place_b(const Augmented &to, int64_t ranks) {
@@ -180,8 +114,8 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
     constexpr int at_once = EIGHTS <= 2 ? 4 / ROWS : HALF && !TURNED ? 2 : 1; // pieces on their way
     const int64_t step = int64_t(blocks) * narrow_warps * 32;
     __shared__ float4 shared[narrow_warps / 2 * ROWS * EIGHTS * 32];
-    __shared__ typename ClusterSum<ROWS * EIGHTS, most_cluster>::Shared others;
-    ClusterSum<ROWS * EIGHTS, most_cluster> cluster(others, rank, blocks);
+    __shared__ typename ClusterSum<ROWS * EIGHTS>::Shared others;
+    ClusterSum<ROWS * EIGHTS> cluster(others, rank, blocks);
     for (int64_t piece = (rank * narrow_warps + warp) * 32; piece < k; piece += step * at_once) {
         uint4 left[at_once][ROWS][2];
         Eight<TYPE, HALF, TURNED> right[at_once][EIGHTS];
@@ -247,7 +181,10 @@ __global__ void __launch_bounds__(narrow_warps * 32) narrow_kernel(const __grid_
 template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context, cudaStream_t stream, const Product &p, const Augmented &to) {
     const auto run = [&](auto kernel, int64_t rows) {
         const uint64_t count = ceil_divide(uint64_t(p.m), uint64_t(rows));
-        const unsigned cluster = cluster_of(context, count, 1, most_cluster, uint64_t(p.k), narrow_warps * 32);
+        unsigned cluster = 1; // as many blocks as leave one to a multiprocessor, and a piece to every warp
+        while (clustered(context) && cluster < most_cluster && count * cluster * 2 <= uint64_t(state_of(context).multiprocessors) &&
+               int64_t(cluster) * narrow_warps * 32 < p.k)
+            cluster *= 2;
         const Grid grid = {dim3(unsigned(count * cluster)), narrow_warps * 32, 0, cluster};
         return launch_early(context, stream, grid, kernel, p.a, p.b, p.m, p.n, p.k, static_cast<float *>(p.y), p.y_stride, p.alpha, p.accumulate, cluster, to);
     };
@@ -257,47 +194,29 @@ template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context,
     return run(narrow_kernel<TYPE, HALF, TURNED, 4, 1>, 16);
 }
 
-// ---- columns: a cluster has 64 columns of b, or 32, and every rank; the warps of its blocks take 16 tokens in turn -----
+// ---- columns: a block has 32 columns of b and every rank; its warps take 16 tokens in turn -----------------------
 
-constexpr int columns_warps = 8, most_columns_cluster = 4;
+constexpr int columns_warps = 8;
 
-// Neighbouring 16-bit elements of one row, COUNT of them.
-template <int COUNT> struct Words {
-    uint32_t word[COUNT / 2];
-    __device__ __forceinline__ void load(const uint16_t *from, bool there) {
-        if constexpr (COUNT == 8) {
-            const uint4 words = there ? *reinterpret_cast<const uint4 *>(from) : make_uint4(0, 0, 0, 0);
-            word[0] = words.x, word[1] = words.y, word[2] = words.z, word[3] = words.w;
-        } else {
-            const uint2 words = there ? *reinterpret_cast<const uint2 *>(from) : make_uint2(0, 0);
-            word[0] = words.x, word[1] = words.y;
-        }
-    }
-};
-
-// side: the operand with ranks, [tokens][ranks]; body: the one with columns, [tokens][columns], of TYPE. A lane has four tokens
-// of EACH columns.
+// side: the operand with ranks, [tokens][ranks]; body: the one with columns, [tokens][columns], of TYPE.
 template <int TYPE, bool HALF, int SIXTEENTHS>
 __global__ void __launch_bounds__(columns_warps * 32) columns_kernel(const __grid_constant__ Operand side, const __grid_constant__ Operand body, int64_t ranks, int64_t columns,
-                                                                     int64_t tokens, float *y, int64_t stride, bool rank_rows, float alpha, bool accumulate, unsigned blocks) {
+                                                                     int64_t tokens, float *y, int64_t stride, bool rank_rows, float alpha, bool accumulate) {
     wait_for_previous();
-    constexpr int EACH = 8 / SIXTEENTHS, at_once = 2 / SIXTEENTHS;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
-    const unsigned part = blockIdx.x % blocks;
-    const int64_t first = int64_t(blockIdx.x / blocks) * (8 * EACH), mine = first + EACH * group, step = int64_t(blocks) * columns_warps * 16;
+    const int64_t first = int64_t(blockIdx.x) * 32, mine = first + 4 * group;
     const uint16_t *const data = static_cast<const uint16_t *>(body.data);
-    float sum[SIXTEENTHS * EACH][4] = {};
-    __shared__ float4 shared[columns_warps / 2 * 8 * 32];
-    __shared__ ClusterSum<8, most_columns_cluster>::Shared others;
-    ClusterSum<8, most_columns_cluster> cluster(others, part, blocks);
-    for (int64_t piece = (part * columns_warps + warp) * 16; piece < tokens; piece += step * at_once) {
-        Words<EACH> right[at_once][4];
+    float sum[SIXTEENTHS * 4][4] = {};
+    constexpr int at_once = 4 / SIXTEENTHS;
+    for (int64_t piece = warp * 16; piece < tokens; piece += columns_warps * 16 * at_once) {
+        uint2 right[at_once][4];
         Raw<TYPE, HALF> left[at_once][SIXTEENTHS][8];
 #pragma unroll
         for (int u = 0; u < at_once; u++) {
-            const int64_t token = piece + u * step + quad * 4;
+            const int64_t token = piece + u * columns_warps * 16 + quad * 4;
 #pragma unroll
-            for (int i = 0; i < 4; i++) right[u][i].load(data + (token + i) * body.stride + mine, token + i < tokens && mine < columns);
+            for (int i = 0; i < 4; i++)
+                right[u][i] = token + i < tokens && mine < columns ? *reinterpret_cast<const uint2 *>(data + (token + i) * body.stride + mine) : make_uint2(0, 0);
 #pragma unroll
             for (int r = 0; r < SIXTEENTHS; r++)
 #pragma unroll
@@ -314,27 +233,30 @@ __global__ void __launch_bounds__(columns_warps * 32) columns_kernel(const __gri
 #pragma unroll
                 for (int e = 0; e < 4; e++) packed[r][e] = Raw<TYPE, HALF>::pack(left[u][r][e % 2 * 4 + e / 2 * 2], left[u][r][e % 2 * 4 + e / 2 * 2 + 1], 1);
 #pragma unroll
-            for (int j = 0; j < EACH; j++) {
+            for (int j = 0; j < 4; j++) {
                 const uint32_t pick = j % 2 ? 0x7632 : 0x5410;
-                const uint32_t front = __byte_perm(right[u][0].word[j / 2], right[u][1].word[j / 2], pick), back = __byte_perm(right[u][2].word[j / 2], right[u][3].word[j / 2], pick);
+                uint32_t words[4];
 #pragma unroll
-                for (int r = 0; r < SIXTEENTHS; r++) multiply_add<TYPE>(sum[r * EACH + j], packed[r], front, back);
+                for (int i = 0; i < 4; i++) words[i] = j / 2 ? right[u][i].y : right[u][i].x;
+                const uint32_t front = __byte_perm(words[0], words[1], pick), back = __byte_perm(words[2], words[3], pick);
+#pragma unroll
+                for (int r = 0; r < SIXTEENTHS; r++) multiply_add<TYPE>(sum[r * 4 + j], packed[r], front, back);
             }
         }
     }
+    __shared__ float4 shared[columns_warps / 2 * SIXTEENTHS * 4 * 32];
     add_warps<columns_warps>(sum, shared);
-    cluster.add(sum);
-    if (warp != 0 || part != 0) return;
+    if (warp != 0) return;
 #pragma unroll
     for (int r = 0; r < SIXTEENTHS; r++)
 #pragma unroll
-        for (int j = 0; j < EACH; j++)
+        for (int j = 0; j < 4; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                const int64_t rank = 16 * r + group + e / 2 * 8, col = first + EACH * (2 * quad + e % 2) + j;
+                const int64_t rank = 16 * r + group + e / 2 * 8, col = first + 4 * (2 * quad + e % 2) + j;
                 if (rank >= ranks || col >= columns) continue;
                 float *const place = y + (rank_rows ? rank * stride + col : col * stride + rank);
-                *place = alpha * sum[r * EACH + j][e] + (accumulate ? *place : 0.0f);
+                *place = alpha * sum[r * 4 + j][e] + (accumulate ? *place : 0.0f);
             }
 }
 
@@ -342,13 +264,11 @@ template <int TYPE, bool HALF> int32_t run_columns(Context &context, cudaStream_
     const bool rank_rows = p.m <= most_rank; // dA: ranks are rows of y
     const Operand &side = rank_rows ? p.a : p.b, &body = rank_rows ? p.b : p.a;
     const int64_t ranks = rank_rows ? p.m : p.n, columns = rank_rows ? p.n : p.m;
-    const auto run = [&](auto kernel, int64_t width) {
-        const uint64_t count = ceil_divide(uint64_t(columns), uint64_t(width));
-        const unsigned cluster = cluster_of(context, count, 2, most_columns_cluster, uint64_t(p.k), columns_warps * 16);
-        const Grid grid = {dim3(unsigned(count * cluster)), columns_warps * 32, 0, cluster};
-        return launch_early(context, stream, grid, kernel, side, body, ranks, columns, p.k, static_cast<float *>(p.y), p.y_stride, rank_rows, p.alpha, p.accumulate, cluster);
+    const auto run = [&](auto kernel) {
+        const Grid grid = {dim3(unsigned(ceil_divide(uint64_t(columns), 32))), columns_warps * 32};
+        return launch_early(context, stream, grid, kernel, side, body, ranks, columns, p.k, static_cast<float *>(p.y), p.y_stride, rank_rows, p.alpha, p.accumulate);
     };
-    return ranks <= 16 ? run(columns_kernel<TYPE, HALF, 1>, 64) : run(columns_kernel<TYPE, HALF, 2>, 32);
+    return ranks <= 16 ? run(columns_kernel<TYPE, HALF, 1>) : run(columns_kernel<TYPE, HALF, 2>);
 }
 
 // ---- wide: a warp has 64 columns of y, whose part of b it keeps, and walks down groups of 16 rows -----------------
@@ -499,7 +419,7 @@ LowRank low_rank_kind(const Product &p) {
     if (!p.b.turned) return LowRank::NONE;
     const Operand &body = p.m <= most_rank ? p.b : p.a;
     const int64_t ranks = p.m <= most_rank ? p.m : p.n, columns = p.m <= most_rank ? p.n : p.m;
-    return ranks <= most_rank && columns % 8 == 0 && words(body, p.compute_type) ? LowRank::COLUMNS : LowRank::NONE;
+    return ranks <= most_rank && columns % 4 == 0 && words(body, p.compute_type) ? LowRank::COLUMNS : LowRank::NONE;
 }
 
 int32_t multiply_low_rank(Context &context, cudaStream_t stream, const Product &p) {

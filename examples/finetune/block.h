@@ -103,7 +103,7 @@ void backward_block(Pass &pass, uint32_t layer, const BlockSpace &space, const G
 void place_rows(Pass &pass, qlora_span y);
 void embed(Pass &pass, qlora_span ids, qlora_span y);
 
-// Rows of hidden states by number: a matrix of floats is a weight too, whose rows embedding_gather delivers.
+// Rows of hidden states by number, in the type of `to`: a matrix of floats is a weight too, whose rows embedding_gather delivers.
 void gather_rows(Pass &pass, qlora_span from, uint64_t from_rows, qlora_span rows, qlora_span to, uint64_t to_rows);
 void gather_rows(Pass &pass, qlora_span from, uint64_t from_rows, qlora_span rows, const qlora_tensor &to);
 

@@ -204,7 +204,7 @@ void backward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const ql
 }
 
 void gather_rows(Pass &pass, qlora_span from, uint64_t from_rows, qlora_span rows, const qlora_tensor &to) {
-    const qlora_weight table = weight_of(qlora::tensor(to.type, from_rows, to.cols, from));
+    const qlora_weight table = weight_of(qlora::tensor(pass.precision.activations, from_rows, to.cols, from));
     auto args = qlora::make<qlora_embedding_args>();
     args.weight = &table;
     args.ids = rows;

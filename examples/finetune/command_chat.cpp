@@ -23,6 +23,8 @@ const char *const examples =
     "  qlora-finetune chat --model base.gguf --adapter adapter.gguf\n"
     "  printf 'Hello!\\nWhat did I say?\\n' | qlora-finetune chat --model base.gguf --temperature 0\n";
 
+const uint32_t least_context = 512; // of a conversation, where memory is short
+
 class Conversation {
 public:
     explicit Conversation(Speaking &speaking) : speaking_(speaking) {}
@@ -38,7 +40,7 @@ public:
         const std::vector<int32_t> ids = fitting_prompt();
         begin_answer();
         Ended ended = Ended::token;
-        const std::string answer = speaking_.speaker.speak(
+        const std::string answer = speaking_.speaker->speak(
             ids, speaking_.speak,
             [](const std::string &part) {
                 fwrite(part.data(), 1, part.size(), stdout);
@@ -48,7 +50,7 @@ public:
         end_answer();
         printf("\n");
         fflush(stdout);
-        if (ended == Ended::context) note("the context of " + std::to_string(speaking_.decoder.context()) + " tokens is full; the answer ends here");
+        if (ended == Ended::context) note("the context of " + std::to_string(speaking_.context()) + " tokens is full; the answer ends here");
         if (answer.empty()) messages_.pop_back(); // templates do not take a message without an answer
         else messages_.push_back({"assistant", answer});
     }
@@ -58,7 +60,7 @@ private:
 
     // Leaves a quarter of the context to the answer: the oldest messages go first, a user's with its answer.
     std::vector<int32_t> fitting_prompt() {
-        const size_t most = speaking_.decoder.context() - speaking_.decoder.context() / 4;
+        const size_t most = speaking_.context() - speaking_.context() / 4;
         size_t dropped = 0;
         for (;;) {
             std::vector<int32_t> ids = speaking_.chat->prompt(messages_);
@@ -96,9 +98,11 @@ int command_chat(int argc, char **argv) {
     Speaking speaking(options);
     speaking.speak.trim = true;
     const bool terminal = isatty(fileno(stdin)) != 0;
+    speaking.load(speaking.most_context(), least_context);
+    if (terminal || !speaking.plan.savings.empty()) fputs(brief_plan(speaking.plan).c_str(), stderr);
     if (terminal)
         fprintf(stderr, "%s on %s, template %s, context %u. /reset, /system TEXT, /exit\n", options.model.c_str(),
-                speaking.device.name().c_str(), speaking.chat->name().c_str(), speaking.decoder.context());
+                speaking.device->name().c_str(), speaking.chat->name().c_str(), speaking.context());
     Conversation conversation(speaking);
     std::string system = options.system, line;
     conversation.reset(system);

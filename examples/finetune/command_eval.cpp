@@ -4,6 +4,7 @@
 #include "evaluate.h"
 #include "json.h"
 #include "loaded.h"
+#include "options_memory.h"
 #include "report.h"
 #include "run_folder.h"
 
@@ -19,12 +20,14 @@ const char *const about =
 
 const char *const examples =
     "  qlora-finetune eval --model base.gguf --adapter adapter.gguf --data test.jsonl --exact-match 100\n"
-    "  qlora-finetune eval --model base.gguf --quant nf4-dq --perplexity-text book.txt\n";
+    "  qlora-finetune eval --model base.gguf --quant nf4-dq --perplexity-text book.txt\n"
+    "  qlora-finetune eval --model 33b.gguf --adapter adapter.gguf --data test.jsonl --memory 7.4GB --compute bf16\n";
 
 struct EvalOptions : CommonOptions {
     AdapterOptions adapters;
+    MemoryOptions memory;
     std::string data, ids, text, token_ids, chat_template = "auto", json;
-    uint64_t rows = 0, sequence = 0, eval_tokens = 4096, perplexity_tokens = 0;
+    uint64_t rows = 0, sequence = 0, perplexity_tokens = 0;
     uint32_t window = 512, exact_match = 0;
     bool each = false, strict = false;
 };
@@ -36,30 +39,29 @@ struct Measured {
 
 // What is computed, once the files are read.
 struct Work {
-    std::vector<Batch> windows, answers;
+    std::vector<int32_t> text;
+    uint32_t window = 0;
     std::vector<Row> rows;
     uint32_t asked = 0; // rows to answer
     int32_t end_token = -1;
     const Tokenizer *tokenizer = nullptr;
+
+    std::vector<Batch> windows(uint64_t tokens) const { return pack_windows(text, window, tokens); }
+    std::vector<Batch> answers(uint64_t tokens) const { return pack_rows(rows, tokens); }
+    BatchBounds bounds(uint64_t tokens) const {
+        BatchBounds bounds;
+        for (const std::vector<Batch> &batches : {windows(tokens), answers(tokens)})
+            for (const Batch &batch : batches) bounds.include(batch);
+        return bounds;
+    }
 };
 
-Measured measure(Device &device, const Model &model, const Trainable &adapter, const Precision &precision,
-                 const Work &work, const std::string &name) {
+Measured measure(Machine &machine, const Work &work, uint64_t tokens, const std::string &name) {
     Measured out = {name, {}, {}, {}};
-    BatchBounds bounds;
-    for (const std::vector<Batch> *batches : {&work.windows, &work.answers})
-        for (const Batch &batch : *batches) bounds.include(batch);
-    if (bounds.tokens > 0) {
-        Network::Options options;
-        options.precision = precision;
-        options.training = false;
-        Network network(device, model, adapter, options, bounds);
-        if (!work.windows.empty()) out.perplexity = std::exp(mean_loss(network, work.windows));
-        if (!work.answers.empty()) out.loss = mean_loss(network, work.answers);
-    }
+    if (!work.text.empty()) out.perplexity = std::exp(mean_loss(*machine.network, work.windows(tokens)));
+    if (!work.rows.empty()) out.loss = mean_loss(*machine.network, work.answers(tokens));
     if (work.asked > 0) {
-        Generator generator = answer_generator(device, model, adapter, precision.compute, work.rows, work.asked);
-        const auto answers = answer_rows(generator, work.rows, work.asked, work.end_token);
+        const auto answers = answer_rows(*machine.generator, work.rows, work.asked, work.end_token);
         uint32_t right = 0;
         for (uint32_t i = 0; i < work.asked; ++i) right += is_right(work.rows[i], answers[i], work.tokenizer, work.end_token);
         out.exact_match = double(right) / double(work.asked);
@@ -97,7 +99,7 @@ void save(const std::string &path, const std::vector<Measured> &all) {
 
 void check(const EvalOptions &o) {
     check_range("--window", o.window, 2, 1 << 20);
-    check_range("--eval-tokens", double(o.eval_tokens), 1, 1 << 24);
+    check_range("--eval-tokens", double(o.memory.eval_tokens.value_or(1)), 1, 1 << 24);
     check_range("--threads", o.threads, 0, 1024);
     o.precision();
     if (!o.data.empty() && !o.ids.empty()) fail("--data and --ids: give one of them");
@@ -134,8 +136,8 @@ int command_eval(int argc, char **argv) {
     app.add_option("--perplexity-tokens", o.perplexity_tokens, "use only the first N of the text; 0 is all")
         ->capture_default_str()
         ->group("Evaluation");
-    app.add_option("--eval-tokens", o.eval_tokens, "tokens computed at a time")->capture_default_str()->group("Evaluation");
     add_device_options(app, o);
+    add_memory_options(app, o.memory, MemoryUse::evaluation);
     if (!app.read(argc, argv)) return exit_success;
     check(o);
 
@@ -144,7 +146,8 @@ int command_eval(int argc, char **argv) {
     Work work;
     work.tokenizer = files.tokenizer.get();
     work.end_token = files.base.end_token();
-    work.windows = perplexity_windows(files, o.text, o.token_ids, o.window, o.perplexity_tokens, o.eval_tokens);
+    work.text = perplexity_tokens(files, o.text, o.token_ids, o.window, o.perplexity_tokens);
+    work.window = o.window;
     const uint64_t sequence = o.sequence == 0 ? shape.context : o.sequence;
     if (sequence > shape.context) fail("--sequence ", sequence, ": more than the model's context length ", shape.context);
     const DataLimits limits = {sequence, shape.vocabulary, TooLong::drop, o.strict};
@@ -153,22 +156,35 @@ int command_eval(int argc, char **argv) {
         printf("%s\n", describe(data).c_str());
         if (o.rows > 0 && o.rows < data.rows.size()) data.rows.resize(o.rows);
         work.rows = std::move(data.rows);
-        work.answers = pack_rows(work.rows, o.eval_tokens);
         work.asked = uint32_t(std::min<uint64_t>(o.exact_match, work.rows.size()));
     }
 
+    std::vector<std::string> names = {"base"};
+    std::vector<TunedAdapter> adapters = {files.tuned({})};
+    const auto add = [&](const std::vector<size_t> &which, const std::string &name) {
+        names.push_back("base + " + name);
+        adapters.push_back(files.tuned(which));
+    };
+    if (o.each && files.adapters.size() > 1)
+        for (size_t i = 0; i < files.adapters.size(); ++i) add({i}, o.adapters.name(i));
+    if (!files.adapters.empty()) add(files.all(), o.adapters.names());
+
     Device device(o.device, o.threads);
-    const Model model = load_model(device, o, files.base);
-    printf("%s, linear layers %s, on %s\n", o.model.c_str(), model.linear_format().c_str(), device.name().c_str());
+    const Budget budget = find_budget(device, o.memory);
+    Task task = untrained_task(o, adapters);
+    task.evaluation_bounds = [&](uint64_t tokens) { return work.bounds(tokens); };
+    task.answer_rows = &work.rows;
+    task.answers = work.asked;
+    const MemoryPlan plan = make_plan(device, files.base, task, o.memory, budget);
+    const auto machine = carry_out(device, files.base, task, o.memory, plan);
+    printf("%s, linear layers %s, on %s\n%s", o.model.c_str(), machine->model.linear_format().c_str(), device.name().c_str(),
+           brief_plan(plan).c_str());
     fflush(stdout);
     std::vector<Measured> all;
-    const auto add = [&](const LoadedAdapter &adapter, const std::string &name) {
-        all.push_back(measure(device, model, adapter.trainable, o.precision(), work, name));
-    };
-    add(LoadedAdapter(device, files, {}), "base");
-    if (o.each && files.adapters.size() > 1)
-        for (size_t i = 0; i < files.adapters.size(); ++i) add(LoadedAdapter(device, files, {i}), "base + " + o.adapters.name(i));
-    if (!files.adapters.empty()) add(LoadedAdapter(device, files, files.all()), "base + " + o.adapters.names());
+    for (size_t i = 0; i < adapters.size(); ++i) {
+        if (i > 0) machine->take_up(i);
+        all.push_back(measure(*machine, work, plan.choice.eval_tokens, names[i]));
+    }
     print(all);
     if (!o.json.empty()) save(o.json, all);
     return exit_success;

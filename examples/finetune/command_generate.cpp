@@ -16,7 +16,8 @@ const char *const about =
 
 const char *const examples =
     "  qlora-finetune generate --model base.gguf --adapter adapter.gguf --prompt \"Date: 3 May 2021\"\n"
-    "  qlora-finetune generate --model base.gguf --temperature 0.8 --seed 7 --tokens 200 < story.txt\n";
+    "  qlora-finetune generate --model base.gguf --temperature 0.8 --seed 7 --tokens 200 < story.txt\n"
+    "  qlora-finetune generate --model 33b.gguf --memory 7.4GB --compute bf16 --tokens 50 --prompt \"Once upon a time\"\n";
 
 std::string read_all(std::istream &in) { return {std::istreambuf_iterator<char>(in), {}}; }
 
@@ -58,14 +59,19 @@ int command_generate(int argc, char **argv) {
         if (tokenizer.adds_begin()) ids.insert(ids.begin(), tokenizer.begin_token());
     }
     if (ids.empty()) fail("the prompt is empty; give --prompt");
-    if (ids.size() >= speaking.decoder.context())
-        fail("the prompt has ", ids.size(), " tokens, the context ", speaking.decoder.context(), "; shorten it, or raise "
-             "--context up to the model's ", speaking.files.base.shape().context);
+    const uint32_t most = speaking.most_context();
+    if (ids.size() >= most)
+        fail("the prompt has ", ids.size(), " tokens, the context ", most, "; shorten it, or raise --context up to the model's ",
+             speaking.files.base.shape().context);
+    // The answer's last token is read by none.
+    const uint64_t whole = options.most_tokens == 0 ? most : std::min<uint64_t>(most, ids.size() + std::min<uint64_t>(options.most_tokens, most));
+    speaking.load(uint32_t(whole), uint32_t(options.most_tokens == 0 ? ids.size() + 1 : whole));
+    if (!quiet) fputs(brief_plan(speaking.plan).c_str(), stderr);
 
     begin_answer();
     const auto start = std::chrono::steady_clock::now();
     Ended ended = Ended::token;
-    speaking.speaker.speak(
+    speaking.speaker->speak(
         ids, speaking.speak,
         [](const std::string &text) {
             fwrite(text.data(), 1, text.size(), stdout);
@@ -78,11 +84,11 @@ int command_generate(int argc, char **argv) {
     fflush(stdout);
     if (!quiet)
         fprintf(stderr, "%zu tokens of prompt, %llu of answer%s, %.1f tokens/s on %s\n", ids.size(),
-                static_cast<unsigned long long>(speaking.speaker.spoken()),
+                static_cast<unsigned long long>(speaking.speaker->spoken()),
                 ended == Ended::context  ? " up to the end of the context"
                 : ended == Ended::length ? " up to --tokens"
                                          : "",
-                double(speaking.speaker.spoken() + ids.size()) / seconds, speaking.device.name().c_str());
+                double(speaking.speaker->spoken() + ids.size()) / seconds, speaking.device->name().c_str());
     return ended == Ended::interrupted ? exit_interrupted : exit_success;
 }
 

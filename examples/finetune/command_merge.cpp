@@ -3,6 +3,7 @@
 #include "evaluate.h"
 #include "loaded.h"
 #include "merge.h"
+#include "options_memory.h"
 #include "report.h"
 
 #include <cmath>
@@ -26,17 +27,25 @@ struct Perplexities {
     uint64_t tokens = 0;
 };
 
-double perplexity(Device &device, const CommonOptions &options, const LoadedFiles &files, const Perplexities &given) {
-    const std::vector<Batch> windows = perplexity_windows(files, given.text, given.ids, given.window, given.tokens, 4096);
-    const Model model = load_model(device, options, files.base);
-    const LoadedAdapter adapter(device, files, files.all());
-    BatchBounds bounds;
-    for (const Batch &batch : windows) bounds.include(batch);
-    Network::Options how;
-    how.precision = options.precision();
-    how.training = false;
-    Network network(device, model, adapter.trainable, how, bounds);
-    return std::exp(mean_loss(network, windows));
+double perplexity(Device &device, const Budget &budget, const CommonOptions &options, const MemoryOptions &memory, const LoadedFiles &files,
+                  const Perplexities &given) {
+    const std::vector<int32_t> ids = perplexity_tokens(files, given.text, given.ids, given.window, given.tokens);
+    const std::vector<TunedAdapter> adapters = {files.tuned(files.all())};
+    Task task = untrained_task(options, adapters);
+    task.evaluation_bounds = [&](uint64_t tokens) {
+        BatchBounds bounds;
+        for (const Batch &batch : pack_windows(ids, given.window, tokens)) bounds.include(batch);
+        return bounds;
+    };
+    const MemoryPlan plan = make_plan(device, files.base, task, memory, budget);
+    const double loss = [&] {
+        const auto machine = carry_out(device, files.base, task, memory, plan);
+        printf("%s", brief_plan(plan).c_str());
+        fflush(stdout);
+        return mean_loss(*machine->network, pack_windows(ids, given.window, plan.choice.eval_tokens));
+    }();
+    device.release();
+    return std::exp(loss);
 }
 
 } // namespace
@@ -44,6 +53,7 @@ double perplexity(Device &device, const CommonOptions &options, const LoadedFile
 int command_merge(int argc, char **argv) {
     CommonOptions o;
     AdapterOptions adapters;
+    MemoryOptions memory;
     Perplexities measured;
     MergeOptions merging;
     std::string out, type = "same";
@@ -65,8 +75,10 @@ int command_merge(int argc, char **argv) {
         ->capture_default_str()
         ->group("Evaluation");
     add_device_options(app, o);
+    add_memory_options(app, memory, MemoryUse::evaluation);
     if (!app.read(argc, argv)) return exit_success;
     check_range("--window", measured.window, 2, 1 << 20);
+    check_range("--eval-tokens", double(memory.eval_tokens.value_or(1)), 1, 1 << 24);
     check_range("--shard-bytes", double(merging.shard_bytes), 1, 1e15);
     if (!measured.text.empty() && !measured.ids.empty()) fail("--perplexity-text and --perplexity-ids: give one of them");
     if (type != "same") merging.format = named_format(type, "--type");
@@ -81,17 +93,18 @@ int command_merge(int argc, char **argv) {
     const AdapterFile sum = concatenate(converted, files.weights);
 
     Device device(o.device, o.threads);
+    const Budget budget = find_budget(device, memory);
     printf("merging %s into %s on %s\n", adapters.names().c_str(), o.model.c_str(), device.name().c_str());
     fflush(stdout);
     const bool measures = !measured.text.empty() || !measured.ids.empty();
-    if (measures) printf("perplexity  base + adapter  %.4f\n", perplexity(device, o, files, measured));
+    if (measures) printf("perplexity  base + adapter  %.4f\n", perplexity(device, budget, o, memory, files, measured));
     fflush(stdout);
     const Merged done = (directory ? merge_directory : merge_gguf)(device, o.model, sum, merging, out);
     CommonOptions merged_options = o;
     merged_options.model = out;
     if (measures)
         printf("perplexity  merged          %.4f\n",
-               perplexity(device, merged_options, LoadedFiles(merged_options, {}, !measured.text.empty()), measured));
+               perplexity(device, budget, merged_options, memory, LoadedFiles(merged_options, {}, !measured.text.empty()), measured));
     printf("%s: %s; %llu weights with updates, %llu converted, %llu tensors as they were\n", out.c_str(),
            readable_bytes(done.bytes).c_str(), static_cast<unsigned long long>(done.updated),
            static_cast<unsigned long long>(done.converted), static_cast<unsigned long long>(done.copied));

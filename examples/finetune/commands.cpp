@@ -126,13 +126,12 @@ bool CommandApp::read(int argc, char **argv) {
                  get_name(), " --help");
         }
         std::string message = error.what();
-        const std::string conversion = "Could not convert: ", equals = " = "; // "--rank = x"
-        const size_t middle = message.find(equals);
-        if (message.rfind(conversion, 0) == 0 && middle != std::string::npos) {
-            const std::string option = message.substr(conversion.size(), middle - conversion.size());
-            const CLI::Option *found = get_option_no_throw(option);
-            const bool whole = found != nullptr && found->get_type_name().find("INT") != std::string::npos;
-            fail(option, " ", shown(message.substr(middle + equals.size())), ": expected a ", whole ? "whole number that is not negative" : "number");
+        for (const CLI::Option *option : get_options()) {
+            const std::string wrong = "Could not convert: " + option->get_name() + " = ";
+            if (message.rfind(wrong, 0) != 0) continue;
+            const std::string type = option->get_type_name();
+            fail(option->get_name(), " ", shown(message.substr(wrong.size())), ": expected ",
+                 type == "UINT" ? "a whole number, 0 or more" : type == "INT" ? "a whole number" : "a number", "; see ", get_name(), " --help");
         }
         for (char &c : message)
             if (c == '\n' || c == '\r') c = ' ';

@@ -5,17 +5,14 @@
 
 namespace finetune {
 
-Decoder::Decoder(Device &device, const Model &model, const Trainable &adapter, int32_t compute, uint32_t context,
+Decoder::Decoder(Device &device, const Model &model, const Trainable &adapter, const Precision &precision, uint32_t context,
                  uint32_t chunk)
-    : device_(device), model_(model), adapter_(adapter), compute_(compute), context_(context),
+    : device_(device), model_(model), adapter_(adapter), precision_(precision), context_(context),
       chunk_(std::min(chunk, context)) {
     take_spans();
     arena_.commit(device_);
     take_spans();
     host_logits_.resize(model_.shape().vocabulary);
-    std::vector<int32_t> rows(chunk_);
-    std::iota(rows.begin(), rows.end(), 0);
-    device_.write(rows_, rows.data(), rows.size() * 4);
     device_.measure([&] {
         for (uint32_t tokens : {chunk_, 1u}) {
             Pass pass = make_pass(tokens, context_);
@@ -26,16 +23,19 @@ Decoder::Decoder(Device &device, const Model &model, const Trainable &adapter, i
 
 void Decoder::take_spans() {
     const ModelShape &shape = model_.shape();
-    const uint64_t width = uint64_t(shape.embedding) * 4, cached = uint64_t(context_) * 4;
-    space_ = take_block_space(arena_, shape, adapter_.rank(), QLORA_FORMAT_F32, chunk_);
+    const uint64_t bytes = type_bytes(precision_.activations), width = shape.embedding * bytes, cached = context_ * bytes;
+    arena_.section("tokens at a time");
+    space_ = take_block_space(arena_, shape, adapter_.rank(), precision_.activations, chunk_);
     for (qlora_span &hidden : hidden_) hidden = arena_.take(chunk_ * width);
     ids_ = arena_.take(uint64_t(chunk_) * 4);
     positions_ = arena_.take(uint64_t(chunk_) * 4);
     sequences_ = arena_.take(16);
     rows_ = arena_.take(uint64_t(chunk_) * 4);
-    normed_ = arena_.take(width);
+    picked_ = arena_.take(uint64_t(shape.embedding) * 4);
+    normed_ = arena_.take(uint64_t(shape.embedding) * 4);
     rstd_ = arena_.take(4);
     logits_ = arena_.take(uint64_t(shape.vocabulary) * 4);
+    arena_.section("keys and values");
     keys_.clear();
     values_.clear();
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
@@ -45,8 +45,7 @@ void Decoder::take_spans() {
 }
 
 Pass Decoder::make_pass(uint32_t tokens, uint32_t most_k_rows) {
-    Pass pass = {device_, model_, adapter_, {QLORA_FORMAT_F32, compute_}, tokens, positions_, sequences_,
-                 1,       tokens, most_k_rows};
+    Pass pass = {device_, model_, adapter_, precision_, tokens, positions_, sequences_, 1, tokens, most_k_rows};
     pass.reach = context_;
     return pass;
 }
@@ -56,7 +55,8 @@ void Decoder::forward(Pass &pass, uint32_t first) {
     const uint64_t wide = key_width(shape), narrow = value_width(shape);
     const auto rows = [&](qlora_span cache, uint64_t width, uint64_t start, uint64_t count) {
         if (width == 0) return qlora_tensor{};
-        return qlora::tensor(QLORA_FORMAT_F32, count, width, part(cache, start * width * 4, count * width * 4));
+        const uint64_t bytes = type_bytes(precision_.activations);
+        return qlora::tensor(precision_.activations, count, width, part(cache, start * width * bytes, count * width * bytes));
     };
     embed(pass, ids_, hidden_[0]);
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
@@ -65,10 +65,12 @@ void Decoder::forward(Pass &pass, uint32_t first) {
                                      rows(keys_[layer], wide, 0, context_), rows(values_[layer], narrow, 0, context_), rows_};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
     }
-    const uint64_t cols = shape.embedding, row = cols * 4;
+    // Logits are f32, and so is what they are made of, whatever the hidden states are.
+    const uint64_t cols = shape.embedding, row = cols * type_bytes(precision_.activations);
     const qlora_span last = part(hidden_[shape.layers % 2], (pass.tokens - 1) * row, row);
-    const qlora_tensor normed = qlora::tensor(QLORA_FORMAT_F32, 1, cols, normed_);
-    forward_norm(pass, qlora::tensor(QLORA_FORMAT_F32, 1, cols, last), model_.output_norm(), normed, rstd_);
+    const qlora_tensor picked = qlora::tensor(QLORA_FORMAT_F32, 1, cols, picked_), normed = qlora::tensor(QLORA_FORMAT_F32, 1, cols, normed_);
+    gather_rows(pass, last, 1, rows_, picked); // its first is 0
+    forward_norm(pass, picked, model_.output_norm(), normed, rstd_);
     forward_head(pass, normed, qlora::tensor(QLORA_FORMAT_F32, 1, shape.vocabulary, logits_));
 }
 
@@ -81,6 +83,7 @@ void Decoder::compute(uint32_t first, uint32_t tokens) {
     device_.write(positions_, positions.data(), uint64_t(tokens) * 4);
     device_.write(sequences_, sequence, sizeof(sequence));
     Pass pass = make_pass(tokens, first + tokens);
+    pass.host_ids = &tokens_[first];
     forward(pass, first);
 }
 
@@ -91,6 +94,9 @@ const std::vector<float> &Decoder::set(const std::vector<int32_t> &tokens) {
     size_t kept = 0;
     while (kept < most && tokens[kept] == tokens_[kept]) ++kept;
     tokens_ = tokens;
+    std::vector<int32_t> rows(chunk_);
+    std::iota(rows.begin(), rows.end(), 0);
+    device_.write(rows_, rows.data(), rows.size() * 4);
     for (uint32_t first = uint32_t(kept); first < tokens_.size(); first += chunk_)
         compute(first, std::min(chunk_, uint32_t(tokens_.size()) - first));
     return read_logits();

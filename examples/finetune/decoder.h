@@ -8,7 +8,7 @@ namespace finetune {
 class Decoder {
 public:
     // Takes memory for `context` tokens, computed at most `chunk` at a time.
-    Decoder(Device &device, const Model &model, const Trainable &adapter, int32_t compute, uint32_t context,
+    Decoder(Device &device, const Model &model, const Trainable &adapter, const Precision &precision, uint32_t context,
             uint32_t chunk);
 
     uint32_t context() const { return context_; }
@@ -30,11 +30,11 @@ private:
     Device &device_;
     const Model &model_;
     const Trainable &adapter_;
-    int32_t compute_;
+    Precision precision_;
     uint32_t context_, chunk_;
     Arena arena_;
     BlockSpace space_;
-    qlora_span hidden_[2], ids_, positions_, sequences_, rows_, normed_, rstd_, logits_;
+    qlora_span hidden_[2], ids_, positions_, sequences_, rows_, picked_, normed_, rstd_, logits_;
     std::vector<qlora_span> keys_, values_; // of each layer: [context][width]
     std::vector<int32_t> tokens_;
     std::vector<float> host_logits_;

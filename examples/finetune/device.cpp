@@ -60,6 +60,8 @@ qlora::Context open_named(const std::string &name, uint32_t threads) {
 
 Device::Device(const std::string &name, uint32_t threads) : context_(open_named(name, threads)) {
     name_ = context_.query().name;
+    const int32_t backend = context_.query().backend;
+    is_host_ = backend == QLORA_BACKEND_CPU || backend == QLORA_BACKEND_REF;
     try {
         const qlora::Recording nothing(context_);
         records_ = true;
@@ -71,12 +73,9 @@ Device::Device(const std::string &name, uint32_t threads) : context_(open_named(
 void Device::plan() {
     // A buffer of Vulkan is bounded by the size of an allocation, of which a device promises 1 GiB.
     const uint64_t largest = context_.query().backend == QLORA_BACKEND_VULKAN ? uint64_t(1) << 30 : 0;
+    release();
     pool_.plan(false, largest);
     host_pool_.plan(true, largest);
-    tally_.clear();
-    scratch_ = Memory();
-    found_ = Memory();
-    needed_ = aside_ = beside_ = 0;
     planning_ = true;
     found_ = take(sizeof(uint64_t));
 }
@@ -90,12 +89,40 @@ void Device::commit() {
     found_ = take(sizeof(uint64_t));
 }
 
+void Device::release() {
+    for (MemoryPool *pool : {&pool_, &host_pool_}) *pool = MemoryPool();
+    tally_.clear();
+    scratch_ = Memory();
+    found_ = Memory();
+    needed_ = aside_ = beside_ = 0;
+    planning_ = false;
+}
+
+void Device::Turns::note() {
+    if (!(end_ < device_.pool_.mark())) return;
+    end_ = device_.pool_.mark();
+    most_ = device_.tally_;
+}
+
+void Device::Turns::next() {
+    note();
+    device_.pool_.rewind(begin_);
+    device_.tally_ = before_;
+}
+
+void Device::Turns::end() {
+    note();
+    device_.pool_.rewind(end_);
+    device_.tally_ = most_;
+}
+
 Memory Device::take(uint64_t bytes, bool host) {
     if (bytes == 0) return Memory();
     MemoryPool &pool = host ? host_pool_ : pool_;
     if (!pool.active()) return Memory(host ? qlora::Buffer::on_host(context_, bytes) : qlora::Buffer(context_, bytes));
     if (!host && !section_.empty()) add_to(tally_, section_, aligned(bytes));
-    return Memory(pool.take(bytes));
+    const qlora_span place = pool.take(bytes);
+    return Memory(place, pool.host_address(place));
 }
 
 void Device::count_as(const std::string &name, uint64_t bytes) {

@@ -17,12 +17,15 @@ public:
 
     const qlora::Context &context() const { return context_; }
     const std::string &name() const { return name_; }
+    bool is_host() const { return is_host_; } // its memory is the host's
 
     // A plan is a dry run: between plan() and commit() what takes memory, moves data or computes only counts what it would
     // need. After commit() the same things, made again in the same order, lie in what was counted. Without, everything
     // that is taken is a buffer of its own. plan() again forgets the plan before.
     void plan();
     void commit();
+    // Gives back what a plan took; what is taken next is a buffer of its own.
+    void release();
     bool planning() const { return planning_; }
 
     // Memory on the device or, where `host`, host memory that it copies from and to. Counted under the section's name.
@@ -51,6 +54,22 @@ public:
         Device &device_;
         MemoryPool::Mark mark_;
         Section section_;
+    };
+    // Things that are used one after the other share places: what is taken after next() lies where that lies which was taken
+    // since the beginning or the next() before. Of these the one that takes most is counted.
+    class Turns {
+    public:
+        explicit Turns(Device &device)
+            : device_(device), begin_(device.pool_.mark()), end_(begin_), before_(device.tally_), most_(before_) {}
+        void next();
+        void end(); // what is taken from here on lies behind all of them
+
+    private:
+        void note();
+
+        Device &device_;
+        MemoryPool::Mark begin_, end_;
+        MemoryTally before_, most_;
     };
     // Counts bytes under another name than the section's, which has `bytes` less.
     void count_as(const std::string &name, uint64_t bytes);
@@ -115,7 +134,7 @@ private:
     std::string section_;
     Memory scratch_, found_;
     uint64_t needed_ = 0, asked_ = 0, aside_ = 0, beside_ = 0;
-    bool measuring_ = false, planning_ = false, records_ = false;
+    bool measuring_ = false, planning_ = false, records_ = false, is_host_ = false;
 };
 
 // Places for many spans in one piece of memory. Spans are handed out twice by the same code: the first pass counts, then

@@ -5,7 +5,7 @@
 namespace finetune {
 namespace {
 
-const uint32_t answers_at_once = 32;
+const uint32_t most_at_once = 32;
 
 } // namespace
 
@@ -37,22 +37,23 @@ double mean_loss(Network &network, const std::vector<Batch> &batches) {
     return count == 0 ? 0 : sum / double(count);
 }
 
-Generator answer_generator(Device &device, const Model &model, const Trainable &adapter, int32_t compute,
-                           const std::vector<Row> &rows, uint32_t count) {
+Generator answer_generator(Device &device, const Model &model, const Trainable &adapter, const Precision &precision,
+                           const std::vector<Row> &rows, uint32_t count, uint64_t tokens) {
     uint32_t longest_prompt = 1, longest_answer = 1;
     for (uint32_t i = 0; i < count; ++i) {
         longest_prompt = std::max(longest_prompt, uint32_t(rows[i].prompt.size()));
         longest_answer = std::max(longest_answer, uint32_t(rows[i].first_answer().size()));
     }
-    return Generator(device, model, adapter, compute, std::min(answers_at_once, count), longest_prompt, longest_answer + 1);
+    const uint64_t at_once = std::min({std::max<uint64_t>(1, tokens / longest_prompt), uint64_t(most_at_once), uint64_t(count)});
+    return Generator(device, model, adapter, precision, uint32_t(at_once), longest_prompt, longest_answer + 1);
 }
 
 std::vector<std::vector<int32_t>> answer_rows(Generator &generator, const std::vector<Row> &rows, uint32_t count,
                                               int32_t end_token) {
     std::vector<std::vector<int32_t>> answers;
-    for (uint32_t first = 0; first < count; first += answers_at_once) {
+    for (uint32_t first = 0; first < count; first += generator.count()) {
         std::vector<std::vector<int32_t>> prompts;
-        for (uint32_t i = first; i < std::min(first + answers_at_once, count); ++i) prompts.push_back(rows[i].prompt);
+        for (uint32_t i = first; i < std::min(first + generator.count(), count); ++i) prompts.push_back(rows[i].prompt);
         for (std::vector<int32_t> &answer : generator.generate(prompts, end_token)) answers.push_back(std::move(answer));
     }
     return answers;

@@ -15,9 +15,10 @@ std::vector<Batch> pack_windows(const std::vector<int32_t> &ids, uint32_t window
 // The mean loss of a token over all batches.
 double mean_loss(Network &network, const std::vector<Batch> &batches);
 
-// A generator for the first `count` rows, and its answers to them.
-Generator answer_generator(Device &device, const Model &model, const Trainable &adapter, int32_t compute,
-                           const std::vector<Row> &rows, uint32_t count);
+// A generator for the first `count` rows, of which it answers so many at once that their prompts have about `tokens` tokens, at
+// most 32; and its answers to them.
+Generator answer_generator(Device &device, const Model &model, const Trainable &adapter, const Precision &precision,
+                           const std::vector<Row> &rows, uint32_t count, uint64_t tokens);
 std::vector<std::vector<int32_t>> answer_rows(Generator &generator, const std::vector<Row> &rows, uint32_t count,
                                               int32_t end_token);
 // Whether an answer is the row's, as ids or, with a tokenizer, as text.

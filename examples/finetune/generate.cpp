@@ -7,9 +7,9 @@ namespace finetune {
 // Prompts end at the same row of their parts of the cache and begin where their length says. So the keys and values of
 // a new token lie at the same row for all prompts, and one strided matrix takes them without any copy.
 
-Generator::Generator(Device &device, const Model &model, const Trainable &adapter, int32_t compute, uint32_t count,
+Generator::Generator(Device &device, const Model &model, const Trainable &adapter, const Precision &precision, uint32_t count,
                      uint32_t longest_prompt, uint32_t most_new)
-    : device_(device), model_(model), adapter_(adapter), compute_(compute), count_(count),
+    : device_(device), model_(model), adapter_(adapter), precision_(precision), count_(count),
       longest_prompt_(longest_prompt), most_new_(most_new) {
     take_spans();
     arena_.commit(device_);
@@ -26,19 +26,20 @@ Generator::Generator(Device &device, const Model &model, const Trainable &adapte
 void Generator::take_spans() {
     arena_.section("answers");
     const ModelShape &shape = model_.shape();
-    const uint64_t tokens = uint64_t(count_) * longest_prompt_, width = uint64_t(shape.embedding) * 4;
-    const uint64_t cached = uint64_t(count_) * (longest_prompt_ + most_new_) * 4;
-    space_ = take_block_space(arena_, shape, adapter_.rank(), QLORA_FORMAT_F32, tokens);
+    const uint64_t tokens = uint64_t(count_) * longest_prompt_, bytes = type_bytes(precision_.activations);
+    const uint64_t width = shape.embedding * bytes, cached = uint64_t(count_) * (longest_prompt_ + most_new_) * bytes;
+    space_ = take_block_space(arena_, shape, adapter_.rank(), precision_.activations, tokens);
     for (qlora_span &hidden : hidden_) hidden = arena_.take(tokens * width);
     ids_ = arena_.take(tokens * 4);
     positions_ = arena_.take(tokens * 4);
     sequences_ = arena_.take(uint64_t(count_) * 16);
     rows_ = arena_.take(uint64_t(count_) * 4);
     last_rows_ = arena_.take(uint64_t(count_) * 4);
-    picked_ = arena_.take(count_ * width);
-    normed_ = arena_.take(count_ * width);
+    picked_ = arena_.take(uint64_t(count_) * shape.embedding * 4);
+    normed_ = arena_.take(uint64_t(count_) * shape.embedding * 4);
     rstd_ = arena_.take(uint64_t(count_) * 4);
     logits_ = arena_.take(uint64_t(count_) * shape.vocabulary * 4);
+    arena_.section("keys and values");
     keys_.clear();
     values_.clear();
     for (uint32_t layer = 0; layer < shape.layers; ++layer) {
@@ -48,26 +49,26 @@ void Generator::take_spans() {
 }
 
 Pass Generator::make_pass(uint64_t tokens, uint32_t count, uint32_t most_q_rows, uint32_t most_k_rows) {
-    Pass pass = {device_, model_,      adapter_,   {QLORA_FORMAT_F32, compute_}, tokens, positions_, sequences_,
-                 count,   most_q_rows, most_k_rows};
+    Pass pass = {device_, model_, adapter_, precision_, tokens, positions_, sequences_, count, most_q_rows, most_k_rows};
     pass.reach = longest_prompt_ + most_new_;
     return pass;
 }
 
 qlora_tensor Generator::cache_rows(qlora_span cache, uint64_t width, uint32_t step, uint32_t count) const {
     if (width == 0) return {};
-    const uint64_t rows = longest_prompt_ + most_new_, offset = (longest_prompt_ + step) * width * 4;
-    return qlora::tensor(QLORA_FORMAT_F32, count, width, part(cache, offset, cache.size - offset), rows * width);
+    const uint64_t rows = longest_prompt_ + most_new_;
+    const uint64_t offset = (longest_prompt_ + step) * width * type_bytes(precision_.activations);
+    return qlora::tensor(precision_.activations, count, width, part(cache, offset, cache.size - offset), rows * width);
 }
 
 qlora_tensor Generator::whole_cache(qlora_span cache, uint64_t width) const {
     if (width == 0) return {};
-    return qlora::tensor(QLORA_FORMAT_F32, uint64_t(count_) * (longest_prompt_ + most_new_), width, cache);
+    return qlora::tensor(precision_.activations, uint64_t(count_) * (longest_prompt_ + most_new_), width, cache);
 }
 
 // The last rows of each sequence go to the end of the prompts' part of the cache.
 void Generator::keep(qlora_span cache, qlora_span made, uint64_t width, const std::vector<int32_t> &sequences) {
-    const uint64_t row_bytes = width * 4, rows = longest_prompt_ + most_new_;
+    const uint64_t row_bytes = width * type_bytes(precision_.activations), rows = longest_prompt_ + most_new_;
     for (size_t s = 0; s < sequences.size() / 4; ++s) {
         const uint64_t first = uint64_t(sequences[4 * s]) * row_bytes, bytes = uint64_t(sequences[4 * s + 1]) * row_bytes;
         const uint64_t place = (s * rows + longest_prompt_) * row_bytes - bytes;
@@ -84,8 +85,7 @@ void Generator::prefill(Pass &pass, const std::vector<int32_t> &sequences, uint3
         keep(keys_[layer], value_width(shape) == 0 ? space_.q : space_.k, key_width(shape), sequences);
         if (value_width(shape) != 0) keep(values_[layer], space_.v, value_width(shape), sequences);
     }
-    gather_rows(pass, hidden_[shape.layers % 2], pass.tokens, last_rows_, picked_, count);
-    predict(pass, picked_, count);
+    predict(pass, hidden_[shape.layers % 2], last_rows_, count);
 }
 
 void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
@@ -99,13 +99,16 @@ void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
                                      rows_};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
     }
-    predict(pass, hidden_[shape.layers % 2], count);
+    predict(pass, hidden_[shape.layers % 2], rows_, count);
 }
 
-void Generator::predict(Pass &pass, qlora_span hidden, uint32_t count) {
+// Logits are f32, and so is what they are made of, whatever the hidden states are.
+void Generator::predict(Pass &pass, qlora_span hidden, qlora_span rows, uint32_t count) {
     const uint64_t cols = model_.shape().embedding;
+    const qlora_tensor picked = qlora::tensor(QLORA_FORMAT_F32, count, cols, picked_);
     const qlora_tensor normed = qlora::tensor(QLORA_FORMAT_F32, count, cols, normed_);
-    forward_norm(pass, qlora::tensor(QLORA_FORMAT_F32, count, cols, hidden), model_.output_norm(), normed, rstd_);
+    gather_rows(pass, hidden, pass.tokens, rows, picked);
+    forward_norm(pass, picked, model_.output_norm(), normed, rstd_);
     forward_head(pass, normed, qlora::tensor(QLORA_FORMAT_F32, count, model_.shape().vocabulary, logits_));
 }
 

@@ -8,8 +8,10 @@ namespace finetune {
 class Generator {
 public:
     // Takes memory for `count` prompts of at most `longest_prompt` tokens and `most_new` tokens after each.
-    Generator(Device &device, const Model &model, const Trainable &adapter, int32_t compute, uint32_t count,
+    Generator(Device &device, const Model &model, const Trainable &adapter, const Precision &precision, uint32_t count,
               uint32_t longest_prompt, uint32_t most_new);
+
+    uint32_t count() const { return count_; }
 
     // The most likely continuation of each prompt (at most `count` of them), up to and without `end_token`.
     std::vector<std::vector<int32_t>> generate(const std::vector<std::vector<int32_t>> &prompts, int32_t end_token);
@@ -18,7 +20,7 @@ private:
     void take_spans();
     void prefill(Pass &pass, const std::vector<int32_t> &sequences, uint32_t count);
     void decode(Pass &pass, uint32_t step, uint32_t count);
-    void predict(Pass &pass, qlora_span hidden, uint32_t count);
+    void predict(Pass &pass, qlora_span hidden, qlora_span rows, uint32_t count);
     std::vector<int32_t> choose(uint32_t count);
     // Row longest_prompt + step of every prompt's part of a cache, as one matrix with a long stride.
     qlora_tensor cache_rows(qlora_span cache, uint64_t width, uint32_t step, uint32_t count) const;
@@ -29,7 +31,7 @@ private:
     Device &device_;
     const Model &model_;
     const Trainable &adapter_;
-    int32_t compute_;
+    Precision precision_;
     uint32_t count_, longest_prompt_, most_new_;
     Arena arena_;
     BlockSpace space_;

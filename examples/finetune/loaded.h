@@ -1,9 +1,10 @@
-// A base and adapters, ready to compute: what eval, generate and chat begin with.
+// A base and adapters, read and ready to be planned for: what eval, generate, chat and merge begin with.
 #pragma once
 
 #include "adapter_options.h"
 #include "batch.h"
 #include "options_common.h"
+#include "planner.h"
 #include "tokenizer.h"
 
 namespace finetune {
@@ -17,25 +18,17 @@ struct LoadedFiles {
 
     LoadedFiles(const CommonOptions &options, const AdapterOptions &adapters, bool needs_text);
     std::vector<size_t> all() const; // adapters
+    // Some of the adapters, by number, as one; none: the base alone.
+    TunedAdapter tuned(const std::vector<size_t> &which) const;
 };
 
-// Some of the adapters, by number, on the device; none: the base alone.
-struct LoadedAdapter {
-    AdapterShape shape;
-    Adapter values;
-    Trainable trainable;
+// A task that trains nothing, of the first of `adapters` and then of the others, which outlive it. Linear layers become what
+// --quant says; without, they stay as they are.
+Task untrained_task(const CommonOptions &options, const std::vector<TunedAdapter> &adapters);
 
-    LoadedAdapter(Device &device, const LoadedFiles &files, const std::vector<size_t> &which);
-
-private:
-    LoadedAdapter(Device &device, std::pair<AdapterShape, Adapter> made);
-};
-
-// Windows of a text file, or of token ids FILE.safetensors:NAME; none where neither is given. most: of the tokens; 0: all.
-std::vector<Batch> perplexity_windows(const LoadedFiles &files, const std::string &text, const std::string &token_ids,
-                                      uint32_t window, uint64_t most, uint64_t tokens_at_once);
-
-// Linear layers as --quant says; as they are without.
-Model load_model(Device &device, const CommonOptions &options, const BaseModel &base);
+// Tokens of a text file, or token ids FILE.safetensors:NAME, for windows of a perplexity; none where neither is given. most: of
+// the tokens; 0: all.
+std::vector<int32_t> perplexity_tokens(const LoadedFiles &files, const std::string &text, const std::string &token_ids, uint32_t window,
+                                       uint64_t most);
 
 } // namespace finetune

@@ -43,6 +43,13 @@ qlora_span MemoryPool::take(uint64_t bytes) {
     return blocks_[at_.block].span(offset, bytes);
 }
 
+uint8_t *MemoryPool::host_address(const qlora_span &part) const {
+    for (const qlora::Buffer &block : blocks_)
+        if (host_ && block.span().handle == part.handle && part.offset >= block.span().offset && part.offset - block.span().offset < block.size())
+            return static_cast<uint8_t *>(block.host()) + (part.offset - block.span().offset);
+    return nullptr;
+}
+
 void MemoryPool::commit(const qlora::Context &context) {
     for (uint64_t size : sizes_)
         blocks_.push_back(host_ ? qlora::Buffer::on_host(context, size) : qlora::Buffer(context, size));

@@ -18,16 +18,18 @@ class MemoryPool;
 class Memory {
 public:
     Memory() = default;
-    explicit Memory(qlora_span part) : span_(part) {}
-    explicit Memory(qlora::Buffer own) : own_(std::move(own)), span_(own_.span()) {}
+    explicit Memory(qlora_span part, uint8_t *host = nullptr) : span_(part), host_(host) {}
+    explicit Memory(qlora::Buffer own) : own_(std::move(own)), span_(own_.span()), host_(static_cast<uint8_t *>(own_.host())) {}
 
     qlora_span span() const { return span_; }
     qlora_span span(uint64_t offset, uint64_t bytes) const { return {span_.handle, span_.offset + offset, bytes}; }
     uint64_t size() const { return span_.size; }
+    uint8_t *host() const { return host_; } // where the host finds host memory
 
 private:
     qlora::Buffer own_;
     qlora_span span_ = {};
+    uint8_t *host_ = nullptr;
 };
 
 // Bytes by what they are for, in the order of their first mention.
@@ -46,9 +48,15 @@ public:
     struct Mark {
         size_t block;
         uint64_t offset;
+        bool operator<(const Mark &other) const {
+            return block != other.block ? block < other.block : offset < other.offset;
+        }
     };
     Mark mark() const { return at_; }
     void rewind(Mark mark) { at_ = mark; }
+
+    // Where the host finds a part of host memory; null while planning.
+    uint8_t *host_address(const qlora_span &part) const;
 
     bool active() const { return active_; }
     uint64_t planned() const; // bytes of all blocks

@@ -14,10 +14,17 @@ bool is_new(const PlacedWeight &weight, const StoredWeight &given) {
     return made.format != given.format || made.block != given.block || made.nested_block != given.nested_block;
 }
 
+// Whether the device computes with the file's bytes where they are mapped.
+bool is_borrowed(const Device &device, const PlacedWeight &weight, const BaseTensor &tensor) {
+    return device.is_host() && !is_new(weight, tensor.weight) && weight.is_in(tensor.weight, true);
+}
+
+bool is_ready(const ModelChoice &choice, const BaseTensor &tensor) { return choice.ready != nullptr && choice.ready->count(tensor.name) > 0; }
+
 } // namespace
 
 Model::Model(Device &device, const BaseModel &base, const ModelChoice &choice)
-    : shape_(base.shape()), stream_(std::make_unique<WeightStream>(shape_.layers, choice.streamed_layers)) {
+    : shape_(base.shape()), stream_(std::make_unique<WeightStream>(shape_.layers, choice.streamed_layers, choice.file_layers)) {
     const BaseTensor &embedding = base.tensor("token_embd.weight");
     const bool own_head = !shape_.tied || choice.head_format != 0;
     if (choice.host_embedding && own_head) {
@@ -71,12 +78,21 @@ PlacedWeight Model::shape_weight(const Device &device, const BaseTensor &tensor,
 
 PlacedWeight Model::load_whole(Device &device, const BaseTensor &tensor, Use use, const ModelChoice &choice) {
     PlacedWeight weight = shape_weight(device, tensor, use, choice);
+    if (is_borrowed(device, weight, tensor)) {
+        weight.borrow(tensor.weight);
+        mapped_bytes_ += weight.size();
+        return weight;
+    }
     memory_.push_back(device.take(weight.size()));
     weight.place(memory_.back().span());
     bytes_ += weight.size();
     if (is_new(weight, tensor.weight)) load_quantized(device, tensor, weight, memory_.back().span(), false);
     else load_stored(device, tensor, weight, memory_.back().span());
     return weight;
+}
+
+bool Model::borrows(const Device &device, uint32_t layer, const PlacedWeight &weight, const BaseTensor &tensor, const ModelChoice &choice) const {
+    return !stream_->streams(layer) && !is_ready(choice, tensor) && is_borrowed(device, weight, tensor);
 }
 
 void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice &choice) {
@@ -88,7 +104,7 @@ void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice
             const BaseTensor &tensor = base.tensor(gguf_weight_name(i, k));
             layer.linear[k] = shape_weight(device, tensor, Use::linear, choice);
             count_format(layer.linear[k]);
-            bytes += (layer.linear[k].size() + 255) / 256 * 256;
+            if (!borrows(device, i, layer.linear[k], tensor, choice)) bytes += (layer.linear[k].size() + 255) / 256 * 256;
         }
         layer_bytes.push_back(bytes);
         layers_.push_back(std::move(layer));
@@ -107,28 +123,46 @@ void Model::load_layers(Device &device, const BaseModel &base, const ModelChoice
             bytes_ += layer_bytes[i];
         }
         const qlora_span place = streams ? stream_->slot(i) : memory_.back().span();
-        const qlora_span home = streams ? stream_->host(i) : place;
+        if (stream_->reads_file(i)) file_bytes_ += layer_bytes[i];
         uint64_t offset = 0;
         for (Linear k : shape_.traits->linears()) {
-            PlacedWeight &weight = layer.linear[k];
-            const BaseTensor &tensor = base.tensor(gguf_weight_name(i, k));
-            const qlora_span own_home = part(home, offset, weight.size());
-            weight.place(part(place, offset, weight.size()));
-            offset += (weight.size() + 255) / 256 * 256;
-            const bool ready = choice.ready != nullptr && choice.ready->count(tensor.name) > 0;
-            if (ready) {
-                load_ready(device, choice.ready->at(tensor.name), weight, own_home);
-            } else if (is_new(weight, tensor.weight)) {
-                if (choice.scaled && weight.get()->format == QLORA_FORMAT_NVFP4 && !device.planning())
-                    weight.set_tensor_scale(recipe_tensor_scale(is_float(tensor.weight.format) ? decode_floats(tensor.weight) : decode_weight(tensor.weight)));
-                if (!is_float(tensor.weight.format)) ++requantized_;
-                load_quantized(device, tensor, weight, own_home, streams);
-            } else {
-                load_stored(device, tensor, weight, own_home);
-            }
+            load_linear(device, base.tensor(gguf_weight_name(i, k)), choice, i, layer.linear[k], place, &offset);
             layer.bias[k] = upload_vector(device, base, name + linear_gguf_names[k] + ".bias");
         }
     }
+}
+
+// At *offset of the layer's place on the device, which moves behind it.
+void Model::load_linear(Device &device, const BaseTensor &tensor, const ModelChoice &choice, uint32_t layer, PlacedWeight &weight, qlora_span place,
+                        uint64_t *offset) {
+    if (borrows(device, layer, weight, tensor, choice)) {
+        weight.borrow(tensor.weight);
+        mapped_bytes_ += weight.size();
+        return;
+    }
+    const bool streams = stream_->streams(layer), ready = is_ready(choice, tensor), made = !ready && is_new(weight, tensor.weight);
+    const bool in_file = !ready && !made && weight.is_in(tensor.weight, false);
+    const qlora_span home = part(streams ? stream_->host(layer) : place, *offset, weight.size());
+    weight.place(part(place, *offset, weight.size()));
+    if (streams) from_file_ = from_file_ && in_file;
+    if (stream_->reads_file(layer)) {
+        if (!in_file)
+            fail("--file-layers ", choice.file_layers, ": tensor ", shown(tensor.own_name), " is not used as the file has it; take 0, or a base that is "
+                 "quantized already");
+        for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
+            if (tensor.weight.planes[plane] != nullptr)
+                stream_->add_source(layer, tensor.weight.planes[plane], *offset + weight.layout().plane_offset[plane], weight.layout().plane_bytes[plane]);
+    } else if (ready) {
+        load_ready(device, choice.ready->at(tensor.name), weight, home);
+    } else if (made) {
+        if (choice.scaled && weight.get()->format == QLORA_FORMAT_NVFP4 && !device.planning())
+            weight.set_tensor_scale(recipe_tensor_scale(is_float(tensor.weight.format) ? decode_floats(tensor.weight) : decode_weight(tensor.weight)));
+        load_quantized(device, tensor, weight, home, streams);
+    } else {
+        load_stored(device, tensor, weight, home);
+    }
+    if (made && !is_float(tensor.weight.format)) ++requantized_;
+    *offset += (weight.size() + 255) / 256 * 256;
 }
 
 void Model::upload_norms(Device &device, const BaseModel &base, uint32_t number) {

@@ -35,14 +35,16 @@ struct ModelChoice {
     int32_t head_format = 0;            // what the head becomes; 0 = it stays as it is
     bool host_embedding = false;        // rows come from the host, unless the matrix is on the device as the head anyway
     uint32_t streamed_layers = 0;       // whose weights stay in host memory
+    uint32_t file_layers = 0;           // of these: whose weights come from their file each time
 };
 
 class Model {
 public:
+    // `base` outlives this.
     Model(Device &device, const BaseModel &base, const ModelChoice &choice);
     Model(Device &device, const BaseModel &base, int32_t format, uint32_t block, const HostWeights *ready = nullptr,
           bool scaled = false)
-        : Model(device, base, ModelChoice{format, block, ready, scaled, 0, false, 0}) {}
+        : Model(device, base, ModelChoice{format, block, ready, scaled}) {}
     // Forward products of int8 linear layers in integers, with columns of inputs that reach `threshold` apart
     // (LLM.int8(), 2208.07339).
     void compute_in_integers(const Device &device, float threshold);
@@ -70,7 +72,11 @@ public:
     // Of a rope of the shape, for sequences that reach `length` tokens; absent: none.
     qlora_span rope_factors(int rope, uint32_t length) const;
     qlora_span slopes() const { return slopes_.span(); } // f32[heads], of ALiBi; absent where there is none
-    uint64_t bytes() const { return bytes_; }
+    uint64_t bytes() const { return bytes_ + mapped_bytes_; }
+    // A device whose memory is the host's uses weights of the file where they are mapped.
+    uint64_t mapped_bytes() const { return mapped_bytes_; }
+    uint64_t file_bytes() const { return file_bytes_; }               // that come from the file in each pass
+    bool streams_from_file() const { return from_file_; } // whether all streamed layers could
     std::string linear_format() const; // for people: "nf4-dq", "q5_0 x 36 + q4_k x 6"
     std::string head_format() const;
     double linear_bits() const { return 8 * double(linear_bytes_) / double(linear_weights_); } // of one weight
@@ -83,6 +89,9 @@ private:
     PlacedWeight shape_weight(const Device &device, const BaseTensor &tensor, Use use, const ModelChoice &choice) const;
     PlacedWeight load_whole(Device &device, const BaseTensor &tensor, Use use, const ModelChoice &choice);
     void load_layers(Device &device, const BaseModel &base, const ModelChoice &choice);
+    bool borrows(const Device &device, uint32_t layer, const PlacedWeight &weight, const BaseTensor &tensor, const ModelChoice &choice) const;
+    void load_linear(Device &device, const BaseTensor &tensor, const ModelChoice &choice, uint32_t layer, PlacedWeight &weight, qlora_span place,
+                     uint64_t *offset);
     void check_supported(const Device &device, Use use, int32_t format, const BaseTensor &tensor) const;
     void count_format(const PlacedWeight &weight);
     Memory upload_floats(Device &device, const std::vector<float> &values);
@@ -103,9 +112,9 @@ private:
         Memory usual, beyond;
     };
     std::vector<Factors> rope_factors_; // of each rope
-    uint64_t bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
+    uint64_t bytes_ = 0, mapped_bytes_ = 0, file_bytes_ = 0, linear_bytes_ = 0, linear_weights_ = 0;
     uint32_t requantized_ = 0;
-    bool integers_ = false;
+    bool integers_ = false, from_file_ = true;
     float threshold_ = 0;
     std::vector<std::pair<int32_t, uint32_t>> linear_formats_; // and how many weights have it
 };

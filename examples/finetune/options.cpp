@@ -76,7 +76,7 @@ void describe(CLI::App &app, Options &o, std::string &schedule, std::string &ord
     app.add_option("--metrics", o.metrics, "JSON file for losses, gradient norms and evaluations")->group("Files");
 
     add_device_options(app, o);
-    add_memory_options(app, o.memory);
+    add_memory_options(app, o.memory, MemoryUse::training);
     app.add_option("--calibrate", o.calibrate,
                    "fit gptq2 to gptq8, spqr3 and spqr4 to this text, on the CPU: a text file, JSON lines as for --data, or token ids "
                    "FILE.safetensors:NAME or FILE.json:KEY. Without, or as gptq4-rtn, they round to nearest")

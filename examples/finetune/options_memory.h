@@ -9,6 +9,9 @@ class App;
 
 namespace finetune {
 
-void add_memory_options(CLI::App &app, MemoryOptions &options);
+enum class MemoryUse { training, evaluation, speech };
+
+// Those that make sense for what a command does.
+void add_memory_options(CLI::App &app, MemoryOptions &options, MemoryUse use);
 
 } // namespace finetune

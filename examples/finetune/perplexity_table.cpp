@@ -39,16 +39,24 @@ std::vector<FormatChoice> chosen_formats(const Options &options, const BaseModel
 class Quantizer {
 public:
     Quantizer(const Options &options, const BaseModel &base, Device &device)
-        : options_(options), base_(base), device_(device), calibrating_(device, options.threads) {
+        : options_(options), base_(base), calibrating_(device, options.threads) {
         if (!options.calibrate.empty())
             windows_ = calibration_windows(options.calibrate, options.calibrate_tokens, base);
     }
 
-    Model model(const FormatChoice &choice) {
+    // Valid until the next call.
+    ModelChoice model(const FormatChoice &choice) {
         const uint32_t block = choice.block != 0 ? choice.block : options_.quant_block;
-        if (!options_.calibrates(choice)) return Model(device_, base_, choice.format, block, nullptr, choice.scaled);
-        const HostWeights ready = calibrate(*calibrating_, base_, windows_, {choice.format, block}, nullptr);
-        return Model(device_, base_, 0, 0, &ready);
+        ModelChoice model;
+        if (options_.calibrates(choice)) {
+            ready_ = calibrate(*calibrating_, base_, windows_, {choice.format, block}, nullptr);
+            model.ready = &ready_;
+            return model;
+        }
+        model.format = choice.format;
+        model.block = block;
+        model.scaled = choice.scaled;
+        return model;
     }
     uint64_t tokens() const {
         uint64_t tokens = 0;
@@ -59,9 +67,9 @@ public:
 private:
     const Options &options_;
     const BaseModel &base_;
-    Device &device_;
     CalibrationDevice calibrating_;
     std::vector<Batch> windows_;
+    HostWeights ready_;
 };
 
 } // namespace
@@ -74,14 +82,21 @@ void print_perplexity_table(const Options &options) {
     if (options.perplexity_tokens > 0 && options.perplexity_tokens < ids.size()) ids.resize(options.perplexity_tokens);
     if (options.window > shape.context)
         fail("--window ", options.window, ": more than the model's context length ", shape.context);
-    const std::vector<Batch> batches = pack_windows(ids, options.window, options.memory.start().eval_tokens);
-    if (batches.empty()) fail(options.perplexity_ids, ": shorter than one window of ", options.window, " tokens");
-    BatchBounds bounds;
-    for (const Batch &batch : batches) bounds.include(batch);
+    if (ids.size() < options.window) fail(options.perplexity_ids, ": shorter than one window of ", options.window, " tokens");
 
     Device device(options.device, options.threads);
-    const AdapterShape adapter_shape = shape.adapter_shape(1);
-    Trainable adapter(device, adapter_shape, initial_adapter(adapter_shape, 1, 0)); // its B is zero
+    const Budget budget = find_budget(device, options.memory);
+    Task task;
+    task.training = false;
+    task.precision = options.precision();
+    task.adapter_shape = shape.adapter_shape(1);
+    const Adapter none = initial_adapter(task.adapter_shape, 1, 0); // its B is zero
+    task.initial = &none;
+    task.evaluation_bounds = [&](uint64_t tokens) {
+        BatchBounds bounds;
+        for (const Batch &batch : pack_windows(ids, options.window, tokens)) bounds.include(batch);
+        return bounds;
+    };
     printf("%s on %s, products in %s, windows of %u over %s tokens; linear layers only\n", options.model.c_str(),
            device.name().c_str(), options.compute.c_str(), options.window, readable_count(ids.size()).c_str());
     Quantizer quantizer(options, base, device);
@@ -95,10 +110,12 @@ void print_perplexity_table(const Options &options) {
         fflush(stdout);
         const auto start = std::chrono::steady_clock::now();
         try {
-            Model model = quantizer.model(choice);
-            if (choice.integers) model.compute_in_integers(device, usual_threshold);
-            Network network(device, model, adapter, {options.precision(), true, false}, bounds);
-            const double perplexity = std::exp(mean_loss(network, batches));
+            task.model = quantizer.model(choice);
+            task.integers = choice.integers;
+            const MemoryPlan plan = make_plan(device, base, task, options.memory, budget);
+            const auto machine = carry_out(device, base, task, options.memory, plan);
+            const Model &model = machine->model;
+            const double perplexity = std::exp(mean_loss(*machine->network, pack_windows(ids, options.window, plan.choice.eval_tokens)));
             if (first == 0) first = perplexity;
             const std::string mixture = model.linear_format();
             printf("%-12s %12.4f %12llu %11.4f %+8.2f%% %8.1f%s\n", name.c_str(), model.linear_bits(),

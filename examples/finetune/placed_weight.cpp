@@ -17,6 +17,21 @@ void PlacedWeight::place(qlora_span memory) {
     if (qlora_weight_place(&weight_, memory) != QLORA_OK) fail("internal: a weight does not fit into its memory");
 }
 
+bool PlacedWeight::is_in(const StoredWeight &stored, bool aligned) const {
+    if (stored.gptq.qweight != nullptr) return false;
+    for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane) {
+        const uint8_t *data = stored.planes[plane];
+        if (layout_.plane_bytes[plane] > 0 && (data == nullptr || (aligned && reinterpret_cast<uint64_t>(data) % 4 != 0))) return false;
+    }
+    return true;
+}
+
+void PlacedWeight::borrow(const StoredWeight &stored) {
+    for (int plane = 0; plane < QLORA_PLANE_COUNT; ++plane)
+        if (layout_.plane_bytes[plane] > 0)
+            weight_.planes[plane] = {reinterpret_cast<uint64_t>(stored.planes[plane]), 0, layout_.plane_bytes[plane]};
+}
+
 uint64_t PlacedWeight::plane_bytes() const {
     uint64_t bytes = 0;
     for (uint64_t plane : layout_.plane_bytes) bytes += plane;

@@ -14,6 +14,10 @@ public:
     explicit PlacedWeight(qlora::Weight own) : own_(std::move(own)), layout_(own_.layout()) {}
 
     void place(qlora_span memory);
+    // Whether the file holds all planes, in this layout; and using them there, by devices whose memory is the host's, which want
+    // them aligned.
+    bool is_in(const StoredWeight &stored, bool aligned) const;
+    void borrow(const StoredWeight &stored);
     void set_tensor_scale(float scale) { weight_.tensor_scale = scale; }
 
     const qlora_weight *get() const { return own_.get()->format != 0 ? own_.get() : &weight_; }

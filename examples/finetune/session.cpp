@@ -120,6 +120,7 @@ private:
     void check_graphs(const Task &task, const MemoryPlan &plan) const;
     void prepare();
     void print_plan(const Task &task, const MemoryPlan &plan, const Machine &machine) const;
+    void print_chat(Task task);
     void print_use() const;
     double perplexity();
     std::optional<double> eval_loss();
@@ -250,21 +251,12 @@ void Session::check_graphs(const Task &task, const MemoryPlan &plan) const {
 void Session::prepare() {
     const Task task = this->task();
     const MemoryPlan plan = make_plan(device_, in_.base, task, memory_, budget_);
-    if (!plan.fits()) reject_plan(device_, in_.base, task, memory_, plan);
-    check_graphs(task, plan);
+    if (plan.fits()) check_graphs(task, plan);
     flags_[head_flag] = plan.choice.head_format == 0 ? "none" : format_name(plan.choice.head_format);
     flags_[rows_flag] = std::to_string(plan.choice.chunk_rows);
     flags_[kept_flag] = std::to_string(plan.choice.kept_layers);
-    device_.plan();
-    { const Machine dry(device_, in_.base, task, plan.choice); }
-    planned_ = device_.planned_bytes();
-    try {
-        device_.commit();
-        machine_ = std::make_unique<Machine>(device_, in_.base, task, plan.choice);
-    } catch (const qlora::Error &error) {
-        if (error.status() != QLORA_ERROR_MEMORY) throw;
-        reject_plan(device_, in_.base, task, memory_, plan, error.what());
-    }
+    machine_ = carry_out(device_, in_.base, task, memory_, plan);
+    planned_ = plan.device_bytes;
     const uint64_t tokens = std::max(plan.choice.eval_tokens, task.training_bounds.tokens);
     if (in_.eval) eval_batches_ = pack_rows(in_.eval->rows, tokens);
     window_batches_ = pack_windows(in_.perplexity_ids, options_.window, tokens);
@@ -279,6 +271,7 @@ void Session::plan() {
     print_plan(task, plan, dry); }
     if (budget_.limit == 0) {
         printf("  fits         no bound is known; give --memory to see what fits\n");
+        print_chat(task);
         return;
     }
     const Largest largest = find_largest(device_, in_.base, task, memory_, plan, in_.shape.context);
@@ -288,7 +281,24 @@ void Session::plan() {
     };
     show("sequence", largest.sequence[0], largest.sequence[1]);
     show("rank", largest.rank[0], largest.rank[1]);
-    if (!plan.fits()) reject_plan(device_, in_.base, task, memory_, plan);
+    print_chat(task);
+    if (!plan.fits() || !plan.fits_host()) reject_plan(device_, in_.base, task, memory_, plan);
+}
+
+// What a conversation with the result would take.
+void Session::print_chat(Task task) {
+    task.training = false;
+    task.training_bounds = {};
+    task.evaluation_bounds = nullptr;
+    task.answers = 0;
+    task.context = std::min(in_.shape.context, usual_context);
+    MemoryOptions options; // of what decides about a conversation, too
+    options.host_embedding = memory_.host_embedding;
+    options.head = memory_.head;
+    const MemoryPlan plan = make_plan(device_, in_.base, task, options, budget_);
+    printf("  chat         %s with a context of %u tokens", readable_bytes(plan.bytes() + budget_.overhead).c_str(), plan.context);
+    if (plan.choice.streamed_layers > 0) printf("; %u of %u layers stream for each token", plan.choice.streamed_layers, plan.layers);
+    printf("%s\n", plan.fits() && plan.fits_host() ? "" : ", which does not fit");
 }
 
 void Session::print_plan(const Task &task, const MemoryPlan &plan, const Machine &machine) const {

@@ -1,5 +1,7 @@
 #include "speak_options.h"
 
+#include "options_memory.h"
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
@@ -9,13 +11,6 @@ namespace {
 
 volatile std::sig_atomic_t interrupted = 0;
 void note_interrupt(int) { interrupted = 1; }
-
-uint32_t context_of(const SpeakingOptions &options, const BaseModel &base) {
-    const uint32_t most = base.shape().context;
-    if (options.context > most)
-        fail("--context ", options.context, ": more than the model's context length ", most);
-    return options.context > 0 ? options.context : std::min(most, usual_context);
-}
 
 // auto without a template of the model's own: chat takes the one that the vocabulary speaks for, generate none.
 std::unique_ptr<ChatTemplate> template_of(const SpeakingOptions &options, const Tokenizer &tokenizer) {
@@ -42,7 +37,8 @@ void add_speaking_options(CLI::App &app, SpeakingOptions &o) {
     app.add_option("--tokens", o.most_tokens, "most tokens of an answer; 0: as many as the context holds")
         ->capture_default_str()
         ->group("Text");
-    app.add_option("--context", o.context, "tokens of prompt and answers together; default the model's, at most 4096")
+    app.add_option("--context", o.context, "tokens of prompt and answers together; default the model's, at most 4096, fewer if memory is short; generate takes no more than "
+                   "prompt and --tokens need")
         ->group("Text");
     SamplingOptions &s = o.sampling;
     app.add_option("--temperature", s.temperature, "0 takes the likeliest token; 1 the model's own distribution")
@@ -65,6 +61,7 @@ void add_speaking_options(CLI::App &app, SpeakingOptions &o) {
         ->capture_default_str()
         ->group("Sampling");
     add_device_options(app, o);
+    add_memory_options(app, o.memory, MemoryUse::speech);
 }
 
 void check_speaking_options(const SpeakingOptions &o) {
@@ -74,19 +71,37 @@ void check_speaking_options(const SpeakingOptions &o) {
     check_range("--repetition-penalty", o.sampling.repetition_penalty, 0.01, 100);
     check_range("--threads", o.threads, 0, 1024);
     check_range("--context", o.context, 0, 1 << 24);
+    check_range("--prompt-tokens", double(o.memory.prompt_tokens.value_or(1)), 1, 1 << 20);
     o.precision();
 }
 
 Speaking::Speaking(const SpeakingOptions &o)
-    : files(o, o.adapters, true), chat(template_of(o, *files.tokenizer)), device(o.device, o.threads),
-      model(load_model(device, o, files.base)), adapter(device, files, files.all()),
-      decoder(device, model, adapter.trainable, o.precision().compute, context_of(o, files.base), tokens_at_once),
-      speaker(decoder, *files.tokenizer, o.sampling) {
+    : files(o, o.adapters, true), chat(template_of(o, *files.tokenizer)), options_(o) {
+    const uint32_t most = files.base.shape().context;
+    if (o.context > most) fail("--context ", o.context, ": more than the model's context length ", most);
     speak.most_tokens = o.most_tokens;
     speak.stops = o.stops;
     if (chat) speak.stop_tokens = chat->turn_end_tokens();
     for (int32_t id : {files.base.end_token(), files.tokenizer->end_token(), files.tokenizer->turn_end_token()})
         if (id >= 0) speak.stop_tokens.push_back(id);
+}
+
+uint32_t Speaking::most_context() const {
+    return options_.context > 0 ? options_.context : std::min(files.base.shape().context, usual_context);
+}
+
+void Speaking::load(uint32_t context, uint32_t least_context) {
+    device = std::make_unique<Device>(options_.device, options_.threads);
+    MemoryOptions memory = options_.memory;
+    const Budget budget = find_budget(*device, memory);
+    if (options_.context > 0) memory.context = context;
+    adapters_.push_back(files.tuned(files.all()));
+    Task task = untrained_task(options_, adapters_);
+    task.context = context;
+    task.least_context = least_context;
+    plan = make_plan(*device, files.base, task, memory, budget);
+    machine_ = carry_out(*device, files.base, task, memory, plan);
+    speaker = std::make_unique<Speaker>(*machine_->decoder, *files.tokenizer, options_.sampling);
 }
 
 void begin_answer() {

@@ -10,6 +10,7 @@ namespace finetune {
 struct SpeakingOptions : CommonOptions {
     AdapterOptions adapters;
     SamplingOptions sampling;
+    MemoryOptions memory;
     std::string chat_template = "auto", system;
     std::vector<std::string> stops;
     uint64_t most_tokens = 0;
@@ -17,24 +18,33 @@ struct SpeakingOptions : CommonOptions {
     bool no_template = false;
 };
 
-const uint32_t usual_context = 4096, tokens_at_once = 256;
-
 void add_speaking_options(CLI::App &app, SpeakingOptions &options);
 void check_speaking_options(const SpeakingOptions &options);
 
-// The model on its device.
+// The files of a model, then the model on its device.
 class Speaking {
 public:
-    explicit Speaking(const SpeakingOptions &options);
+    explicit Speaking(const SpeakingOptions &options); // which outlive it
+
+    uint32_t most_context() const; // as the options or the model have it
+    // Takes memory for `context` tokens or, where it is short and the options name none, fewer, but not less than least_context.
+    void load(uint32_t context, uint32_t least_context);
+    uint32_t context() const { return machine_->decoder->context(); }
 
     LoadedFiles files;
     std::unique_ptr<ChatTemplate> chat; // null: text as it is
-    Device device;
-    Model model;
-    LoadedAdapter adapter;
-    Decoder decoder;
-    Speaker speaker;
     SpeakOptions speak;
+    // From load() on.
+    std::unique_ptr<Device> device;
+    MemoryPlan plan;
+
+private:
+    const SpeakingOptions &options_;
+    std::vector<TunedAdapter> adapters_;
+    std::unique_ptr<Machine> machine_;
+
+public:
+    std::unique_ptr<Speaker> speaker;
 };
 
 // Between begin_answer() and end_answer(), Ctrl-C ends the answer instead of the program.

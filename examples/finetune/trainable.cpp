@@ -22,7 +22,7 @@ Adapter initial_adapter(const AdapterShape &shape, float alpha, uint64_t seed) {
     return adapter;
 }
 
-Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &initial)
+Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &initial, bool trained)
     : shape_(shape), alpha_(initial.alpha) {
     uint64_t bytes = 0;
     for (const AdapterPair &pair : initial.pairs)
@@ -33,6 +33,7 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
             bytes += (next.rows * next.cols * 4 + 255) / 256 * 256;
         }
     for (Memory *memory : {&values_, &gradients_}) {
+        if (memory == &gradients_ && !trained) continue;
         const Device::Section section(device, memory == &values_ ? "adapter" : "gradients");
         *memory = device.take(bytes);
         device.fill_zero(memory->span(), bytes);
@@ -50,7 +51,7 @@ Trainable::Trainable(Device &device, const AdapterShape &shape, const Adapter &i
         auto parameter = qlora::make<qlora_parameter>();
         parameter.count = at.rows * at.cols;
         parameter.value = values_.span(at.offset, size);
-        parameter.gradient = gradients_.span(at.offset, size);
+        if (trained) parameter.gradient = gradients_.span(at.offset, size);
         parameters_.push_back(parameter);
     }
 }

@@ -11,7 +11,8 @@ Adapter initial_adapter(const AdapterShape &shape, float alpha, uint64_t seed);
 
 class Trainable {
 public:
-    Trainable(Device &device, const AdapterShape &shape, const Adapter &initial);
+    // Without gradients where it is not to be trained.
+    Trainable(Device &device, const AdapterShape &shape, const Adapter &initial, bool trained = true);
 
     uint32_t rank() const { return shape_.rank; }
     // scale() times the unit matrix, f32[rank][rank], for products that have no factor of their own.
@@ -28,7 +29,7 @@ public:
     // Without state, in the order layer, linear, half (A, B): the order of qlora_gradient_norm's `norms`.
     const std::vector<qlora_parameter> &parameters() const { return parameters_; }
     uint64_t count() const { return count_; } // trained values in all
-    uint64_t bytes() const { return 2 * values_.size(); }
+    uint64_t bytes() const { return values_.size() + gradients_.size(); }
 
     Adapter download(Device &device) const;
 

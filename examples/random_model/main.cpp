@@ -34,6 +34,7 @@ int main(int argc, char **argv) {
     app.add_option("--out", job.out, "a name that ends in .gguf, or a directory")->required();
     app.add_option("--tokenizer", job.tokenizer, "a GGUF file whose tokenizer (and vocabulary size) the model gets");
     app.add_option("--seed", job.seed);
+    app.add_flag("--empty", job.empty, "a GGUF file of holes, which take no room on the disk: enough to plan with");
     app.add_option("--threads", job.threads, "0: as many as there are");
     try {
         app.parse(argc, argv);

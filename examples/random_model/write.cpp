@@ -1,15 +1,18 @@
 #include "write.h"
 
 #include "cpp/qlora.hpp"
+#include "file.h"
 #include "format_choice.h"
 #include "json.h"
 #include "packed.h"
 #include "rng.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <memory>
 #include <thread>
+#include <unistd.h>
 
 namespace random_model {
 namespace {
@@ -70,6 +73,15 @@ private:
     std::unique_ptr<qlora::Weight> weight_;
 };
 
+const char hole = 0; // stands for zeros of any number
+const auto write_bytes = finetune::file_functions.write;
+
+int write_or_skip(int file, const void *data, size_t size) {
+    if (data != &hole) return write_bytes(file, data, size);
+    const off_t end = lseek(file, static_cast<off_t>(size), SEEK_CUR);
+    return end < 0 || ftruncate(file, end) != 0 ? errno : 0;
+}
+
 uint64_t write_gguf(const Job &job, const std::vector<Tensor> &tensors) {
     const Shape &shape = job.shape;
     finetune::GgufWriter writer;
@@ -99,7 +111,9 @@ uint64_t write_gguf(const Job &job, const std::vector<Tensor> &tensors) {
     }
     Maker maker(job);
     std::vector<uint8_t> bytes;
+    if (job.empty) finetune::file_functions.write = write_or_skip;
     writer.save(job.out, [&](size_t i) -> const void * {
+        if (job.empty) return &hole;
         bytes = maker.make(tensors[i], i).read_plane(QLORA_PLANE_CODE);
         return bytes.data();
     });
@@ -124,6 +138,7 @@ void write_config(const Job &job) {
 }
 
 uint64_t write_directory(const Job &job, const std::vector<Tensor> &tensors) {
+    if (job.empty) fail("--empty: is for GGUF files; let --out end in .gguf");
     if (!job.tokenizer.empty()) fail("--tokenizer: goes into a GGUF file; put a tokenizer.model beside config.json instead");
     struct Piece {
         size_t tensor;
