@@ -41,7 +41,7 @@ bool fits_cooperative(const State &state, uint32_t head_dim, std::initializer_li
     const uint32_t octets = (head_dim + 15) / 16 * 2, rows = cooperative_subgroups * own_rows;
     const uint32_t shared = rows * (octets + 1) * 16 + cooperative_subgroups * own_rows * (2 * other_rows * 4 + other_rows * 2 + 16) + other_rows * 8;
     bool fits = state.cooperative.of(q.type).m && head_dim % 8 == 0 && head_dim <= 128 && shared <= state.properties.limits.maxComputeSharedMemorySize &&
-                cooperative_subgroups * state.cooperative.subgroup <= state.properties.limits.maxComputeWorkGroupSize[0];
+                cooperative_subgroups * state.cooperative.subgroup <= state.properties.limits.maxComputeWorkGroupInvocations;
     for (const qlora_tensor *tensor : tensors) fits = fits && tensor->stride % 8 == 0 && tensor->data.offset % 16 == 0;
     return fits;
 }

@@ -64,8 +64,7 @@ void ask_for_cooperative(State &state, CooperativeRequest &request, const void *
     if (!request.memory_model.vulkanMemoryModel || !request.float16.shaderFloat16 || !request.subgroup_size.subgroupSizeControl || !request.subgroup_size.computeFullSubgroups ||
         !request.matrices.matrices)
         return;
-    request.matrices.robust = VK_FALSE; // tiles are read from shared memory only
-
+    request.matrices.robust = VK_FALSE; // they are read from shared memory only
     VkPhysicalDeviceSubgroupProperties subgroup = {};
     subgroup.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES;
     VkPhysicalDeviceProperties2 properties = {};

@@ -42,22 +42,24 @@ uint64_t shared_bytes(const CooperativeTile &tile, const Product &product) {
     return 2 * 16 * (x + w) + 2048; // two pairs, and tables
 }
 
+bool fits(const State &state, const CooperativeTile &tile, const Product &product) {
+    const VkPhysicalDeviceLimits &limits = state.properties.limits;
+    const uint32_t threads = tile.subgroups * state.cooperative.subgroup;
+    return shared_bytes(tile, product) <= limits.maxComputeSharedMemorySize && threads <= limits.maxComputeWorkGroupSize[0] && threads <= limits.maxComputeWorkGroupInvocations;
+}
+
 // Thin products share k among subgroups where that makes more workgroups; others take the largest tile that leaves work for
-// many of them.
+// many of them. It may be one that does not fit a small device.
 CooperativeTile cooperative_tile(const State &state, const Product &product, uint64_t m, uint64_t n) {
     constexpr CooperativeTile large = {128, 128, 32, 2, 4, 8}, medium = {128, 64, 32, 2, 2, 4}, small = {64, 64, 32, 2, 2, 4};
     const uint32_t width = n <= 16 ? 16 : 32, height = m <= 16 ? 16 : 32;
-    const auto fits = [&](const CooperativeTile &tile) {
-        return shared_bytes(tile, product) <= state.properties.limits.maxComputeSharedMemorySize && tile.subgroups * state.cooperative.subgroup <= state.properties.limits.maxComputeWorkGroupSize[0];
-    };
     if (n <= 32) {
         const CooperativeTile deep = {16, width, width == 16 ? 256u : 128u, 1, 1, 8};
-        if (m < 4096 && fits(deep)) return deep;
-        return {64, width, 64, 4, 1, 4};
+        return m < 4096 && fits(state, deep, product) ? deep : CooperativeTile{64, width, 64, 4, 1, 4};
     }
     if (m <= 32) return {height, 64, 64, 1, 4, 4};
-    if (m > 64 && groups_of(m, large.m) * groups_of(n, large.n) >= 512 && fits(large)) return large;
-    if (m > 64 && groups_of(m, medium.m) * groups_of(n, medium.n) >= 96 && fits(medium)) return medium;
+    if (m > 64 && groups_of(m, large.m) * groups_of(n, large.n) >= 512 && fits(state, large, product)) return large;
+    if (m > 64 && groups_of(m, medium.m) * groups_of(n, medium.n) >= 96 && fits(state, medium, product)) return medium;
     return small;
 }
 
@@ -80,9 +82,9 @@ int32_t enqueue_product(Context &context, uint64_t stream, const char *entry, co
     const bool extended = product.xa.handle != 0;
     const bool vector = m <= vector_tokens && !product.weight_turned && !product.x_turned;
     const Cooperative::Size matrix = state.cooperative.of(product.compute_type);
-    const bool cooperative = matrix.m != 0 && !vector;
-    const Tile tile = tile_for(state, m, n);
     const CooperativeTile shared = cooperative_tile(state, product, m, n);
+    const bool cooperative = matrix.m != 0 && !vector && fits(state, shared, product);
+    const Tile tile = tile_for(state, m, n);
     const uint64_t tiles_m = groups_of(m, cooperative ? shared.m : tile.m), tiles_n = groups_of(n, cooperative ? shared.n : tile.n);
     Constants constants = constants_of(product.weight);
     constants.add({uint32_t(x.type), uint32_t(y.type), uint32_t(product.compute_type), product.accumulate, product.bias.handle != 0, extended,
