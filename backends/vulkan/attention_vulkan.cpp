@@ -14,7 +14,15 @@ bool fits_vectors(uint32_t head_dim, std::initializer_list<const qlora_tensor *>
     return fits;
 }
 
-// What attention.glsl does to scores, and with what.
+// What the push constants of every shader of attention begin with.
+struct Sizes {
+    uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count;
+};
+template <class Args> Sizes sizes_of(const Args &args, uint64_t tiles) {
+    return {args.heads, args.kv_heads, args.head_dim, uint32_t(args.q.rows), uint32_t(args.k.rows), uint32_t(tiles), args.sequence_count};
+}
+
+// What scores.glsl does to scores, and with what.
 struct Scores {
     uint32_t window;
     float scale, soft_cap, cap_scale;
@@ -52,7 +60,8 @@ int32_t enqueue_cooperative(Context &context, const Args &args, uint32_t mode, c
                             const qlora_tensor &other_second, const qlora_tensor &out, const qlora_span &delta, Order order) {
     struct Push {
         PushHeader header;
-        uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, own_first_stride, own_second_stride, other_first_stride, other_second_stride, out_stride;
+        Sizes sizes;
+        uint32_t own_first_stride, own_second_stride, other_first_stride, other_second_stride, out_stride;
         Scores scores;
     };
     const Cooperative &cooperative = state_of(context).cooperative;
@@ -60,13 +69,7 @@ int32_t enqueue_cooperative(Context &context, const Args &args, uint32_t mode, c
     const bool keys = mode >= 2;
     const uint64_t tiles = groups_of(keys ? args.max_k_rows : args.max_q_rows, cooperative_subgroups * own_rows);
     const Push push = {{},
-                       args.heads,
-                       args.kv_heads,
-                       args.head_dim,
-                       uint32_t(args.q.rows),
-                       uint32_t(args.k.rows),
-                       uint32_t(tiles),
-                       args.sequence_count,
+                       sizes_of(args, tiles),
                        uint32_t(own_first.stride),
                        uint32_t(own_second.stride),
                        uint32_t(other_first.stride),
@@ -90,7 +93,8 @@ uint64_t attention_grad_scratch(Context &, const qlora_attention_grad_args &args
 int32_t attention(Context &context, const qlora_attention_args &args) {
     struct Push {
         PushHeader header;
-        uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, q_stride, k_stride, v_stride, y_stride;
+        Sizes sizes;
+        uint32_t q_stride, k_stride, v_stride, y_stride;
         Scores scores;
     };
     QLORA_TRY(check_sizes(context, "qlora_attention_forward", {&args.q, &args.k, &args.v, &args.y}));
@@ -98,13 +102,7 @@ int32_t attention(Context &context, const qlora_attention_args &args) {
         return enqueue_cooperative(context, args, 0, args.q, args.q, args.k, args.v, args.y, qlora_span{}, Order::AFTER_PREVIOUS);
     const uint64_t tiles = groups_of(args.max_q_rows, tile_rows);
     const Push push = {{},
-                       args.heads,
-                       args.kv_heads,
-                       args.head_dim,
-                       uint32_t(args.q.rows),
-                       uint32_t(args.k.rows),
-                       uint32_t(tiles),
-                       args.sequence_count,
+                       sizes_of(args, tiles),
                        uint32_t(args.q.stride),
                        uint32_t(args.k.stride),
                        uint32_t(args.v.stride),
@@ -119,7 +117,8 @@ int32_t attention(Context &context, const qlora_attention_args &args) {
 int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) {
     struct Push {
         PushHeader header;
-        uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, q_stride, k_stride, v_stride, dy_stride, first_stride, second_stride;
+        Sizes sizes;
+        uint32_t q_stride, k_stride, v_stride, dy_stride, first_stride, second_stride;
         Scores scores;
     };
     QLORA_TRY(check_sizes(context, "qlora_attention_grad", {&args.q, &args.k, &args.v, &args.y, &args.dy, &args.dq, &args.dk, &args.dv}));
@@ -132,13 +131,7 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
     const auto run = [&](uint32_t mode, bool want_first, bool want_second, const qlora_tensor &first, uint64_t max_rows, uint64_t owners, Order order) {
         const uint64_t tiles = groups_of(max_rows, tile_rows);
         const Push push = {{},
-                           args.heads,
-                           args.kv_heads,
-                           args.head_dim,
-                           uint32_t(args.q.rows),
-                           uint32_t(args.k.rows),
-                           uint32_t(tiles),
-                           args.sequence_count,
+                           sizes_of(args, tiles),
                            uint32_t(args.q.stride),
                            uint32_t(args.k.stride),
                            uint32_t(args.v.stride),
