@@ -325,7 +325,8 @@ QLORA_API int32_t qlora_buffer_read(qlora_context *context, const qlora_buffer_a
 /* src -> dst on the device. With BESIDE it comes after all work that was enqueued before, copies beside in the other direction
  * excepted, but what is enqueued later does not wait for it until a join: the next weights arrive, or results leave, while
  * operations go on. One of src and dst is then memory of BUFFER_HOST; HOST says that it is dst. cuda has a stream for each
- * direction; ref, cpu and vulkan copy in the order of the calls. */
+ * direction, vulkan a queue as far as a device that the context made has more of them; ref, cpu, and vulkan on a caller's device or
+ * command buffer copy in the order of the calls. */
 QLORA_API int32_t qlora_buffer_copy(qlora_context *context, const qlora_buffer_args *args);
 /* What is enqueued from now on comes after all copies beside so far: those to the device, or with HOST those to host memory.
  * Only flags and stream are looked at. A capture that such copies are part of ends after their join. */

@@ -14,7 +14,15 @@ bool fits_vectors(uint32_t head_dim, std::initializer_list<const qlora_tensor *>
     return fits;
 }
 
-// What attention.glsl does to scores, and with what.
+// What the push constants of every shader of attention begin with.
+struct Sizes {
+    uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count;
+};
+template <class Args> Sizes sizes_of(const Args &args, uint64_t tiles) {
+    return {args.heads, args.kv_heads, args.head_dim, uint32_t(args.q.rows), uint32_t(args.k.rows), uint32_t(tiles), args.sequence_count};
+}
+
+// What scores.glsl does to scores, and with what.
 struct Scores {
     uint32_t window;
     float scale, soft_cap, cap_scale;
@@ -31,6 +39,51 @@ int32_t check_sizes(Context &context, const char *entry, std::initializer_list<c
     return QLORA_OK;
 }
 
+// ---- by cooperative matrices ----
+
+constexpr uint32_t cooperative_subgroups = 4, own_rows = 16, other_rows = 32; // as in attention_cooperative_vulkan.comp
+
+// Rows are read in aligned octets, and tiles of all dimensions fit the shared memory.
+bool fits_cooperative(const State &state, uint32_t head_dim, std::initializer_list<const qlora_tensor *> tensors) {
+    const qlora_tensor &q = **tensors.begin();
+    const uint32_t octets = (head_dim + 15) / 16 * 2, rows = cooperative_subgroups * own_rows;
+    const uint32_t shared = rows * (octets + 1) * 16 + cooperative_subgroups * own_rows * (2 * other_rows * 4 + other_rows * 2 + 16) + other_rows * 8;
+    bool fits = state.cooperative.of(q.type).m && head_dim % 8 == 0 && head_dim <= 128 && shared <= state.properties.limits.maxComputeSharedMemorySize &&
+                cooperative_subgroups * state.cooperative.subgroup <= state.properties.limits.maxComputeWorkGroupInvocations;
+    for (const qlora_tensor *tensor : tensors) fits = fits && tensor->stride % 8 == 0 && tensor->data.offset % 16 == 0;
+    return fits;
+}
+
+// One of the shader's modes: 0 y, 1 dq, 2 dk, 3 dv. Own and other operands are what the shader calls so.
+template <class Args>
+int32_t enqueue_cooperative(Context &context, const Args &args, uint32_t mode, const qlora_tensor &own_first, const qlora_tensor &own_second, const qlora_tensor &other_first,
+                            const qlora_tensor &other_second, const qlora_tensor &out, const qlora_span &delta, Order order) {
+    struct Push {
+        PushHeader header;
+        Sizes sizes;
+        uint32_t own_first_stride, own_second_stride, other_first_stride, other_second_stride, out_stride;
+        Scores scores;
+    };
+    const Cooperative &cooperative = state_of(context).cooperative;
+    const Cooperative::Size matrix = cooperative.of(args.q.type);
+    const bool keys = mode >= 2;
+    const uint64_t tiles = groups_of(keys ? args.max_k_rows : args.max_q_rows, cooperative_subgroups * own_rows);
+    const Push push = {{},
+                       sizes_of(args, tiles),
+                       uint32_t(own_first.stride),
+                       uint32_t(own_second.stride),
+                       uint32_t(other_first.stride),
+                       uint32_t(other_second.stride),
+                       uint32_t(out.stride),
+                       scores_of(args)};
+    return enqueue(context, args.stream, Shader::attention_cooperative,
+                   {mode, (args.head_dim + 15) / 16 * 16, args.lse.handle != 0, kind_of_scores(args), cooperative.subgroup, matrix.m, matrix.n, matrix.k,
+                    cooperative_subgroups * cooperative.subgroup, 0, uint32_t(args.q.type)},
+                   {exact(own_first), exact(own_second), exact(other_first), exact(other_second), exact(out), part(args.lse, 0, args.q.rows * args.heads * 4), delta,
+                    part(args.sequences, 0, args.sequence_count * uint64_t(16)), slopes_of(args)},
+                   push, tiles * (keys ? args.kv_heads : args.heads) * args.sequence_count, order);
+}
+
 } // namespace
 
 uint64_t attention_scratch(Context &, const qlora_attention_args &) { return 0; }
@@ -40,19 +93,16 @@ uint64_t attention_grad_scratch(Context &, const qlora_attention_grad_args &args
 int32_t attention(Context &context, const qlora_attention_args &args) {
     struct Push {
         PushHeader header;
-        uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, q_stride, k_stride, v_stride, y_stride;
+        Sizes sizes;
+        uint32_t q_stride, k_stride, v_stride, y_stride;
         Scores scores;
     };
     QLORA_TRY(check_sizes(context, "qlora_attention_forward", {&args.q, &args.k, &args.v, &args.y}));
+    if (fits_cooperative(state_of(context), args.head_dim, {&args.q, &args.k, &args.v}))
+        return enqueue_cooperative(context, args, 0, args.q, args.q, args.k, args.v, args.y, qlora_span{}, Order::AFTER_PREVIOUS);
     const uint64_t tiles = groups_of(args.max_q_rows, tile_rows);
     const Push push = {{},
-                       args.heads,
-                       args.kv_heads,
-                       args.head_dim,
-                       uint32_t(args.q.rows),
-                       uint32_t(args.k.rows),
-                       uint32_t(tiles),
-                       args.sequence_count,
+                       sizes_of(args, tiles),
                        uint32_t(args.q.stride),
                        uint32_t(args.k.stride),
                        uint32_t(args.v.stride),
@@ -67,7 +117,8 @@ int32_t attention(Context &context, const qlora_attention_args &args) {
 int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) {
     struct Push {
         PushHeader header;
-        uint32_t heads, kv_heads, head_dim, q_rows, k_rows, tiles, sequence_count, q_stride, k_stride, v_stride, dy_stride, first_stride, second_stride;
+        Sizes sizes;
+        uint32_t q_stride, k_stride, v_stride, dy_stride, first_stride, second_stride;
         Scores scores;
     };
     QLORA_TRY(check_sizes(context, "qlora_attention_grad", {&args.q, &args.k, &args.v, &args.y, &args.dy, &args.dq, &args.dk, &args.dv}));
@@ -80,13 +131,7 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
     const auto run = [&](uint32_t mode, bool want_first, bool want_second, const qlora_tensor &first, uint64_t max_rows, uint64_t owners, Order order) {
         const uint64_t tiles = groups_of(max_rows, tile_rows);
         const Push push = {{},
-                           args.heads,
-                           args.kv_heads,
-                           args.head_dim,
-                           uint32_t(args.q.rows),
-                           uint32_t(args.k.rows),
-                           uint32_t(tiles),
-                           args.sequence_count,
+                           sizes_of(args, tiles),
                            uint32_t(args.q.stride),
                            uint32_t(args.k.stride),
                            uint32_t(args.v.stride),
@@ -100,6 +145,11 @@ int32_t attention_grad(Context &context, const qlora_attention_grad_args &args) 
                        groups, order);
     };
     QLORA_TRY(run(0, false, false, args.y, 0, 0, Order::AFTER_PREVIOUS));
+    if (fits_cooperative(state_of(context), args.head_dim, {&args.q, &args.k, &args.v, &args.dy})) {
+        QLORA_TRY(enqueue_cooperative(context, args, 1, args.q, args.dy, args.k, args.v, args.dq, delta, Order::AFTER_PREVIOUS));
+        QLORA_TRY(enqueue_cooperative(context, args, 2, args.k, args.v, args.q, args.dy, args.dk, delta, Order::WITH_PREVIOUS));
+        return enqueue_cooperative(context, args, 3, args.k, args.v, args.q, args.dy, args.dv, delta, Order::WITH_PREVIOUS);
+    }
     QLORA_TRY(run(1, true, false, args.dq, args.max_q_rows, args.heads, Order::AFTER_PREVIOUS));
     // Sums of dk and dv together would not fit the registers of a wide head.
     const bool together = chunks <= 4;

@@ -33,7 +33,12 @@ int32_t allocate_parts(Context &context, uint64_t bytes, bool host, Allocation *
     info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
     info.size = bytes;
     info.usage = usage;
-    info.sharingMode = VK_SHARING_MODE_EXCLUSIVE;
+    const uint32_t families[2] = {state.family, state.beside.family};
+    if (state.owned && families[0] != families[1]) { // any buffer may be copied beside
+        info.sharingMode = VK_SHARING_MODE_CONCURRENT;
+        info.queueFamilyIndexCount = 2;
+        info.pQueueFamilyIndices = families;
+    }
     QLORA_VULKAN_TRY(context, state.vk, CreateBuffer, state.device, &info, nullptr, &allocation->buffer);
     VkMemoryRequirements needs;
     state.vk.GetBufferMemoryRequirements(state.device, allocation->buffer, &needs);
@@ -97,7 +102,8 @@ int32_t buffer_destroy(Context &context, const qlora_buffer_args &args) {
     for (uint32_t i = 0; i < state.buffers.count; i++) {
         const Allocation allocation = state.buffers.data[i];
         if (handle_of(allocation.buffer) != args.dst.handle) continue;
-        const int32_t status = finish(context);
+        int32_t status = finish(context);
+        if (status == QLORA_OK) status = finish_lanes(context);
         state.buffers.data[i] = state.buffers.data[--state.buffers.count];
         free_buffer(state, allocation);
         return status;
@@ -144,6 +150,7 @@ int32_t buffer_copy(Context &context, const qlora_buffer_args &args) {
     State &state = state_of(context);
     if (args.src.handle == args.dst.handle && args.src.offset < args.dst.offset + args.bytes && args.dst.offset < args.src.offset + args.bytes)
         return context.fail(QLORA_ERROR_ARGUMENT, "qlora_buffer_copy: src, dst: they overlap; copy through another buffer");
+    if (args.flags & QLORA_BUFFER_BESIDE && state.beside.ready && !args.stream) return copy_beside(context, args);
     VkCommandBuffer commands;
     QLORA_TRY(begin(context, args.stream, 0, &commands));
     const VkBufferCopy copy = {args.src.offset, args.dst.offset, args.bytes};
@@ -163,7 +170,7 @@ int32_t buffer_fill(Context &context, const qlora_buffer_args &args) {
     return QLORA_OK;
 }
 
-int32_t buffer_join(Context &, const qlora_buffer_args &) { return QLORA_OK; } // copies were recorded in the order of the calls
+int32_t buffer_join(Context &context, const qlora_buffer_args &args) { return join_lane(context, args.flags & QLORA_BUFFER_HOST); }
 
 } // namespace vulkan
 } // namespace qlora

@@ -33,16 +33,6 @@ VkResult usable_devices(const Functions &vk, VkInstance instance, VkPhysicalDevi
     return VK_SUCCESS;
 }
 
-bool has_extension(const Functions &vk, VkPhysicalDevice device, const char *name) {
-    VkExtensionProperties extensions[512];
-    uint32_t count = 512;
-    const VkResult result = vk.EnumerateDeviceExtensionProperties(device, nullptr, &count, extensions);
-    if (result != VK_SUCCESS && result != VK_INCOMPLETE) return false;
-    for (uint32_t i = 0; i < count; i++)
-        if (std::strcmp(extensions[i].extensionName, name) == 0) return true;
-    return false;
-}
-
 int32_t own_instance(Context &context, State &state) {
     state.library = context.injected("dlopen") ? nullptr : open_library();
     if (!state.library)
@@ -71,16 +61,26 @@ int32_t own_device(Context &context, State &state, int32_t index) {
     state.index = index;
     state.physical = devices[index];
     state.family = compute_family(state.vk, state.physical);
-    const float priority = 1;
-    VkDeviceQueueCreateInfo queue = {};
-    queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO;
-    queue.queueFamilyIndex = state.family;
-    queue.queueCount = 1;
-    queue.pQueuePriorities = &priority;
+    const float priorities[3] = {1, 1, 1};
+    const uint32_t lanes = choose_lanes(state);
+    VkDeviceQueueCreateInfo queues[2] = {};
+    for (VkDeviceQueueCreateInfo &queue : queues) {
+        queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO;
+        queue.pQueuePriorities = priorities;
+    }
+    const bool apart = state.beside.family != state.family;
+    queues[0].queueFamilyIndex = state.family;
+    queues[0].queueCount = apart ? 1 : 1 + lanes;
+    queues[1].queueFamilyIndex = state.beside.family;
+    queues[1].queueCount = lanes;
+    VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {}; // every device of Vulkan 1.2 has them
+    timeline.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES;
+    timeline.timelineSemaphore = VK_TRUE;
     VkDeviceCreateInfo info = {};
     info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
-    info.queueCreateInfoCount = 1;
-    info.pQueueCreateInfos = &queue;
+    info.pNext = &timeline;
+    info.queueCreateInfoCount = apart ? 2 : 1;
+    info.pQueueCreateInfos = queues;
     // Products of four bytes at once, where there are such; of a caller's device nobody knows what was switched on.
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {};
     dot.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES;
@@ -92,11 +92,23 @@ int32_t own_device(Context &context, State &state, int32_t index) {
         state.vk.GetPhysicalDeviceFeatures2(state.physical, &features);
         state.dot_product = dot.shaderIntegerDotProduct == VK_TRUE;
     }
+    const char *extensions[8];
     if (state.dot_product) {
+        dot.pNext = &timeline;
         info.pNext = &dot;
-        info.enabledExtensionCount = 1;
-        info.ppEnabledExtensionNames = &dot_extension;
+        extensions[info.enabledExtensionCount++] = dot_extension;
     }
+    CooperativeRequest cooperative;
+    ask_for_cooperative(state, cooperative, &info.pNext);
+    for (uint32_t i = 0; i < cooperative.name_count; i++) extensions[info.enabledExtensionCount++] = cooperative.names[i];
+    const Cooperative &found = state.cooperative;
+    char line[160];
+    if (found.subgroup)
+        std::snprintf(line, sizeof line, "vulkan: cooperative matrices f16 %ux%ux%u, bf16 %ux%ux%u (0: none), subgroups of %u", found.f16.m, found.f16.n, found.f16.k, found.bf16.m, found.bf16.n, found.bf16.k, found.subgroup);
+    else
+        std::snprintf(line, sizeof line, "vulkan: no cooperative matrices; products of 16-bit types are made by f32 instructions");
+    context.log(line);
+    info.ppEnabledExtensionNames = extensions;
     QLORA_VULKAN_TRY(context, state.vk, CreateDevice, state.physical, &info, nullptr, &state.device);
     if (!load_device(state.vk, state.device))
         return context.fail(QLORA_ERROR_UNAVAILABLE, "qlora_context_create: vulkan: the device lacks functions of Vulkan 1.2; update its driver");
@@ -214,7 +226,10 @@ int32_t query(Context &context, qlora_context_info &info) {
     return QLORA_OK;
 }
 
-int32_t synchronize(Context &context) { return finish(context); }
+int32_t synchronize(Context &context) {
+    QLORA_TRY(finish(context));
+    return finish_lanes(context);
+}
 
 // Shaders reach 16-bit elements through 32-bit words, so no optional feature decides.
 bool supports(Context &, uint32_t operation, int32_t format, int32_t) {

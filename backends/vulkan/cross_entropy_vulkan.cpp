@@ -11,6 +11,7 @@ uint64_t chunk_of(const State &state, const qlora_cross_entropy_args &args) {
     const uint64_t row_bytes = args.weight->rows * 4, reach = state.properties.limits.maxStorageBufferRange - scratch_alignment;
     uint64_t chunk = args.chunk_rows ? args.chunk_rows : (logit_bytes + row_bytes - 1) / row_bytes;
     if (chunk > reach / row_bytes) chunk = reach / row_bytes;
+    if (chunk > 128) chunk -= chunk % 128; // whole tiles of the products
     if (chunk == 0) chunk = 1;
     return chunk < args.x.rows ? chunk : args.x.rows;
 }

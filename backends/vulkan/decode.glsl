@@ -31,9 +31,11 @@ layout(binding = 3, std430) readonly buffer OffsetPlane { uint offset_words[]; }
 #ifdef QLORA_BLOCKS
 #include "backends/vulkan/blocks.glsl"
 #else
+#define QLORA_OCTETS // read_octet and made_octet
 
 shared uint decode_table[TABLE_SIZE];
 shared uint decode_nested[NESTED_SIZE];
+uint decode_mean; // f32 bits of what is added to nested scales
 
 // Codes of one byte are looked up, whatever they mean.
 bool decode_bytes() { return CODEC == CODEC_CODEBOOK8 || (CODEC == CODEC_NARROW && TABLE_SIZE == 256u); }
@@ -44,6 +46,7 @@ void decode_begin() {
         for (uint i = gl_LocalInvocationIndex; i < TABLE_SIZE; i += gl_WorkGroupSize.x) decode_table[i] = table_entry(TABLE, i);
     if (SCALE == SCALE_NESTED)
         for (uint i = gl_LocalInvocationIndex; i < NESTED_SIZE; i += gl_WorkGroupSize.x) decode_nested[i] = table_entry(TABLE_DYN8, i);
+    if (SCALE == SCALE_NESTED) decode_mean = offset_words[QLORA_BASE(3u)];
     if (TABLE != TABLE_NONE || SCALE == SCALE_NESTED) barrier();
 }
 
@@ -88,21 +91,23 @@ uint code_byte(uint i) { return (code_words[QLORA_BASE(0u) + (i >> 2)] >> ((i & 
 // The block of element i, which lies in row r.
 uint decode_block(uint r, uint i) { return SCALE == SCALE_ROW ? (BLOCK_SHIFT == 0u ? r : 0u) : i >> BLOCK_SHIFT; }
 
-// The scale of a block, each operation rounded in f32.
-uint decode_scale(uint block) {
-    if (SCALE == SCALE_ROW) return decode_multiply(scale_words[QLORA_BASE(1u) + block], 0x3c010204u); // 1 / 127
-    if (SCALE == SCALE_F32) return scale_words[QLORA_BASE(1u) + block];
-    if (SCALE == SCALE_NESTED) {
-        uint code = (scale_words[QLORA_BASE(1u) + (block >> 2)] >> ((block & 3u) * 8u)) & 255u;
-        return decode_add(decode_multiply(decode_nested[code], nested_words[QLORA_BASE(2u) + (block >> 8)]), offset_words[QLORA_BASE(3u)]);
-    }
-    if (SCALE == SCALE_E8M0) {
-        uint power = (scale_words[QLORA_BASE(1u) + (block >> 2)] >> ((block & 3u) * 8u)) & 255u;
-        return power == 255u ? 0x7fc00000u : power == 0u ? 0x00400000u : power << 23;
-    }
-    if (SCALE == SCALE_INLINE) return qlora_f32_from_f16(code_half(block * (BLOCK_BYTES / 2u)));
+// The scale of a block, each operation rounded in f32: what is read for it, and what becomes of that.
+uvec2 read_scale(uint block) {
+    if (SCALE == SCALE_ROW || SCALE == SCALE_F32) return uvec2(scale_words[QLORA_BASE(1u) + block], 0u);
+    if (SCALE == SCALE_NESTED) return uvec2((scale_words[QLORA_BASE(1u) + (block >> 2)] >> ((block & 3u) * 8u)) & 255u, nested_words[QLORA_BASE(2u) + (block >> 8)]);
+    if (SCALE == SCALE_E8M0) return uvec2((scale_words[QLORA_BASE(1u) + (block >> 2)] >> ((block & 3u) * 8u)) & 255u, 0u);
+    if (SCALE == SCALE_INLINE) return uvec2(code_half(block * (BLOCK_BYTES / 2u)), 0u);
+    return uvec2(0u);
+}
+uint made_scale(uvec2 parts) {
+    if (SCALE == SCALE_ROW) return decode_multiply(parts.x, 0x3c010204u); // 1 / 127
+    if (SCALE == SCALE_F32) return parts.x;
+    if (SCALE == SCALE_NESTED) return decode_add(decode_multiply(decode_nested[parts.x], parts.y), decode_mean);
+    if (SCALE == SCALE_E8M0) return parts.x == 255u ? 0x7fc00000u : parts.x == 0u ? 0x00400000u : parts.x << 23;
+    if (SCALE == SCALE_INLINE) return qlora_f32_from_f16(parts.x);
     return 0x3f800000u;
 }
+uint decode_scale(uint block) { return made_scale(read_scale(block)); }
 
 // The code of a codec that counts, as a value.
 float decode_offset4(uint nibble) { return float(int(nibble) - 8); }
@@ -121,36 +126,60 @@ uint decode(uint r, uint c) {
     return decode_multiply(value, scale);
 }
 
-// w[r][c .. c + 7], where c and w_stride are multiples of 8; whole words of codes, one scale.
-void decode8(uint r, uint c, out uint values[8]) {
+// w[r][c .. c + 7], where c and w_stride are multiples of 8, in two halves so that there may be other work between them: what is
+// read, whole words of codes {low, high, parts of the scale} or up to eight of floats; and what becomes of that.
+struct Octet {
+    uvec4 first, second;
+};
+Octet read_octet(uint r, uint c) {
+    Octet octet = Octet(uvec4(0u), uvec4(0u));
     uint i = r * w_stride + c;
     if (CODEC == CODEC_FLOAT) {
         uint place = QLORA_BASE(0u) + (FORMAT == F32 ? i : i >> 1);
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = widen(FORMAT, code_words[place + (FORMAT == F32 ? e : e >> 1)], e);
-        return;
+        [[unroll]] for (uint e = 0u; e < 4u; e++) {
+            octet.first[e] = code_words[place + e];
+            if (FORMAT == F32) octet.second[e] = code_words[place + 4u + e];
+        }
+        return octet;
     }
     uint block = decode_block(r, i), j = i & ((1u << BLOCK_SHIFT) - 1u);
+    octet.first.zw = read_scale(block);
     if (CODEC == CODEC_CODEBOOK4) {
-        uint word = code_words[QLORA_BASE(0u) + (i >> 3)];
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(word >> ((e ^ 1u) * 4u)) & 15u];
-    } else if (decode_bytes()) {
-        uint place = QLORA_BASE(0u) + (i >> 2), low = code_words[place], high = code_words[place + 1u];
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 255u];
-    } else if (CODEC == CODEC_ABSMAX8) {
-        uint place = QLORA_BASE(0u) + (i >> 2), low = code_words[place], high = code_words[place + 1u];
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = floatBitsToUint(decode_signed8((e < 4u ? low : high) >> ((e & 3u) * 8u)));
+        octet.first.x = code_words[QLORA_BASE(0u) + (i >> 3)];
+    } else if (decode_bytes() || CODEC == CODEC_ABSMAX8) {
+        uint place = QLORA_BASE(0u) + (i >> 2);
+        octet.first.xy = uvec2(code_words[place], code_words[place + 1u]);
     } else if (CODEC == CODEC_NARROW) { // eight codes of six bits are three halfwords
-        uint place = (i >> 3) * 3u, low = code_word_at_half(place), high = code_half(place + 2u);
-        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(e < 5u ? low >> (e * 6u) : e == 5u ? (low >> 30) | (high << 2) : high >> (e * 6u - 32u)) & 63u];
+        uint place = (i >> 3) * 3u;
+        octet.first.xy = uvec2(code_word_at_half(place), code_half(place + 2u));
     } else if (CODEC == CODEC_OFFSET4) {
         uint place = block * (BLOCK_BYTES / 2u) + 1u + ((j & 15u) >> 1), shift = j < 16u ? 0u : 4u;
-        uint low = code_word_at_half(place) >> shift, high = code_word_at_half(place + 2u) >> shift;
+        octet.first.xy = uvec2(code_word_at_half(place), code_word_at_half(place + 2u)) >> shift;
+    } else {
+        uint place = block * (BLOCK_BYTES / 2u) + 1u + (j >> 1);
+        octet.first.xy = uvec2(code_word_at_half(place), code_word_at_half(place + 2u));
+    }
+    return octet;
+}
+void made_octet(Octet octet, out uint values[8]) {
+    if (CODEC == CODEC_FLOAT) {
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = FORMAT == F32 ? (e < 4u ? octet.first[e & 3u] : octet.second[e & 3u]) : widen(FORMAT, octet.first[e >> 1], e);
+        return;
+    }
+    uint low = octet.first.x, high = octet.first.y;
+    if (CODEC == CODEC_CODEBOOK4) {
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(low >> ((e ^ 1u) * 4u)) & 15u];
+    } else if (decode_bytes()) {
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 255u];
+    } else if (CODEC == CODEC_NARROW) {
+        [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = decode_table[(e < 5u ? low >> (e * 6u) : e == 5u ? (low >> 30) | (high << 2) : high >> (e * 6u - 32u)) & 63u];
+    } else if (CODEC == CODEC_OFFSET4) {
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = floatBitsToUint(decode_offset4(((e < 4u ? low : high) >> ((e & 3u) * 8u)) & 15u));
     } else {
-        uint place = block * (BLOCK_BYTES / 2u) + 1u + (j >> 1), low = code_word_at_half(place), high = code_word_at_half(place + 2u);
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = floatBitsToUint(decode_signed8((e < 4u ? low : high) >> ((e & 3u) * 8u)));
     }
-    decode_multiply8(values, decode_scale(block));
+    decode_multiply8(values, made_scale(octet.first.zw));
 }
+void decode8(uint r, uint c, out uint values[8]) { made_octet(read_octet(r, c), values); }
 #endif
 #endif

@@ -30,7 +30,7 @@ struct Functions {
 };
 
 constexpr uint32_t binding_limit = 14;     // storage buffers of one dispatch; number 11 is the codebooks
-constexpr uint32_t constant_limit = 24;    // specialisation constants of one pipeline
+constexpr uint32_t constant_limit = 32;    // specialisation constants of one pipeline
 constexpr uint32_t push_limit = 128;       // bytes
 constexpr uint32_t batch_dispatches = 256; // a longer recording is submitted
 constexpr uint32_t batch_count = 4;
@@ -45,6 +45,16 @@ struct Batch {
     uint64_t staged; // bytes of its staging memory in use
 };
 
+// Cooperative matrices of subgroups, where the device was created with them: m x k times k x n of a 16-bit type, sums of f32.
+// There are none of a type whose m is 0.
+struct Cooperative {
+    struct Size {
+        uint32_t m, n, k;
+    } f16, bf16;
+    Size of(int32_t type) const { return type == QLORA_FORMAT_F16 ? f16 : type == QLORA_FORMAT_BF16 ? bf16 : Size{}; }
+    uint32_t subgroup; // invocations of a subgroup, which their pipelines ask for
+};
+
 struct Pipeline {
     uint64_t hash;
     Shader shader;
@@ -56,6 +66,23 @@ struct Pipeline {
 struct Allocation {
     VkBuffer buffer;
     VkDeviceMemory memory;
+};
+
+// A queue of copies beside the operations in one direction, and a semaphore that counts those that are done.
+constexpr uint32_t lane_copies = 16; // under way; the next one waits for the oldest
+struct Lane {
+    VkQueue queue;
+    VkCommandPool pool;
+    VkCommandBuffer commands[lane_copies];
+    VkSemaphore done;
+    uint64_t submitted, joined, waited; // copies, those of them that later operations wait for, and those that one was told to
+};
+struct Beside {
+    bool ready; // else copies are recorded among the operations
+    uint32_t family, first, queues; // the lanes' queues: their family, the first one's place in it, how many of their own there are
+    VkSemaphore operations;  // counts the batches that are done
+    uint64_t submitted;      // batches
+    Lane lanes[2];           // to the device, to host memory
 };
 
 // An array in the host's memory that grows; elements are plain data.
@@ -91,6 +118,7 @@ struct State {
     uint32_t family;
     bool owned; // instance and device are ours
     bool dot_product; // the device was created with VK_KHR_shader_integer_dot_product
+    Cooperative cooperative;
     int32_t index;
     VkPhysicalDeviceProperties properties;
     VkPhysicalDeviceMemoryProperties memory;
@@ -99,6 +127,7 @@ struct State {
     VkCommandPool commands;
     Batch batches[batch_count];
     uint32_t current;
+    Beside beside;
     Allocation staging, tables; // tables: the codebooks, and what is bound where a span is absent
     char *staging_memory;
     Array<Pipeline> pipelines;
@@ -127,6 +156,34 @@ int32_t driver_status(Context &context, VkResult result, const char *call);
 #define QLORA_VULKAN_TRY(context, vk, name, ...)                                                              \
     QLORA_TRY(driver_status(context, (context).injected("vk" #name) ? VK_ERROR_UNKNOWN : (vk).name(__VA_ARGS__), "vk" #name))
 
+// ---- cooperative matrices (cooperative_vulkan.cpp) --------------------------------------------------------------
+
+// What a new device must be asked for to have them: a chain of features and names of extensions.
+struct CooperativeRequest {
+    VkPhysicalDeviceVulkanMemoryModelFeatures memory_model;
+    VkPhysicalDeviceShaderFloat16Int8Features float16;
+    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT subgroup_size;
+    struct { // VkPhysicalDeviceCooperativeMatrixFeaturesKHR, which older headers lack
+        VkStructureType type;
+        void *next;
+        VkBool32 matrices, robust;
+    } matrices;
+    struct { // VkPhysicalDeviceShaderBfloat16FeaturesKHR, likewise
+        VkStructureType type;
+        void *next;
+        VkBool32 scalars, dot_products, matrices;
+    } bfloat16;
+    const char *names[3];
+    uint32_t name_count; // 0: the device has no such matrices
+};
+// Fills the request and state.cooperative, and puts the request's features before those of the chain.
+void ask_for_cooperative(State &state, CooperativeRequest &request, const void **chain);
+// A module over matrices of f16 becomes the same over bf16: words has room for count + bfloat16_words. Returns the new count, 0
+// where the module is not what is expected.
+constexpr size_t bfloat16_words = 9;
+size_t change_to_bfloat16(const uint32_t *module, size_t count, uint32_t *words);
+bool has_extension(const Functions &vk, VkPhysicalDevice device, const char *name);
+
 // ---- buffers (buffer_vulkan.cpp) --------------------------------------------------------------------------------
 
 // A VkBuffer is a pointer or 64 bits, depending on the machine.
@@ -136,6 +193,20 @@ int32_t allocate_buffer(Context &context, uint64_t bytes, bool host, Allocation 
 void free_buffer(State &state, const Allocation &allocation);
 // Puts the codebooks into device memory (codebooks_vulkan.cpp).
 int32_t create_tables(Context &context);
+
+// ---- copies beside the operations (beside_vulkan.cpp) -----------------------------------------------------------
+
+// Chooses the lanes' queues; returns how many the device must be created with beside the first of the operations' family, where
+// state.beside.family says.
+uint32_t choose_lanes(State &state);
+int32_t create_lanes(Context &context);
+void destroy_lanes(State &state);
+int32_t copy_beside(Context &context, const qlora_buffer_args &args);
+// What is recorded from now on waits for the copies of a direction.
+int32_t join_lane(Context &context, bool to_host);
+int32_t finish_lanes(Context &context);
+// Submits a batch after all copies that were joined.
+int32_t submit_in_order(Context &context, VkCommandBuffer commands, VkFence fence);
 
 // ---- recording (enqueue_vulkan.cpp) -----------------------------------------------------------------------------
 

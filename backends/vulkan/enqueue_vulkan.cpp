@@ -15,9 +15,16 @@ struct Words {
 };
 const Words shader_words[] = {
 #define QLORA_SHADER(name) {name##_vulkan, sizeof name##_vulkan},
+#ifndef QLORA_WITH_COOPERATIVE
+#define QLORA_SHADER_COOPERATIVE(name) {nullptr, 0},
+#endif
 #include "backends/vulkan/shaders.def"
 #undef QLORA_SHADER
 };
+
+// Constant 10 of shaders over cooperative matrices is the type that they compute in, as of all products.
+constexpr uint32_t compute_constant = 10;
+bool cooperative(Shader shader) { return shader >= Shader::matmul_cooperative; }
 
 constexpr uint32_t caller_pool_sets = 256;
 
@@ -87,6 +94,26 @@ uint64_t hash_of(Shader shader, const Constants &constants) {
     return hash;
 }
 
+int32_t create_module(Context &context, Shader shader, const Constants &constants, VkShaderModule *module) {
+    State &state = state_of(context);
+    const Words &words = shader_words[uint32_t(shader)];
+    VkShaderModuleCreateInfo info = {};
+    info.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO;
+    info.codeSize = words.bytes;
+    info.pCode = words.data;
+    uint32_t *changed = nullptr;
+    const size_t room = words.bytes + bfloat16_words * 4;
+    if (cooperative(shader) && constants.values[compute_constant] == QLORA_FORMAT_BF16) {
+        changed = static_cast<uint32_t *>(context.allocate(room, "vulkan module"));
+        if (!changed) return context.fail(QLORA_ERROR_MEMORY, "vulkan: no host memory for a shader");
+        info.codeSize = change_to_bfloat16(words.data, words.bytes / 4, changed) * 4;
+        info.pCode = changed;
+    }
+    const VkResult result = context.injected("vkCreateShaderModule") ? VK_ERROR_UNKNOWN : state.vk.CreateShaderModule(state.device, &info, nullptr, module);
+    if (changed) context.release(changed, room);
+    return driver_status(context, result, "vkCreateShaderModule");
+}
+
 int32_t find_pipeline(Context &context, Shader shader, const Constants &constants, VkPipeline *handle) {
     State &state = state_of(context);
     const uint64_t hash = hash_of(shader, constants);
@@ -97,12 +124,8 @@ int32_t find_pipeline(Context &context, Shader shader, const Constants &constant
             return QLORA_OK;
         }
     }
-    VkShaderModuleCreateInfo module_info = {};
-    module_info.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO;
-    module_info.codeSize = shader_words[uint32_t(shader)].bytes;
-    module_info.pCode = shader_words[uint32_t(shader)].data;
     VkShaderModule module;
-    QLORA_VULKAN_TRY(context, state.vk, CreateShaderModule, state.device, &module_info, nullptr, &module);
+    QLORA_TRY(create_module(context, shader, constants, &module));
     VkSpecializationMapEntry entries[constant_limit];
     for (uint32_t i = 0; i < constant_limit; i++) entries[i] = {i, i * 4, 4};
     const VkSpecializationInfo specialization = {constants.count, entries, sizeof constants.values, constants.values};
@@ -113,6 +136,13 @@ int32_t find_pipeline(Context &context, Shader shader, const Constants &constant
     info.stage.module = module;
     info.stage.pName = "main";
     info.stage.pSpecializationInfo = &specialization;
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfoEXT subgroup = {};
+    if (cooperative(shader)) {
+        subgroup.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO_EXT;
+        subgroup.requiredSubgroupSize = state.cooperative.subgroup;
+        info.stage.pNext = &subgroup;
+        info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT;
+    }
     info.layout = state.layout;
     Pipeline pipeline = {hash, shader, {}, VkPipeline()};
     std::memcpy(pipeline.constants, constants.values, sizeof pipeline.constants);
@@ -195,6 +225,7 @@ int32_t create_recording(Context &context) {
     pool.queueFamilyIndex = state.family;
     QLORA_VULKAN_TRY(context, state.vk, CreateCommandPool, state.device, &pool, nullptr, &state.commands);
     for (Batch &batch : state.batches) QLORA_TRY(create_batch(context, batch));
+    QLORA_TRY(create_lanes(context));
     QLORA_TRY(allocate_buffer(context, staging_bytes * batch_count, true, &state.staging));
     void *memory;
     QLORA_VULKAN_TRY(context, state.vk, MapMemory, state.device, state.staging.memory, 0, VK_WHOLE_SIZE, 0, &memory);
@@ -214,6 +245,7 @@ void destroy_recording(Context &context) {
         if (batch.fence) state.vk.DestroyFence(state.device, batch.fence, nullptr);
         if (batch.descriptors) state.vk.DestroyDescriptorPool(state.device, batch.descriptors, nullptr);
     }
+    destroy_lanes(state);
     free_buffer(state, state.staging);
     free_buffer(state, state.tables);
     if (state.commands) state.vk.DestroyCommandPool(state.device, state.commands, nullptr);
@@ -254,12 +286,7 @@ static int32_t end_and_submit(Context &context, State &state, Batch &batch) {
     visible.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
     state.vk.CmdPipelineBarrier(batch.commands, VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &visible, 0, nullptr, 0, nullptr);
     QLORA_VULKAN_TRY(context, state.vk, EndCommandBuffer, batch.commands);
-    VkSubmitInfo info = {};
-    info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
-    info.commandBufferCount = 1;
-    info.pCommandBuffers = &batch.commands;
-    QLORA_VULKAN_TRY(context, state.vk, QueueSubmit, state.queue, 1, &info, batch.fence);
-    return QLORA_OK;
+    return submit_in_order(context, batch.commands, batch.fence);
 }
 
 int32_t submit(Context &context) {

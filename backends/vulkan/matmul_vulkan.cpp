@@ -32,6 +32,37 @@ Tile tile_for(const State &state, uint64_t m, uint64_t n) {
     return medium;
 }
 
+// How a workgroup of cooperative matrices makes a tile: its subgroups as groups_m x groups_n, and as many times along k as are left.
+struct CooperativeTile {
+    uint32_t m, n, k, groups_m, groups_n, subgroups;
+};
+
+uint64_t shared_bytes(const CooperativeTile &tile, const Product &product) {
+    const uint64_t x = product.x_turned ? tile.k * (tile.m / 8 + 1) : tile.m * (tile.k / 8 + 1), w = product.weight_turned ? tile.k * (tile.n / 8 + 1) : tile.n * (tile.k / 8 + 1);
+    return 2 * 16 * (x + w) + 2048; // two pairs, and tables
+}
+
+bool fits(const State &state, const CooperativeTile &tile, const Product &product) {
+    const VkPhysicalDeviceLimits &limits = state.properties.limits;
+    const uint32_t threads = tile.subgroups * state.cooperative.subgroup;
+    return shared_bytes(tile, product) <= limits.maxComputeSharedMemorySize && threads <= limits.maxComputeWorkGroupSize[0] && threads <= limits.maxComputeWorkGroupInvocations;
+}
+
+// Thin products share k among subgroups where that makes more workgroups; others take the largest tile that leaves work for
+// many of them. It may be one that does not fit a small device.
+CooperativeTile cooperative_tile(const State &state, const Product &product, uint64_t m, uint64_t n) {
+    constexpr CooperativeTile large = {128, 128, 32, 2, 4, 8}, medium = {128, 64, 32, 2, 2, 4}, small = {64, 64, 32, 2, 2, 4};
+    const uint32_t width = n <= 16 ? 16 : 32, height = m <= 16 ? 16 : 32;
+    if (n <= 32) {
+        const CooperativeTile deep = {16, width, width == 16 ? 256u : 128u, 1, 1, 8};
+        return m < 4096 && fits(state, deep, product) ? deep : CooperativeTile{64, width, 64, 4, 1, 4};
+    }
+    if (m <= 32) return {height, 64, 64, 1, 4, 4};
+    if (m > 64 && groups_of(m, large.m) * groups_of(n, large.n) >= 512 && fits(state, large, product)) return large;
+    if (m > 64 && groups_of(m, medium.m) * groups_of(n, medium.n) >= 96 && fits(state, medium, product)) return medium;
+    return small;
+}
+
 bool fits_octets(const Product &product) { return product.weight.cols % 8 == 0 && product.weight_stride % 8 == 0; }
 
 bool fits_vectors(const Product &product) {
@@ -50,12 +81,18 @@ int32_t enqueue_product(Context &context, uint64_t stream, const char *entry, co
     QLORA_TRY(check_elements(context, entry, y.rows * y.stride));
     const bool extended = product.xa.handle != 0;
     const bool vector = m <= vector_tokens && !product.weight_turned && !product.x_turned;
+    const Cooperative::Size matrix = state.cooperative.of(product.compute_type);
+    const CooperativeTile shared = cooperative_tile(state, product, m, n);
+    const bool cooperative = matrix.m != 0 && !vector && fits(state, shared, product);
     const Tile tile = tile_for(state, m, n);
-    const uint64_t tiles_m = groups_of(m, tile.m);
+    const uint64_t tiles_m = groups_of(m, cooperative ? shared.m : tile.m), tiles_n = groups_of(n, cooperative ? shared.n : tile.n);
     Constants constants = constants_of(product.weight);
     constants.add({uint32_t(x.type), uint32_t(y.type), uint32_t(product.compute_type), product.accumulate, product.bias.handle != 0, extended,
                    uint32_t(extended ? product.b.type : QLORA_FORMAT_F32), fits_octets(product), fits_vectors(product)});
     if (vector) constants.add({uint32_t(m)});
+    else if (cooperative)
+        constants.add({product.weight_turned, product.x_turned, shared.m, shared.n, shared.k, shared.groups_m, shared.groups_n, shared.subgroups * state.cooperative.subgroup, state.cooperative.subgroup,
+                       matrix.m, matrix.n, matrix.k});
     else constants.add({product.weight_turned, product.x_turned, tile.m, tile.n, tile.each_m, tile.each_n, tile_k});
     const WeightSpans planes = spans_of(product.weight);
     const ProductPush push = {{},
@@ -75,11 +112,12 @@ int32_t enqueue_product(Context &context, uint64_t stream, const char *entry, co
                               product.xa_scale,
                               factor_bits(product.weight)};
     const Shader shader = vector ? shader_for(product.weight, Shader::matmul_vector, Shader::matmul_vector_blocks, Shader::matmul_vector_affine, Shader::matmul_vector_bilevel)
-                                 : shader_for(product.weight, Shader::matmul, Shader::matmul_blocks, Shader::matmul_affine, Shader::matmul_bilevel);
+        : cooperative ? shader_for(product.weight, Shader::matmul_cooperative, Shader::matmul_cooperative_blocks, Shader::matmul_cooperative_affine, Shader::matmul_cooperative_bilevel)
+                      : shader_for(product.weight, Shader::matmul, Shader::matmul_blocks, Shader::matmul_affine, Shader::matmul_bilevel);
     Spans spans = {code_span(product.weight, product.weight_stride), planes.scale, planes.nested, planes.offset, exact(x), exact(y), part(product.bias, 0, n * 4),
                    part(product.xa, 0, m * product.rank * 4), exact(product.b)};
     put_sparse(spans, product.weight);
-    return enqueue(context, stream, shader, constants, spans, push, vector ? groups_of(n, 2) : tiles_m * groups_of(n, tile.n), order);
+    return enqueue(context, stream, shader, constants, spans, push, vector ? groups_of(n, 2) : tiles_m * tiles_n, order);
 }
 
 uint64_t matmul_scratch(Context &, const qlora_matmul_args &) { return 0; }

@@ -39,14 +39,18 @@ void load_x(uint r, uint c, uint rows, uint cols, out float values[8]) {
 }
 
 // w[r][c .. c + 7], likewise.
-void load_w(uint r, uint c, uint rows, uint cols, out float values[8]) {
-    uint bits[8] = uint[8](0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u);
+void load_w_bits(uint r, uint c, uint rows, uint cols, out uint bits[8]) { // before their rounding
+    bits = uint[8](0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u);
     if (W_OCTETS != 0u) {
         if (r < rows && c < cols) decode8(r, c, bits);
     } else {
         [[dont_unroll]] for (uint e = 0u; e < 8u; e++)
             if (r < rows && c + e < cols) bits[e] = decode(r, c + e);
     }
+}
+void load_w(uint r, uint c, uint rows, uint cols, out float values[8]) {
+    uint bits[8];
+    load_w_bits(r, c, rows, cols, bits);
     [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = uintBitsToFloat(bits[e]);
     if (COMPUTE != F32 && !(CODEC == CODEC_FLOAT && FORMAT == COMPUTE))
         [[unroll]] for (uint e = 0u; e < 8u; e++) values[e] = round_to(COMPUTE, values[e]);

@@ -251,9 +251,9 @@ void rope(Bench &bench, const Shape &shape, uint32_t head_dim, int32_t type) {
 }
 
 // Causal attention of one sequence; with a window, of the newest keys alone.
-void attention(Bench &bench, uint64_t tokens, uint32_t window) {
+void attention(Bench &bench, uint64_t tokens, uint32_t window, uint32_t kv_heads) {
     const int32_t type = activations(bench);
-    const uint32_t heads = bench.quick() ? 2 : 32, kv_heads = bench.quick() ? 1 : 8, head_dim = bench.quick() ? 32 : 128;
+    const uint32_t heads = bench.quick() ? 2 : 32, head_dim = bench.quick() ? 32 : 128;
     const uint64_t q_cols = uint64_t(heads) * head_dim, k_cols = uint64_t(kv_heads) * head_dim;
     const Shape q_shape = {tokens, q_cols}, k_shape = {tokens, k_cols};
     const std::string shape = std::to_string(heads) + "/" + std::to_string(kv_heads) + "x" + std::to_string(head_dim) + (window ? " window " + std::to_string(window) : " causal");
@@ -368,8 +368,10 @@ void bench_elementwise(Bench &bench) {
 }
 
 void bench_attention(Bench &bench) {
-    attention(bench, bench.quick() ? 40 : bench.on_gpu() ? 2048 : 512, 0);
-    attention(bench, bench.quick() ? 120 : 2048, bench.quick() ? 9 : 512);
+    const uint32_t kv_heads = bench.quick() ? 1 : 8;
+    attention(bench, bench.quick() ? 40 : bench.on_gpu() ? 2048 : 512, 0, kv_heads);
+    attention(bench, bench.quick() ? 120 : 2048, bench.quick() ? 9 : 512, kv_heads);
+    if (bench.on_gpu()) attention(bench, 512, 0, 32); // of a 7B model's short step
 }
 
 void bench_cross_entropy(Bench &bench) {

@@ -263,15 +263,15 @@ void bench_matmul(Bench &bench) {
                     if (format == type || !left_out(bench, *qlora::format_row(format), type)) one_product(bench, operation, format, type, shape, m);
 }
 
-void bench_linear(Bench &bench) {
-    const Matrix shape = bench.quick() ? Matrix{96, 128} : Matrix{4096, 4096};
-    const uint64_t tokens = bench.quick() ? 7 : bench.on_gpu() ? 2048 : 256;
+namespace {
+
+void linear_layer(Bench &bench, const Matrix &shape, uint64_t tokens, std::initializer_list<uint64_t> ranks) {
     const int32_t type = bench.on_gpu() ? QLORA_FORMAT_BF16 : QLORA_FORMAT_F32;
     const std::string type_name = "nf4-dq/" + format_name(type);
     const auto name_of = [](uint64_t rank) { return "linear" + std::string(rank ? " r=" + std::to_string(rank) : " base"); };
     const auto wanted = [&](uint64_t rank) { return bench.wanted(name_of(rank), shape_name(shape), type_name); };
     Time base[2] = {};
-    for (uint64_t rank : {0, 16, 64}) { // 0: the base layer, the peer of the others, measured for their sake as well
+    for (uint64_t rank : ranks) { // 0: the base layer, the peer of the others, measured for their sake as well
         const std::string name = name_of(rank);
         if (!wanted(rank) && (rank || !(wanted(16) || wanted(64)))) continue;
         const qlora::Weight weight = random_weight(bench, QLORA_FORMAT_NF4_DQ, shape, 1);
@@ -344,6 +344,15 @@ void bench_linear(Bench &bench) {
         if (rank == 0) base[1] = row.ours;
         if (wanted(rank)) bench.print(row);
     }
+}
+
+} // namespace
+
+void bench_linear(Bench &bench) {
+    if (bench.quick()) return linear_layer(bench, {96, 128}, 7, {0, 16, 64});
+    linear_layer(bench, {4096, 4096}, bench.on_gpu() ? 2048 : 256, {0, 16, 64});
+    if (!bench.on_gpu()) return;
+    for (const Matrix &shape : {Matrix{4096, 4096}, Matrix{11008, 4096}, Matrix{4096, 11008}}) linear_layer(bench, shape, 512, {0, 16}); // of a 7B model's short step
 }
 
 } // namespace bench
