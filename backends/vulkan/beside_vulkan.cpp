@@ -109,7 +109,9 @@ void destroy_lanes(State &state) {
 
 int32_t copy_beside(Context &context, const qlora_buffer_args &args) {
     State &state = state_of(context);
-    Lane &lane = state.beside.lanes[args.flags & QLORA_BUFFER_HOST ? 1 : 0];
+    const uint32_t direction = args.flags & QLORA_BUFFER_HOST ? 1 : 0;
+    Lane &lane = state.beside.lanes[direction];
+    const Lane &other = state.beside.lanes[1 - direction];
     QLORA_TRY(submit(context)); // what the copy comes after
     const uint64_t value = lane.submitted + 1;
     if (value > lane_copies) QLORA_TRY(wait_for(context, lane.done, value - lane_copies));
@@ -117,17 +119,20 @@ int32_t copy_beside(Context &context, const qlora_buffer_args &args) {
     QLORA_TRY(record(context, commands, args));
     VkTimelineSemaphoreSubmitInfo values = {};
     values.sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO;
-    values.waitSemaphoreValueCount = 1;
-    values.pWaitSemaphoreValues = &state.beside.submitted;
+    const VkSemaphore waits[2] = {state.beside.operations, other.done};
+    const uint64_t wait_values[2] = {state.beside.submitted, other.joined};
+    const VkPipelineStageFlags stages[2] = {VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_TRANSFER_BIT};
+    const uint32_t wait_count = other.joined != other.waited ? 2 : 1; // a join that no batch has taken along
+    values.waitSemaphoreValueCount = wait_count;
+    values.pWaitSemaphoreValues = wait_values;
     values.signalSemaphoreValueCount = 1;
     values.pSignalSemaphoreValues = &value;
-    const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_TRANSFER_BIT;
     VkSubmitInfo info = {};
     info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
     info.pNext = &values;
-    info.waitSemaphoreCount = 1;
-    info.pWaitSemaphores = &state.beside.operations;
-    info.pWaitDstStageMask = &stage;
+    info.waitSemaphoreCount = wait_count;
+    info.pWaitSemaphores = waits;
+    info.pWaitDstStageMask = stages;
     info.commandBufferCount = 1;
     info.pCommandBuffers = &commands;
     info.signalSemaphoreCount = 1;

@@ -108,6 +108,10 @@ int32_t create_module(Context &context, Shader shader, const Constants &constant
         if (!changed) return context.fail(QLORA_ERROR_MEMORY, "vulkan: no host memory for a shader");
         info.codeSize = change_to_bfloat16(words.data, words.bytes / 4, changed) * 4;
         info.pCode = changed;
+        if (info.codeSize == 0) {
+            context.release(changed, room);
+            return context.fail(QLORA_ERROR_UNSUPPORTED, "vulkan: a shader over cooperative matrices has no bf16 form; compute in f16 or f32");
+        }
     }
     const VkResult result = context.injected("vkCreateShaderModule") ? VK_ERROR_UNKNOWN : state.vk.CreateShaderModule(state.device, &info, nullptr, module);
     if (changed) context.release(changed, room);
