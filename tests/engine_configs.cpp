@@ -8,7 +8,10 @@
 #include "safetensors.h"
 
 #include <cmath>
+#include <fstream>
 #include <functional>
+#include <sys/stat.h>
+#include <unistd.h>
 
 using namespace finetune;
 
@@ -32,8 +35,7 @@ std::vector<int> ropes(const ModelShape &shape) {
     return all;
 }
 
-ModelShape gguf_shape_of(const std::string &architecture, const std::function<void(GgufWriter &, const std::string &)> &add) {
-    const Scratch file("", ".gguf");
+void write_gguf(const std::string &path, const std::string &architecture, const std::function<void(GgufWriter &, const std::string &)> &add) {
     const std::vector<float> table(32 * 64);
     const std::string prefix = architecture + ".";
     GgufWriter writer;
@@ -45,7 +47,12 @@ ModelShape gguf_shape_of(const std::string &architecture, const std::function<vo
     writer.add_u32(prefix + "attention.head_count", 4);
     add(writer, prefix);
     writer.add_tensor("token_embd.weight", 0, {64, 32}, table.data());
-    writer.save(file.path);
+    writer.save(path);
+}
+
+ModelShape gguf_shape_of(const std::string &architecture, const std::function<void(GgufWriter &, const std::string &)> &add) {
+    const Scratch file("", ".gguf");
+    write_gguf(file.path, architecture, add);
     return read_model_shape(Gguf(file.path));
 }
 
@@ -141,4 +148,37 @@ TEST_CASE("configs: keys of GGUF files mean what llama.cpp and the converters me
         w.add_entry(entry.data);
     };
     CHECK(windows(gguf_shape_of("olmo2", pattern)) == Windows{0, 9, 0, 9, 9, 0});
+}
+
+TEST_CASE("configs: the scale of Gemma's attention comes from the config.json of the same model beside the file, and no other's") {
+    const Scratch mark;
+    const std::string folder = mark.path + "_beside", path = folder + "/model.gguf", config = folder + "/config.json";
+    REQUIRE(mkdir(folder.c_str(), 0700) == 0);
+    const auto keys = [](GgufWriter &w, const std::string &p) {
+        w.add_u32(p + "attention.key_length", 16);
+        w.add_u32(p + "attention.value_length", 16);
+    };
+    const auto scale_with = [&](const std::string &text) {
+        std::ofstream(config) << text;
+        return read_model_shape(Gguf(path)).attention_scale;
+    };
+    const auto config_of = [](const char *type, int width) {
+        return "{\"model_type\": \"" + std::string(type) + "\", \"hidden_size\": " + std::to_string(width) +
+               ", \"intermediate_size\": 96, \"vocab_size\": 32, \"num_hidden_layers\": 6, \"num_attention_heads\": 4, "
+               "\"num_key_value_heads\": 4, \"head_dim\": 16, \"query_pre_attn_scalar\": 25, \"max_position_embeddings\": 64}";
+    };
+    write_gguf(path, "gemma2", keys);
+    const float usual = read_model_shape(Gguf(path)).attention_scale;
+    CHECK(scale_with(config_of("gemma2", 64)) == 0.2f);
+    CHECK(scale_with(config_of("gemma2", 128)) == usual);
+    CHECK(scale_with(config_of("gemma3_text", 64)) == usual);
+    CHECK(scale_with("{") == usual);
+    write_gguf(path, "gemma2", [&](GgufWriter &w, const std::string &p) {
+        keys(w, p);
+        w.add_f32(p + "attention.scale", 0.5f);
+    });
+    CHECK(scale_with(config_of("gemma2", 64)) == 0.5f); // the file's own word comes first
+    unlink(config.c_str());
+    unlink(path.c_str());
+    rmdir(folder.c_str());
 }

@@ -1,8 +1,11 @@
 #include "base_model.h"
 
+#include "file.h"
+#include "hugging_face.h"
 #include "rope_scaling.h"
 
 #include <cmath>
+#include <vector>
 
 namespace finetune {
 namespace {
@@ -134,6 +137,22 @@ void read_attention(const Keys &keys, ModelShape &shape) {
     }
 }
 
+// Gemma's attention has a scale of its own, for which converters write no key. The config.json of the same model knows it, where
+// it lies beside the file; anything else of that name is none of this file's business.
+void read_scale_beside(const Gguf &file, ModelShape &shape) {
+    const std::string path = file.path().substr(0, file.path().rfind('/') + 1) + "config.json";
+    if (!exists(path)) return;
+    try {
+        const ModelShape beside = read_model_shape(read_config(path));
+        const auto sizes = [](const ModelShape &one) {
+            return std::vector<uint32_t>{one.layers, one.embedding, one.feed_forward, one.heads, one.kv_heads, one.head_dim, one.vocabulary};
+        };
+        if (beside.traits == shape.traits && sizes(beside) == sizes(shape)) shape.attention_scale = beside.attention_scale;
+    } catch (const Error &) {
+        // another model's
+    }
+}
+
 } // namespace
 
 ModelShape read_model_shape(const Gguf &file) {
@@ -190,6 +209,7 @@ ModelShape read_model_shape(const Gguf &file) {
     if (file.find_unsigned(keys.prefix + "vocab_size").value_or(shape.vocabulary) != shape.vocabulary)
         file.reject(keys.prefix, "vocab_size differs from the ", shape.vocabulary, " rows of 'token_embd.weight'");
     shape.tied = file.find_tensor("output.weight") == nullptr;
+    if (traits.scaled_embedding && !keys.has("attention.scale")) read_scale_beside(file, shape);
     return shape;
 }
 
