@@ -110,6 +110,7 @@ void print_perplexity_table(const Options &options) {
         fflush(stdout);
         const auto start = std::chrono::steady_clock::now();
         try {
+            device.release(); // of the row before; calibration takes memory of its own
             task.model = quantizer.model(choice);
             task.integers = choice.integers;
             const MemoryPlan plan = make_plan(device, base, task, options.memory, budget);
