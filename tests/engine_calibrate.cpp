@@ -5,6 +5,7 @@
 #include "calibrate.h"
 #include "format_choice.h"
 #include "packed_gptq.h"
+#include "perplexity_table.h"
 #include "program.h"
 #include "rng.h"
 
@@ -28,6 +29,21 @@ int quantize_with(std::vector<std::string> words, std::string *error = nullptr) 
     else CHECK_MESSAGE(size == 0, text);
     free(text);
     return code;
+}
+
+// What work() prints.
+template <class Work> std::string printed(Work &&work) {
+    const Scratch file;
+    fflush(stdout);
+    const int before = dup(STDOUT_FILENO);
+    FILE *const to = fopen(file.path.c_str(), "w");
+    dup2(fileno(to), STDOUT_FILENO);
+    work();
+    fflush(stdout);
+    dup2(before, STDOUT_FILENO);
+    close(before);
+    fclose(to);
+    return std::string(MappedFile(file.path).text());
 }
 
 const char *const layer_names[] = {"model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"};
@@ -277,4 +293,30 @@ TEST_CASE("gptq files: parts that are missing or contradict each other") {
     spoiled = whole;
     spoiled.parts.push_back({std::string(layer_names[0]) + ".weight", "F16", {1}, "ab"});
     CHECK(contains(spoiled.error(), "is there beside"));
+}
+
+TEST_CASE("calibrate: rows of a table of perplexities, calibrated or not, take turns on a device") {
+    Random random(5, 0);
+    std::vector<int32_t> ids;
+    for (int i = 0; i < 128; ++i) ids.push_back(int32_t(random.next_below(2048)));
+    const Scratch file("", ".safetensors");
+    SafeTensorsWriter writer;
+    writer.add("ids", "I32", {ids.size()}, ids.data());
+    writer.save(file.path);
+    Options options;
+    options.model = bundled_model();
+    options.device = "cpu";
+    options.threads = 1;
+    options.window = 32;
+    options.perplexity_ids = file.path + ":ids";
+    options.perplexity_table = "gptq4-rtn,gptq4,gptq3";
+    options.calibrate = bundled_rows();
+    options.calibrate_tokens = 64;
+    const std::string table = printed([&] { print_perplexity_table(options); });
+    CAPTURE(table);
+    for (const char *row : {"\ngptq4-rtn ", "\ngptq4 ", "\ngptq3 "}) {
+        const size_t at = table.find(row);
+        REQUIRE(at != std::string::npos);
+        CHECK(contains(table.substr(at + 1, table.find('\n', at + 1) - at - 1), "% ")); // perplexity to the first one's
+    }
 }
