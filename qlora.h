@@ -341,8 +341,9 @@ QLORA_API int32_t qlora_buffer_fill(qlora_context *context, const qlora_buffer_a
  *
  * Between begin and end, what goes to the recorded stream is checked and recorded but not done: operations, buffer_copy,
  * buffer_fill and buffer_join. What a call answers for itself - buffer_create, destroy, write and read, context_synchronize, another
- * begin, launch and destroy - is ERROR_UNSUPPORTED meanwhile and leaves the recording as it was. Does another call fail, end throws
- * the recording away and answers that call's status. Either way the context is as usable afterwards as before.
+ * begin, launch and destroy - is ERROR_UNSUPPORTED meanwhile and leaves the recording as it was, as does a call that is refused for
+ * its arguments. Does one fail while it enqueues, end throws the recording away and answers that call's status. Either way the context
+ * is as usable afterwards as before.
  *
  * A graph holds all that calls were given by value: numbers, flags, shapes, parameter lists, and addresses, scratch's among them.
  * Launches read what lies at the addresses then, in device memory and in memory of BUFFER_HOST, so a batch changes by writing

@@ -34,11 +34,12 @@ struct Bench {
     std::vector<Row> rows;
     Task task;
 
-    explicit Bench(Precision precision) {
+    // longer: tokens of each prompt more.
+    explicit Bench(Precision precision, int longer = 0) {
         task.adapter_shape = base.shape().adapter_shape(4);
         initial = initial_adapter(task.adapter_shape, 8, 1);
-        for (uint64_t i = 0; i < 4; ++i) rows.push_back(row_of(i, 9, 7));
-        for (uint64_t i = 4; i < 6; ++i) rows.push_back(row_of(i, 5, 4));
+        for (uint64_t i = 0; i < 4; ++i) rows.push_back(row_of(i, 9 + longer, 7));
+        for (uint64_t i = 4; i < 6; ++i) rows.push_back(row_of(i, 5 + longer, 4));
         task.model.format = QLORA_FORMAT_NF4_DQ;
         task.initial = &initial;
         task.alpha = 8;
@@ -122,14 +123,16 @@ TEST_CASE("graphs: recorded steps have the losses, norms and adapters of steps t
             device_name = device.name();
             records = device.records();
         } catch (const qlora::Error &error) {
-            MESSAGE("SKIPPED on " << name << ": " << error.what());
+            if (error.status() != QLORA_ERROR_UNAVAILABLE) throw;
+            MESSAGE("SKIPPED on " << std::string(name) << ": " << std::string(error.what()));
             continue;
         }
         CAPTURE(device_name);
         CHECK(records == (std::string(name) == "cuda"));
         for (const Precision precision : {Precision{}, Precision{QLORA_FORMAT_BF16, QLORA_FORMAT_BF16}}) {
             if (!records && precision.activations != QLORA_FORMAT_F32) continue;
-            Bench bench(precision);
+            // From 128 tokens on products of sixteen bits are made otherwise, some of them beside the recorded stream.
+            Bench bench(precision, precision.activations == QLORA_FORMAT_F32 ? 0 : 150);
             const Bench::Result plain = bench.run(name, with_graphs(false));
             CHECK(plain.use.graphs == 0);
             for (const bool host_embedding : {false, true}) {
@@ -153,7 +156,8 @@ TEST_CASE("graphs: their memory is in the plan, and where it does not fit there 
     try {
         const Device device(name, 1);
     } catch (const qlora::Error &error) {
-        MESSAGE("SKIPPED on cuda: " << error.what());
+        if (error.status() != QLORA_ERROR_UNAVAILABLE) throw;
+        MESSAGE("SKIPPED on cuda: " << std::string(error.what()));
         name = "cpu";
     }
     Device device(name, 1);

@@ -199,7 +199,9 @@ TEST_CASE("resident: a budget is met by the cheapest means, a shorter context be
     CHECK(plan_for(1000, false).context == 4096);
     options.context.reset();
     bench.task.least_context = 1500; // the prompt
-    CHECK(plan_for(1000, false).context == 2048);
+    const MemoryPlan prompt = plan_for(1000, false);
+    CHECK(prompt.context == 2048);
+    CHECK(error_of([&] { reject_plan(device, bench.base, bench.task, options, prompt); }).find("--context 1024 (saves ") == std::string::npos);
 }
 
 TEST_CASE("resident: what host memory has no room for is read from the file, or refused with what would help") {

@@ -89,7 +89,7 @@ int32_t dequantize_panel(Context &context, cudaStream_t stream, const qlora_weig
     }
     const uint64_t most = uint64_t(state_of(context).multiprocessors) * 16;
     const uint64_t rows = uint64_t(out.rows) < 65535 ? uint64_t(out.rows) : 65535;
-    const bool whole = out.vector && out.cols == w.cols && out.cols % 8 == 0; // rows, with gaps between them
+    const bool whole = out.vector && out.cols == w.cols && out.cols % 8 == 0 && out.stride - out.cols <= INT32_MAX; // rows, with gaps between them
     return with_decoder(weight.format, [&](auto decoder) -> int32_t {
         using D = decltype(decoder);
         constexpr int64_t tile = threads * groups_in_flight<D> * 8;

@@ -53,7 +53,7 @@ void reject_plan(Device &device, const BaseModel &base, const Task &task, const 
     for (const Step &step : steps_of(task, options)) {
         MemoryChoice choice = plan.choice;
         step.apply(choice, task, base.shape().vocabulary);
-        consider(step.flag, task, choice);
+        if (task.context == 0 || choice.context >= task.least_context) consider(step.flag, task, choice);
     }
     const uint64_t least = task.evaluation_bounds ? task.evaluation_bounds(1).tokens : UINT64_MAX; // the longest row or window
     if (least < plan.choice.eval_tokens) {
