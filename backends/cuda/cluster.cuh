@@ -1,4 +1,5 @@
-// Blocks of a cluster that add up what they have. Devices before sm_90 know no clusters: there, and with one block, nothing is done.
+// Blocks of a cluster that add up what they have. Devices before sm_90 know no clusters, and compilers before CUDA 12.1 not all of
+// their instructions: there, and with one block, nothing is done.
 #pragma once
 #include "backends/cuda/device.cuh"
 
@@ -6,6 +7,7 @@ namespace qlora {
 namespace cuda {
 
 constexpr int most_cluster = 4;
+constexpr bool sums_of_clusters = CUDART_VERSION >= 12010; // older compilers know no stores that a barrier of another block counts
 
 // Sums of the blocks of a cluster, in their order, to warp 0 of the first, which waits for the bytes of the others to arrive: a
 // barrier with the release that would make ordinary stores seen takes longer than all the rest. Made by all threads at the start of a
@@ -19,7 +21,7 @@ template <int COUNT> struct ClusterSum {
     unsigned rank, blocks;
 
     __device__ __forceinline__ ClusterSum(Shared &shared, unsigned rank, unsigned blocks) : shared(shared), rank(rank), blocks(blocks) {
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ >= 900 && CUDART_VERSION >= 12010
         if (blocks == 1) return;
         if (threadIdx.x == 0 && rank == 0) {
             const uint32_t place = uint32_t(__cvta_generic_to_shared(&shared.arrived)), bytes = (blocks - 1) * COUNT * 32 * 16;
@@ -32,7 +34,7 @@ template <int COUNT> struct ClusterSum {
 #endif
     }
     __device__ __forceinline__ void add(float (&sum)[COUNT][4]) {
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ >= 900 && CUDART_VERSION >= 12010
         if (blocks == 1) return;
         asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); // the first block is there, and its barrier is ready
         if (threadIdx.x >= 32) return;

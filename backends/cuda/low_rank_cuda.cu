@@ -182,7 +182,7 @@ template <int TYPE, bool HALF, bool TURNED> int32_t run_narrow(Context &context,
     const auto run = [&](auto kernel, int64_t rows) {
         const uint64_t count = ceil_divide(uint64_t(p.m), uint64_t(rows));
         unsigned cluster = 1; // as many blocks as leave one to a multiprocessor, and a piece to every warp
-        while (clustered(context) && cluster < most_cluster && count * cluster * 2 <= uint64_t(state_of(context).multiprocessors) &&
+        while (sums_of_clusters && clustered(context) && cluster < most_cluster && count * cluster * 2 <= uint64_t(state_of(context).multiprocessors) &&
                int64_t(cluster) * narrow_warps * 32 < p.k)
             cluster *= 2;
         const Grid grid = {dim3(unsigned(count * cluster)), narrow_warps * 32, 0, cluster};
