@@ -174,8 +174,8 @@ TEST_CASE("targets: by group, short name and Hugging Face's; an unknown one is t
     CHECK(read_adapter_file(written.path).pairs.at(1).a == initial.pairs.at(1).a);
 }
 
-TEST_CASE("signals: a terminal that closes and a pipe that nobody reads ask for the end, too; nohup is heard") {
-    const auto before = std::signal(SIGHUP, SIG_DFL);
+TEST_CASE("signals: a terminal that closes and a pipe that nobody reads ask for the end, too, unless they are ignored") {
+    const auto before = std::signal(SIGHUP, SIG_DFL), pipe_before = std::signal(SIGPIPE, SIG_DFL);
     for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
         CAPTURE(signal);
         const StopSignals signals;
@@ -183,14 +183,15 @@ TEST_CASE("signals: a terminal that closes and a pipe that nobody reads ask for 
         raise(signal);
         CHECK(signals.stop());
     }
-    std::signal(SIGHUP, SIG_IGN);
-    {
+    for (const int signal : {SIGHUP, SIGPIPE}) {
+        CAPTURE(signal);
+        std::signal(signal, SIG_IGN);
         const StopSignals signals;
-        raise(SIGHUP);
+        raise(signal);
         CHECK(!signals.stop());
     }
     std::signal(SIGHUP, before);
-    std::signal(SIGPIPE, SIG_DFL);
+    std::signal(SIGPIPE, pipe_before);
 }
 
 TEST_CASE("report: data cannot leave its place in the page") {

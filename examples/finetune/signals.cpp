@@ -28,8 +28,9 @@ StopSignals::StopSignals() {
     action.sa_flags = SA_RESTART;
     for (int i = 0; i < count; ++i) {
         sigaction(taken[i], &action, &before[i]);
-        // nohup
-        if (taken[i] == SIGHUP && before[i].sa_handler == SIG_IGN) sigaction(SIGHUP, &before[i], nullptr);
+        // nohup, and what starts services
+        const bool may_be_deaf = taken[i] == SIGHUP || taken[i] == SIGPIPE;
+        if (may_be_deaf && before[i].sa_handler == SIG_IGN) sigaction(taken[i], &before[i], nullptr);
     }
 }
 

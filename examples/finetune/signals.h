@@ -1,5 +1,5 @@
 // SIGINT and SIGTERM while training, a terminal that closes (SIGHUP) and a pipe that nobody reads (SIGPIPE): the first asks for the
-// end after this step, the second ends the program at once.
+// end after this step, the second ends the program at once. Whoever started the program to ignore one of the latter two is obeyed.
 #pragma once
 
 namespace finetune {
