@@ -185,6 +185,18 @@ TEST_CASE("copies beside the operations come after what was enqueued before, and
         context.synchronize();
         join(QLORA_BUFFER_HOST);
         CHECK_MESSAGE(back.read<uint32_t>() == given, target.name);
+        // Right after a join a copy comes after what was joined, though in the other direction and with nothing between them.
+        const std::vector<uint32_t> first(given.begin(), given.begin() + long(bytes / 4));
+        copy(work.span(), host.span(0, bytes), 0);
+        copy(back.span(bytes, bytes), work.span(), QLORA_BUFFER_BESIDE | QLORA_BUFFER_HOST);
+        join(QLORA_BUFFER_HOST);
+        copy(work.span(), host.span(bytes, bytes), QLORA_BUFFER_BESIDE);
+        join(0);
+        copy(back.span(0, bytes), work.span(), QLORA_BUFFER_BESIDE | QLORA_BUFFER_HOST);
+        context.synchronize();
+        const std::vector<uint32_t> swapped = back.read<uint32_t>();
+        CHECK_MESSAGE(std::equal(first.begin(), first.end(), swapped.begin() + long(bytes / 4)), target.name);
+        CHECK_MESSAGE(std::equal(swapped.begin(), swapped.begin() + long(bytes / 4), given.begin() + long(bytes / 4)), target.name);
     }
 }
 
