@@ -299,7 +299,9 @@ TEST_CASE("data: files of other kinds say what to do with them, and lines end in
     };
     const auto error = [&](const std::string &text, const char *ending = "") { return error_of([&] { read(text, ending); }); };
     CHECK(contains(error("\x1f\x8b\x08 and more"), "gunzip"));
-    CHECK(contains(error("PAR1 and more"), "Parquet"));
+    CHECK(contains(error("PAR1\x15\x04 and more"), "Parquet"));
+    CHECK(contains(error(std::string("GGUF\x03\0\0\0", 8)), "a GGUF file"));
+    for (const char *words : {"GGUF is a format", "PAR1 is the magic of one", "BZh of another"}) CHECK(read(words, ".txt").rows.size() == 1);
     CHECK(contains(error(std::string("\xff\xfe{\0}\0", 6)), "iconv -f UTF-16"));
     CHECK(contains(error(std::string("a\0b\0", 4)), ":1: byte 2 of the file is zero"));
     CHECK(contains(error("a\ncaf\xe9"), ":2: byte 6 of the file is not UTF-8"));
