@@ -84,7 +84,9 @@ int32_t dispatch(Context *context, uint32_t operation, const char *entry, const 
     Call call = {*context, entry, false, {}, false};
     Args args;
     if (!adopt(caller, &args)) return call.error(QLORA_ERROR_ARGUMENT, "args", "null, struct_size below 8, or fields set that this version does not know");
-    QLORA_TRY(check(call, args));
+    const int32_t checked = check(call, args);
+    if (checked == QLORA_ERROR_MEMORY) return enqueued(*context, checked); // no fault of the arguments
+    QLORA_TRY(checked);
     if (call.nothing_to_do) return QLORA_OK;
     if (!context->backend->supports(*context, operation, format_of(args, 0), QLORA_FORMAT_F32)) // no backend chooses by type
         return context->fail(QLORA_ERROR_UNSUPPORTED, "%s: backend %s has no kernel for this operation on this format; do it on cpu and write the result (of quantizing: the planes) to the device", entry, context->backend->name);

@@ -465,7 +465,8 @@ private:
     qlora_graph_args args_ = make<qlora_graph_args>();
 };
 
-// What is enqueued on the stream while it lives is recorded instead of done. Without an end() it is thrown away.
+// What is enqueued on the stream while it lives is recorded instead of done. Without an end() it is thrown away. Buffers and graphs of
+// the context have to outlive it: what a recording cannot hold, their destruction among it, is refused meanwhile.
 class Recording {
 public:
     static Result<Recording> create(const Context &context, uint64_t stream = 0) {

@@ -67,10 +67,14 @@ void ask_for_cooperative(State &state, CooperativeRequest &request, const void *
     request.matrices.robust = VK_FALSE; // they are read from shared memory only
     VkPhysicalDeviceSubgroupProperties subgroup = {};
     subgroup.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES;
+    VkPhysicalDeviceSubgroupSizeControlPropertiesEXT sizes = {};
+    sizes.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES_EXT;
+    sizes.pNext = &subgroup;
     VkPhysicalDeviceProperties2 properties = {};
     properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
-    properties.pNext = &subgroup;
+    properties.pNext = &sizes;
     state.vk.GetPhysicalDeviceProperties2(state.physical, &properties);
+    if (!(sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) || subgroup.subgroupSize < sizes.minSubgroupSize || subgroup.subgroupSize > sizes.maxSubgroupSize) return;
     const auto get = reinterpret_cast<GetMatrixProperties>(state.vk.GetInstanceProcAddr(state.instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR"));
     constexpr uint32_t limit = 64;
     MatrixProperties rows[limit] = {};

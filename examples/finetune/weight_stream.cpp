@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <system_error>
 #include <thread>
 
 namespace finetune {
@@ -15,8 +16,15 @@ void copy_large(uint8_t *dst, const uint8_t *src, uint64_t bytes) {
     const uint64_t piece = uint64_t(8) << 20, most = std::max(1u, std::min(4u, std::thread::hardware_concurrency()));
     const uint64_t threads = std::min(most, 1 + bytes / piece), share = (bytes / threads + 4095) / 4096 * 4096;
     std::vector<std::thread> others;
-    for (uint64_t first = share; first < bytes; first += share)
-        others.emplace_back([=] { memcpy(dst + first, src + first, std::min(share, bytes - first)); });
+    others.reserve(size_t(threads));
+    for (uint64_t first = share; first < bytes; first += share) {
+        const auto copy = [=] { memcpy(dst + first, src + first, std::min(share, bytes - first)); };
+        try {
+            others.emplace_back(copy);
+        } catch (const std::system_error &) { // no thread is to be had
+            copy();
+        }
+    }
     memcpy(dst, src, std::min(share, bytes));
     for (std::thread &other : others) other.join();
 }
