@@ -9,6 +9,13 @@ namespace cuda {
 constexpr int most_cluster = 4;
 constexpr bool sums_of_clusters = CUDART_VERSION >= 12010; // older compilers know no stores that a barrier of another block counts
 
+__device__ __forceinline__ void add4(float (&sum)[4], float4 more) {
+    sum[0] += more.x;
+    sum[1] += more.y;
+    sum[2] += more.z;
+    sum[3] += more.w;
+}
+
 // Sums of the blocks of a cluster, in their order, to warp 0 of the first, which waits for the bytes of the others to arrive: a
 // barrier with the release that would make ordinary stores seen takes longer than all the rest. Made by all threads at the start of a
 // kernel, before they diverge; add() is for all threads, too, and takes the sums of warp 0.
@@ -59,13 +66,7 @@ template <int COUNT> struct ClusterSum {
                          : "memory");
         for (unsigned other = 0; other + 1 < blocks; other++)
 #pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                const float4 more = shared.sums[(other * COUNT + i) * 32 + threadIdx.x];
-                sum[i][0] += more.x;
-                sum[i][1] += more.y;
-                sum[i][2] += more.z;
-                sum[i][3] += more.w;
-            }
+            for (int i = 0; i < COUNT; i++) add4(sum[i], shared.sums[(other * COUNT + i) * 32 + threadIdx.x]);
 #endif
     }
 };

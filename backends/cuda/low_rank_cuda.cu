@@ -74,13 +74,7 @@ template <int WARPS, int COUNT> __device__ __forceinline__ void add_warps(float 
         __syncthreads();
         if (warp < half)
 #pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                const float4 other = shared[(warp * COUNT + i) * 32 + lane];
-                sum[i][0] += other.x;
-                sum[i][1] += other.y;
-                sum[i][2] += other.z;
-                sum[i][3] += other.w;
-            }
+            for (int i = 0; i < COUNT; i++) add4(sum[i], shared[(warp * COUNT + i) * 32 + lane]);
         __syncthreads();
     }
 }

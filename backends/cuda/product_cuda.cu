@@ -111,6 +111,21 @@ static bool augments(const Product &p) {
            (p.low_b.type == QLORA_FORMAT_F32 || p.low_b.type == p.compute_type);
 }
 
+namespace {
+// Scratch of a product over [a | low_a] [W | low_b]^T; with no base it only adds up.
+struct AugmentedSpace {
+    void *workspace;
+    uint16_t *a, *panel;
+    uint64_t bytes;
+    AugmentedSpace(Context &context, const Product &p, Carver scratch) {
+        workspace = scratch.take<char>(lt_workspace(context));
+        a = scratch.take<uint16_t>(uint64_t(augmented_rows(p)) * augmented_stride(p));
+        panel = scratch.take<uint16_t>(augmented_panel(p));
+        bytes = scratch.bytes;
+    }
+};
+} // namespace
+
 // The n columns from c of a product, which is all of it but b.
 static Product part_of(const Product &p, int64_t c, int64_t n) {
     Product part = p;
@@ -220,20 +235,19 @@ static int32_t multiply_dense(Context &context, cudaStream_t stream, const Produ
 
 // Beside the decoding of the weight a companion makes low_a and puts it, and low_b, where they are part of the operands.
 static int32_t run_augmented(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {
-    void *workspace = scratch.take<char>(lt_workspace(context));
+    const AugmentedSpace space(context, p, scratch);
     const int64_t ranks = padded_rank(p), stride = augmented_stride(p), panel_stride = p.b.turned ? round_up(p.n, 8) : stride;
-    uint16_t *a = scratch.take<uint16_t>(uint64_t(augmented_rows(p)) * stride), *panel = scratch.take<uint16_t>(augmented_panel(p));
     Operand low_b = p.low_b;
     low_b.turned = p.b.turned;
     Beside beside(context, stream);
     QLORA_TRY(beside.fork());
-    QLORA_TRY(multiply_augmenting(context, beside.stream(), *p.companions->first, Augmented{a, panel, stride, panel_stride, ranks, p.low_a.scale, low_b, p.n, p.k}));
+    QLORA_TRY(multiply_augmenting(context, beside.stream(), *p.companions->first, Augmented{space.a, space.panel, stride, panel_stride, ranks, p.low_a.scale, low_b, p.n, p.k}));
     QLORA_TRY(run_companions_after(context, *p.companions, beside));
-    const View weight = {panel, p.b.turned ? p.k : p.n, p.b.turned ? p.n : p.k, panel_stride, p.compute_type, true};
+    const View weight = {space.panel, p.b.turned ? p.k : p.n, p.b.turned ? p.n : p.k, panel_stride, p.compute_type, true};
     QLORA_TRY(dequantize_panel(context, stream, *p.weight, 0, 0, weight));
     QLORA_TRY(beside.wait());
     const LtProduct lt = {p.m, 0, p.k + ranks, stride, 0, p.y_stride, p.compute_type, p.y_type, false, p.b.turned, p.accumulate, 0};
-    QLORA_TRY(multiply_dense(context, stream, p, lt, a, operand_of(panel, p.compute_type, panel_stride, p.b.turned), workspace));
+    QLORA_TRY(multiply_dense(context, stream, p, lt, space.a, operand_of(space.panel, p.compute_type, panel_stride, p.b.turned), space.workspace));
     return beside.join();
 }
 
@@ -306,12 +320,7 @@ uint64_t multiply_scratch(Context &context, const Product &p) {
     lt.take<char>(lt_workspace(context));
     if (stages_a(p)) lt.take<uint16_t>(uint64_t(p.m) * round_up(p.k, 8));
     if (stages_weight(p)) lt.take<uint16_t>(panel_elements(p, panel_columns(p, p.compute_type)));
-    if (!may_augment(p)) return std::max(own.bytes, lt.bytes);
-    Carver augmented;
-    augmented.take<char>(lt_workspace(context));
-    augmented.take<uint16_t>(uint64_t(augmented_rows(p)) * augmented_stride(p));
-    augmented.take<uint16_t>(augmented_panel(p));
-    return std::max({own.bytes, lt.bytes, augmented.bytes});
+    return std::max({own.bytes, lt.bytes, may_augment(p) ? AugmentedSpace(context, p, Carver()).bytes : 0});
 }
 
 static int32_t multiply_alone(Context &context, cudaStream_t stream, const Product &p, Carver scratch) {

@@ -113,6 +113,14 @@ void forward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const qlo
 void backward_norm(Pass &pass, const qlora_tensor &x, const Norm &norm, const qlora_tensor &dy, const qlora_tensor &dx,
                    qlora_span rstd, uint32_t flags = 0);
 
+// f32 memory for the logits of `count` tokens and what they are made of, whatever the hidden states are.
+struct LogitsSpace {
+    qlora_span picked, normed, rstd, logits;
+};
+LogitsSpace take_logits_space(Arena &arena, const ModelShape &shape, uint64_t count);
+// Logits before the soft cap, of the rows of the last layer's hidden states whose numbers lie at `rows`.
+void forward_logits(Pass &pass, qlora_span hidden, uint64_t hidden_rows, qlora_span rows, uint64_t count, const LogitsSpace &space);
+
 // logits = head(normed) before the soft cap of the model; and that cap.
 void forward_head(Pass &pass, const qlora_tensor &normed, const qlora_tensor &logits);
 void cap_logits(const ModelShape &shape, std::vector<float> &logits);

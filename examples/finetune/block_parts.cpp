@@ -247,6 +247,24 @@ void embed(Pass &pass, qlora_span ids, qlora_span y) {
     if (shape.traits->embedding_norm) forward_norm(pass, args.y, pass.model.embedding_norm(), args.y, {});
 }
 
+LogitsSpace take_logits_space(Arena &arena, const ModelShape &shape, uint64_t count) {
+    LogitsSpace space;
+    space.picked = arena.take(count * shape.embedding * 4);
+    space.normed = arena.take(count * shape.embedding * 4);
+    space.rstd = arena.take(count * 4);
+    space.logits = arena.take(count * shape.vocabulary * 4);
+    return space;
+}
+
+void forward_logits(Pass &pass, qlora_span hidden, uint64_t hidden_rows, qlora_span rows, uint64_t count, const LogitsSpace &space) {
+    const ModelShape &shape = pass.model.shape();
+    const qlora_tensor picked = qlora::tensor(QLORA_FORMAT_F32, count, shape.embedding, space.picked);
+    const qlora_tensor normed = qlora::tensor(QLORA_FORMAT_F32, count, shape.embedding, space.normed);
+    gather_rows(pass, hidden, hidden_rows, rows, picked);
+    forward_norm(pass, picked, pass.model.output_norm(), normed, space.rstd);
+    forward_head(pass, normed, qlora::tensor(QLORA_FORMAT_F32, count, shape.vocabulary, space.logits));
+}
+
 void forward_head(Pass &pass, const qlora_tensor &normed, const qlora_tensor &logits) {
     if (pass.model.head_bias().handle == 0) {
         auto args = qlora::make<qlora_matmul_args>();

@@ -37,7 +37,7 @@ struct Measured {
     std::optional<double> perplexity, loss, exact_match;
 };
 
-// What is computed, once the files are read.
+// What is computed, once the files are read; batches of it once the plan says how large they are.
 struct Work {
     std::vector<int32_t> text;
     uint32_t window = 0;
@@ -45,21 +45,23 @@ struct Work {
     uint32_t asked = 0; // rows to answer
     int32_t end_token = -1;
     const Tokenizer *tokenizer = nullptr;
+    std::vector<Batch> windows, answers;
 
-    std::vector<Batch> windows(uint64_t tokens) const { return pack_windows(text, window, tokens); }
-    std::vector<Batch> answers(uint64_t tokens) const { return pack_rows(rows, tokens); }
+    void pack(uint64_t tokens) {
+        windows = pack_windows(text, window, tokens);
+        answers = pack_rows(rows, tokens);
+    }
     BatchBounds bounds(uint64_t tokens) const {
-        BatchBounds bounds;
-        for (const std::vector<Batch> &batches : {windows(tokens), answers(tokens)})
-            for (const Batch &batch : batches) bounds.include(batch);
+        BatchBounds bounds = bounds_of(pack_windows(text, window, tokens));
+        bounds.include(bounds_of(pack_rows(rows, tokens)));
         return bounds;
     }
 };
 
-Measured measure(Machine &machine, const Work &work, uint64_t tokens, const std::string &name) {
+Measured measure(Machine &machine, const Work &work, const std::string &name) {
     Measured out = {name, {}, {}, {}};
-    if (!work.text.empty()) out.perplexity = std::exp(mean_loss(*machine.network, work.windows(tokens)));
-    if (!work.rows.empty()) out.loss = mean_loss(*machine.network, work.answers(tokens));
+    if (!work.windows.empty()) out.perplexity = std::exp(mean_loss(*machine.network, work.windows));
+    if (!work.answers.empty()) out.loss = mean_loss(*machine.network, work.answers);
     if (work.asked > 0) {
         const auto answers = answer_rows(*machine.generator, work.rows, work.asked, work.end_token);
         uint32_t right = 0;
@@ -180,10 +182,11 @@ int command_eval(int argc, char **argv) {
     printf("%s, linear layers %s, on %s\n%s", o.model.c_str(), machine->model.linear_format().c_str(), device.name().c_str(),
            brief_plan(plan).c_str());
     fflush(stdout);
+    work.pack(plan.choice.eval_tokens);
     std::vector<Measured> all;
     for (size_t i = 0; i < adapters.size(); ++i) {
         if (i > 0) machine->take_up(i);
-        all.push_back(measure(*machine, work, plan.choice.eval_tokens, names[i]));
+        all.push_back(measure(*machine, work, names[i]));
     }
     print(all);
     if (!o.json.empty()) save(o.json, all);

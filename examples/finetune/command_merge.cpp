@@ -32,11 +32,7 @@ double perplexity(Device &device, const Budget &budget, const CommonOptions &opt
     const std::vector<int32_t> ids = perplexity_tokens(files, given.text, given.ids, given.window, given.tokens);
     const std::vector<TunedAdapter> adapters = {files.tuned(files.all())};
     Task task = untrained_task(options, adapters);
-    task.evaluation_bounds = [&](uint64_t tokens) {
-        BatchBounds bounds;
-        for (const Batch &batch : pack_windows(ids, given.window, tokens)) bounds.include(batch);
-        return bounds;
-    };
+    task.evaluation_bounds = [&](uint64_t tokens) { return bounds_of(pack_windows(ids, given.window, tokens)); };
     const MemoryPlan plan = make_plan(device, files.base, task, memory, budget);
     const double loss = [&] {
         const auto machine = carry_out(device, files.base, task, memory, plan);

@@ -31,10 +31,7 @@ void Decoder::take_spans() {
     positions_ = arena_.take(uint64_t(chunk_) * 4);
     sequences_ = arena_.take(16);
     rows_ = arena_.take(uint64_t(chunk_) * 4);
-    picked_ = arena_.take(uint64_t(shape.embedding) * 4);
-    normed_ = arena_.take(uint64_t(shape.embedding) * 4);
-    rstd_ = arena_.take(4);
-    logits_ = arena_.take(uint64_t(shape.vocabulary) * 4);
+    logits_ = take_logits_space(arena_, shape, 1);
     arena_.section("keys and values");
     keys_.clear();
     values_.clear();
@@ -65,13 +62,9 @@ void Decoder::forward(Pass &pass, uint32_t first) {
                                      rows(keys_[layer], wide, 0, context_), rows(values_[layer], narrow, 0, context_), rows_};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
     }
-    // Logits are f32, and so is what they are made of, whatever the hidden states are.
-    const uint64_t cols = shape.embedding, row = cols * type_bytes(precision_.activations);
+    const uint64_t row = shape.embedding * type_bytes(precision_.activations);
     const qlora_span last = part(hidden_[shape.layers % 2], (pass.tokens - 1) * row, row);
-    const qlora_tensor picked = qlora::tensor(QLORA_FORMAT_F32, 1, cols, picked_), normed = qlora::tensor(QLORA_FORMAT_F32, 1, cols, normed_);
-    gather_rows(pass, last, 1, rows_, picked); // its first is 0
-    forward_norm(pass, picked, model_.output_norm(), normed, rstd_);
-    forward_head(pass, normed, qlora::tensor(QLORA_FORMAT_F32, 1, shape.vocabulary, logits_));
+    forward_logits(pass, last, 1, rows_, 1, logits_); // the first of rows_ is 0
 }
 
 // Tokens [first, first + tokens) of the sequence, those before them being there.
@@ -103,7 +96,7 @@ const std::vector<float> &Decoder::set(const std::vector<int32_t> &tokens) {
 }
 
 const std::vector<float> &Decoder::read_logits() {
-    device_.read(logits_, host_logits_.data(), host_logits_.size() * 4);
+    device_.read(logits_.logits, host_logits_.data(), host_logits_.size() * 4);
     cap_logits(model_.shape(), host_logits_);
     return host_logits_;
 }

@@ -34,7 +34,8 @@ private:
     uint32_t context_, chunk_;
     Arena arena_;
     BlockSpace space_;
-    qlora_span hidden_[2], ids_, positions_, sequences_, rows_, picked_, normed_, rstd_, logits_;
+    qlora_span hidden_[2], ids_, positions_, sequences_, rows_;
+    LogitsSpace logits_;
     std::vector<qlora_span> keys_, values_; // of each layer: [context][width]
     std::vector<int32_t> tokens_;
     std::vector<float> host_logits_;

@@ -27,6 +27,12 @@ std::vector<Batch> pack_windows(const std::vector<int32_t> &ids, uint32_t window
     return batches;
 }
 
+BatchBounds bounds_of(const std::vector<Batch> &batches) {
+    BatchBounds bounds;
+    for (const Batch &batch : batches) bounds.include(batch);
+    return bounds;
+}
+
 double mean_loss(Network &network, const std::vector<Batch> &batches) {
     double sum = 0;
     uint64_t count = 0;

@@ -12,6 +12,9 @@ std::vector<Batch> pack_rows(const std::vector<Row> &rows, uint64_t tokens);
 // Windows of `window` tokens without overlap, the last partial one dropped; every token but a window's first counts.
 std::vector<Batch> pack_windows(const std::vector<int32_t> &ids, uint32_t window, uint64_t tokens);
 
+// What the largest of some batches needs.
+BatchBounds bounds_of(const std::vector<Batch> &batches);
+
 // The mean loss of a token over all batches.
 double mean_loss(Network &network, const std::vector<Batch> &batches);
 

@@ -135,11 +135,12 @@ void NewFile::commit() {
     if (partial_.empty()) return;
     partial_.clear();
     // Its name must be on the disk as well.
-    const size_t slash = target_.rfind('/');
-    const std::string folder = slash == std::string::npos ? "." : target_.substr(0, slash + 1);
-    error = file_functions.sync_folder(folder.c_str());
+    const std::string folder = folder_of(target_);
+    error = file_functions.sync_folder(folder.empty() ? "." : folder.c_str());
     if (error != 0) fail(path_, ": is written, but its folder cannot be flushed to the disk: ", strerror(error));
 }
+
+std::string folder_of(const std::string &path) { return path.substr(0, path.rfind('/') + 1); }
 
 void sync_folder(const std::string &path) {
     const int error = file_functions.sync_folder(path.c_str());

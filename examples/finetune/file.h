@@ -64,6 +64,7 @@ private:
 void sync_folder(const std::string &path);
 
 bool exists(const std::string &path);
+std::string folder_of(const std::string &path); // "a/b/" of "a/b/c", "" of "c"
 bool is_directory(const std::string &path);
 
 // Fails now, before hours of work, when a file could not be created at `path` later, or would take the place of one that is read.

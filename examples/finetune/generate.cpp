@@ -35,10 +35,7 @@ void Generator::take_spans() {
     sequences_ = arena_.take(uint64_t(count_) * 16);
     rows_ = arena_.take(uint64_t(count_) * 4);
     last_rows_ = arena_.take(uint64_t(count_) * 4);
-    picked_ = arena_.take(uint64_t(count_) * shape.embedding * 4);
-    normed_ = arena_.take(uint64_t(count_) * shape.embedding * 4);
-    rstd_ = arena_.take(uint64_t(count_) * 4);
-    logits_ = arena_.take(uint64_t(count_) * shape.vocabulary * 4);
+    logits_ = take_logits_space(arena_, shape, count_);
     arena_.section("keys and values");
     keys_.clear();
     values_.clear();
@@ -85,7 +82,7 @@ void Generator::prefill(Pass &pass, const std::vector<int32_t> &sequences, uint3
         keep(keys_[layer], value_width(shape) == 0 ? space_.q : space_.k, key_width(shape), sequences);
         if (value_width(shape) != 0) keep(values_[layer], space_.v, value_width(shape), sequences);
     }
-    predict(pass, hidden_[shape.layers % 2], last_rows_, count);
+    forward_logits(pass, hidden_[shape.layers % 2], pass.tokens, last_rows_, count, logits_);
 }
 
 void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
@@ -99,22 +96,12 @@ void Generator::decode(Pass &pass, uint32_t step, uint32_t count) {
                                      rows_};
         forward_block(pass, layer, space_, hidden_[layer % 2], hidden_[(layer + 1) % 2], &cache);
     }
-    predict(pass, hidden_[shape.layers % 2], rows_, count);
-}
-
-// Logits are f32, and so is what they are made of, whatever the hidden states are.
-void Generator::predict(Pass &pass, qlora_span hidden, qlora_span rows, uint32_t count) {
-    const uint64_t cols = model_.shape().embedding;
-    const qlora_tensor picked = qlora::tensor(QLORA_FORMAT_F32, count, cols, picked_);
-    const qlora_tensor normed = qlora::tensor(QLORA_FORMAT_F32, count, cols, normed_);
-    gather_rows(pass, hidden, pass.tokens, rows, picked);
-    forward_norm(pass, picked, model_.output_norm(), normed, rstd_);
-    forward_head(pass, normed, qlora::tensor(QLORA_FORMAT_F32, count, model_.shape().vocabulary, logits_));
+    forward_logits(pass, hidden_[shape.layers % 2], pass.tokens, rows_, count, logits_);
 }
 
 std::vector<int32_t> Generator::choose(uint32_t count) {
     const uint32_t vocabulary = model_.shape().vocabulary;
-    device_.read(logits_, host_logits_.data(), uint64_t(count) * vocabulary * 4);
+    device_.read(logits_.logits, host_logits_.data(), uint64_t(count) * vocabulary * 4);
     cap_logits(model_.shape(), host_logits_);
     std::vector<int32_t> best(count, 0);
     for (uint32_t s = 0; s < count; ++s) {

@@ -20,7 +20,6 @@ private:
     void take_spans();
     void prefill(Pass &pass, const std::vector<int32_t> &sequences, uint32_t count);
     void decode(Pass &pass, uint32_t step, uint32_t count);
-    void predict(Pass &pass, qlora_span hidden, qlora_span rows, uint32_t count);
     std::vector<int32_t> choose(uint32_t count);
     // Row longest_prompt + step of every prompt's part of a cache, as one matrix with a long stride.
     qlora_tensor cache_rows(qlora_span cache, uint64_t width, uint32_t step, uint32_t count) const;
@@ -35,7 +34,8 @@ private:
     uint32_t count_, longest_prompt_, most_new_;
     Arena arena_;
     BlockSpace space_;
-    qlora_span hidden_[2], ids_, positions_, sequences_, rows_, last_rows_, picked_, normed_, rstd_, logits_;
+    qlora_span hidden_[2], ids_, positions_, sequences_, rows_, last_rows_;
+    LogitsSpace logits_;
     std::vector<qlora_span> keys_, values_; // of each layer: [prompt][longest_prompt + most_new][width]
     std::vector<float> host_logits_;
 };

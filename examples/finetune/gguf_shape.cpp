@@ -140,7 +140,7 @@ void read_attention(const Keys &keys, ModelShape &shape) {
 // Gemma's attention has a scale of its own, for which converters write no key. The config.json of the same model knows it, where
 // it lies beside the file; anything else of that name is none of this file's business.
 void read_scale_beside(const Gguf &file, ModelShape &shape) {
-    const std::string path = file.path().substr(0, file.path().rfind('/') + 1) + "config.json";
+    const std::string path = folder_of(file.path()) + "config.json";
     if (!exists(path)) return;
     try {
         const ModelShape beside = read_model_shape(read_config(path));

@@ -195,10 +195,6 @@ void read_norm_variants(const ModelConfig &config, ModelShape &shape) {
     shape.table_width = config.size({"word_embed_proj_dim"}, most_width, shape.embedding);
 }
 
-} // namespace
-
-namespace {
-
 bool has_experts(const ModelConfig &config) {
     for (const char *key : {"num_local_experts", "num_experts", "n_routed_experts"})
         if (const Json *count = config.find(key); count != nullptr && count->is_number_unsigned() && count->get<uint64_t>() > 1)

@@ -92,11 +92,7 @@ void print_perplexity_table(const Options &options) {
     task.adapter_shape = shape.adapter_shape(1);
     const Adapter none = initial_adapter(task.adapter_shape, 1, 0); // its B is zero
     task.initial = &none;
-    task.evaluation_bounds = [&](uint64_t tokens) {
-        BatchBounds bounds;
-        for (const Batch &batch : pack_windows(ids, options.window, tokens)) bounds.include(batch);
-        return bounds;
-    };
+    task.evaluation_bounds = [&](uint64_t tokens) { return bounds_of(pack_windows(ids, options.window, tokens)); };
     printf("%s on %s, products in %s, windows of %u over %s tokens; linear layers only\n", options.model.c_str(),
            device.name().c_str(), options.compute.c_str(), options.window, readable_count(ids.size()).c_str());
     Quantizer quantizer(options, base, device);

@@ -14,22 +14,15 @@ const uint64_t most_rank = 1024;
 const uint32_t most_chunk_rows = 512;
 const uint32_t fewest_streamed = 3;              // two lie in the window
 
-// The plan with some of the steps, what each of them saves included.
-MemoryPlan with_steps(Device &device, const BaseModel &base, const Task &task, const MemoryOptions &options,
-                      const Budget &budget, const std::vector<Step> &steps, const std::vector<bool> &taken) {
-    MemoryPlan plan = dry_run(device, base, task, options.start(), budget);
-    std::vector<Saving> savings;
-    for (size_t i = 0; i < steps.size(); ++i) {
-        if (!taken[i]) continue;
-        MemoryChoice choice = plan.choice;
-        steps[i].apply(choice, task, base.shape().vocabulary);
-        const uint64_t before = plan.bytes();
-        if (bounded_bytes(device, base, task, choice, budget) == UINT64_MAX) continue;
-        plan = dry_run(device, base, task, choice, budget);
-        if (plan.bytes() < before) savings.push_back({steps[i].what, steps[i].flag, before - plan.bytes()});
-    }
-    plan.savings = std::move(savings);
-    return plan;
+// The plan with one step more, and what it saves; as it is where that is no choice.
+MemoryPlan with_step(Device &device, const BaseModel &base, const Task &task, const MemoryPlan &plan, const Step &step) {
+    MemoryChoice choice = plan.choice;
+    step.apply(choice, task, base.shape().vocabulary);
+    std::optional<MemoryPlan> next = possible_run(device, base, task, choice, plan.budget);
+    if (!next) return plan;
+    next->savings = plan.savings;
+    if (next->bytes() < plan.bytes()) next->savings.push_back({step.what, step.flag, plan.bytes() - next->bytes()});
+    return std::move(*next);
 }
 
 // More tokens per chunk of logits, as far as there is room: a head that is decoded, or only read, for few tokens is slow.
@@ -158,13 +151,13 @@ MemoryPlan make_plan(Device &device, const BaseModel &base, const Task &task, co
                      const Budget &budget) {
     const std::vector<Step> steps = steps_of(task, options);
     std::vector<bool> taken(steps.size(), false);
-    MemoryPlan plan = with_steps(device, base, task, options, budget, steps, taken);
+    const MemoryPlan start = dry_run(device, base, task, options.start(), budget);
+    MemoryPlan plan = start;
     for (size_t i = 0; i < steps.size() && !plan.fits(); ++i) {
         if (!steps[i].allowed) continue;
-        taken[i] = true;
-        MemoryPlan next = with_steps(device, base, task, options, budget, steps, taken);
-        if (next.bytes() < plan.bytes()) plan = std::move(next);
-        else taken[i] = false;
+        MemoryPlan next = with_step(device, base, task, plan, steps[i]);
+        taken[i] = next.bytes() < plan.bytes();
+        if (taken[i]) plan = std::move(next);
     }
     if (!plan.fits() && !options.streamed_layers) stream(device, base, task, plan);
     // A later step may have saved so much that an earlier one, or a part of it, need not be; the dearest goes first.
@@ -172,7 +165,9 @@ MemoryPlan make_plan(Device &device, const BaseModel &base, const Task &task, co
     for (size_t i = steps.size(); roomy && i-- > 0 && !streams;) {
         if (!taken[i]) continue;
         taken[i] = false;
-        MemoryPlan other = with_steps(device, base, task, options, budget, steps, taken);
+        MemoryPlan other = start;
+        for (size_t k = 0; k < steps.size(); ++k)
+            if (taken[k]) other = with_step(device, base, task, other, steps[k]);
         if (other.fits()) plan = std::move(other);
         else taken[i] = true;
     }

@@ -63,10 +63,15 @@ MemoryPlan dry_run(Device &device, const BaseModel &base, const Task &task, cons
     return plan;
 }
 
-uint64_t bounded_bytes(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice, const Budget &budget) {
+std::optional<MemoryPlan> possible_run(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice, const Budget &budget) {
     try {
-        return dry_run(device, base, task, choice, budget).bytes();
-    } catch (const qlora::Error &) { return UINT64_MAX; } // a window of the optimizer that holds no pages
+        return dry_run(device, base, task, choice, budget);
+    } catch (const qlora::Error &) { return {}; } // a window of the optimizer that holds no pages
+}
+
+uint64_t bounded_bytes(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice, const Budget &budget) {
+    const std::optional<MemoryPlan> plan = possible_run(device, base, task, choice, budget);
+    return plan ? plan->bytes() : UINT64_MAX;
 }
 
 uint64_t planned_bytes(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice) {

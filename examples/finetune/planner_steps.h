@@ -16,7 +16,8 @@ std::vector<Step> steps_of(const Task &task, const MemoryOptions &options);
 
 // A plan without savings.
 MemoryPlan dry_run(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice, const Budget &budget);
-// Its bytes that the budget bounds; UINT64_MAX where the choice is none.
+// The same, or nothing where the choice is none; and its bytes that the budget bounds, UINT64_MAX for nothing.
+std::optional<MemoryPlan> possible_run(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice, const Budget &budget);
 uint64_t bounded_bytes(Device &device, const BaseModel &base, const Task &task, const MemoryChoice &choice, const Budget &budget);
 
 } // namespace finetune

@@ -42,8 +42,7 @@ SafeTensors::SafeTensors(const std::string &path) : path_(path) {
 
 std::string SafeTensors::folder() const {
     if (is_directory(path_)) return path_.back() == '/' ? path_ : path_ + '/';
-    const size_t slash = path_.rfind('/');
-    return slash == std::string::npos ? "" : path_.substr(0, slash + 1);
+    return folder_of(path_);
 }
 
 void SafeTensors::open_shards(const std::string &index_path) {

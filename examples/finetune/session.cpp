@@ -202,10 +202,8 @@ void Session::calibrate_weights(Task &task, const FormatChoice &choice) {
 }
 
 BatchBounds Session::evaluation_bounds(uint64_t tokens) const {
-    BatchBounds bounds;
-    if (in_.eval)
-        for (const Batch &batch : pack_rows(in_.eval->rows, tokens)) bounds.include(batch);
-    for (const Batch &batch : pack_windows(in_.perplexity_ids, options_.window, tokens)) bounds.include(batch);
+    BatchBounds bounds = bounds_of(pack_windows(in_.perplexity_ids, options_.window, tokens));
+    if (in_.eval) bounds.include(bounds_of(pack_rows(in_.eval->rows, tokens)));
     return bounds;
 }
 

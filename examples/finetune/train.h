@@ -6,7 +6,6 @@
 #include "optimizer.h"
 #include "schedule.h"
 
-
 namespace finetune {
 
 struct TrainOptions {
